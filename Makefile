@@ -1,0 +1,50 @@
+# Everything a developer or a newcomer types. Each target installs what it needs by itself.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo test unit lint types bench property lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready ## system packages by apt-get, Python packages into .venv
+
+$(VENV)/.ready: requirements.lock pyproject.toml setup.py tools/system-packages cpacman/_loader.py
+	./tools/system-packages
+	@echo "setup: $(VENV) from requirements.lock (a minute or two the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## the main job, for real: a lab of master and hosts, plan, push, install, promote
+	$(BIN)/python -m lab demo
+
+test: setup ## all tests
+	$(PYTEST) tests
+
+unit: setup ## the quick tests only
+	$(PYTEST) tests/unit
+
+lint: setup ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict on the library
+	$(BIN)/mypy
+
+bench: setup ## a table, and build/bench.json; ONLY=plan runs a part
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+property: setup ## many random cases against dnf
+	CPACMAN_PROPERTY_CASES=2000 $(PYTEST) tests/property
+
+lock: setup ## requirements.lock anew from requirements.in
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --python-version 3.11 requirements.in -o requirements.lock
+
+clean: ## what the targets above made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
