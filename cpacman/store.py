@@ -1,0 +1,763 @@
+"""The state database: what was decided and what happened, on SQLite or PostgreSQL.
+
+Invariants: a decision is committed before its effect; the journal is only ever appended to; a
+host is locked by at most one rollout; documents are stored under the hash of their content, so
+storing the same one twice is nothing. Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from cpacman.errors import ConflictError, CpacmanError, InputError, Problem
+from cpacman.model import (
+    InstalledPackage,
+    Inventory,
+    Plan,
+    Transaction,
+    inventory_digest,
+    short_id,
+)
+
+SCHEMA_VERSION = 1
+_MIN_PREFIX = 3
+
+metadata = sa.MetaData()
+
+schema_table = sa.Table(
+    "schema_version", metadata, sa.Column("version", sa.Integer, nullable=False)
+)
+journal_table = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("subject", sa.String, nullable=False, index=True),
+    sa.Column("host", sa.String, index=True),
+    sa.Column("reason", sa.String),
+    sa.Column("ticket", sa.String, index=True),
+    sa.Column("detail", sa.String, nullable=False),
+)
+changes_table = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("seq", sa.Integer, sa.ForeignKey("journal.seq"), nullable=False, index=True),
+    sa.Column("host", sa.String, nullable=False, index=True),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False, index=True),
+    sa.Column("nevra", sa.String, nullable=False),
+    sa.Column("from", sa.String),
+)
+snapshots_table = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("channel", sa.String, nullable=False, index=True),
+    sa.Column("taken", sa.Float, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("packages", sa.Integer, nullable=False),
+)
+pointers_table = sa.Table(
+    "pointers",
+    metadata,
+    sa.Column("class", sa.String, primary_key=True),
+    sa.Column("channel", sa.String, primary_key=True),
+    sa.Column("snapshot", sa.String, nullable=False),
+    sa.Column("previous", sa.String),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+)
+packages_table = sa.Table(
+    "packages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("detail", sa.LargeBinary, nullable=False),
+)
+sets_table = sa.Table(
+    "package_sets",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, unique=True),
+    sa.Column("members", sa.LargeBinary, nullable=False),
+)
+inventories_table = sa.Table(
+    "inventories",
+    metadata,
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("set_id", sa.Integer, sa.ForeignKey("package_sets.id"), nullable=False),
+    sa.Column("cookie", sa.String, nullable=False),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    sa.Column("taken", sa.Float, nullable=False),
+)
+transactions_table = sa.Table(
+    "transactions",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+plans_table = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("class", sa.String, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+rollouts_table = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("plan", sa.String, nullable=False),
+    sa.Column("class", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("who", sa.String, nullable=False),
+    sa.Column("reason", sa.String),
+    sa.Column("ticket", sa.String),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+)
+rollout_hosts_table = sa.Table(
+    "rollout_hosts",
+    metadata,
+    sa.Column("rollout", sa.String, primary_key=True),
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("level", sa.String, nullable=False),
+    sa.Column("transaction", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("outcome", sa.String),
+    sa.Column("code", sa.String),
+    sa.Column("detail", sa.String),
+    sa.Column("manifest", sa.String),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+locks_table = sa.Table(
+    "host_locks",
+    metadata,
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("rollout", sa.String, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+)
+sequences_table = sa.Table(
+    "host_sequences",
+    metadata,
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("sequence", sa.Integer, nullable=False),
+)
+
+
+class StoredPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan and what was noted when it was stored."""
+
+    plan: Plan
+    class_: str
+    created: float
+    who: str
+
+
+class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of one rollout as the database has it."""
+
+    host: str
+    level: str
+    transaction: str
+    state: str
+    outcome: str | None
+    code: str | None
+    detail: str | None
+    manifest: str | None
+    updated: float
+
+
+class Store:
+    """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Connect, make or migrate the schema, and return the store.
+
+        Raises:
+            CpacmanError: the database can't be opened, or is of a newer version than this.
+        """
+        try:
+            engine = _engine_of(url)
+            _migrate(engine)
+        except sa.exc.SQLAlchemyError as error:
+            raise CpacmanError(
+                Problem(url, f"cannot open the state database: {_short(error)}")
+            ) from error
+        return cls(engine)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._engine.execution_options(writes=True).begin() as connection:
+            yield connection
+
+    def _rows(self, query: sa.sql.Select[Any]) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    # ---- journal -------------------------------------------------------------------------
+
+    def record(
+        self,
+        action: str,
+        subject: str,
+        *,
+        at: float,
+        who: str,
+        host: str | None = None,
+        reason: str | None = None,
+        ticket: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        changes: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Append one entry to the journal, with the package changes it made on `host`."""
+        with self._write() as connection:
+            _record(
+                connection,
+                {"action": action, "subject": subject, "at": at, "who": who, "host": host,
+                 "reason": reason, "ticket": ticket, "detail": _json(detail or {})},
+                changes,
+            )  # fmt: skip
+
+    def history(
+        self,
+        *,
+        host: str | None = None,
+        package: str | None = None,
+        who: str | None = None,
+        ticket: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 200,
+    ) -> list[dict[str, Any]]:
+        """Return the newest journal entries that match, oldest first, with their changes."""
+        j, c = journal_table.c, changes_table.c
+        query = sa.select(journal_table)
+        if host is not None:
+            query = query.where(j.host == host)
+        if package is not None:
+            inner = sa.select(c.seq).where(sa.or_(c.name == package, c.nevra == package))
+            query = query.where(j.seq.in_(inner))
+        if who is not None:
+            query = query.where(j.who == who)
+        if ticket is not None:
+            query = query.where(j.ticket == ticket)
+        if since is not None:
+            query = query.where(j.at >= since)
+        if until is not None:
+            query = query.where(j.at <= until)
+        rows = self._rows(query.order_by(j.seq.desc()).limit(limit))[::-1]
+        changes = self._changes_of([row["seq"] for row in rows])
+        return [
+            {**row, "detail": msgspec.json.decode(row["detail"]), "changes": changes[row["seq"]]}
+            for row in rows
+        ]
+
+    def _changes_of(self, seqs: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+        found: dict[int, list[dict[str, Any]]] = {seq: [] for seq in seqs}
+        query = sa.select(changes_table).where(changes_table.c.seq.in_(seqs))
+        for row in self._rows(query):
+            found[row.pop("seq")].append(row)
+        return found
+
+    # ---- snapshots and classes -----------------------------------------------------------
+
+    def add_snapshot(
+        self, snapshot_id: str, *, channel: str, packages: int, at: float, who: str
+    ) -> bool:
+        """Note a snapshot that lies in the depot; return whether it was new."""
+        with self._write() as connection:
+            known = connection.execute(
+                sa.select(snapshots_table.c.id).where(snapshots_table.c.id == snapshot_id)
+            ).first()
+            if known:
+                return False
+            connection.execute(
+                snapshots_table.insert(),
+                {"id": snapshot_id, "channel": channel, "taken": at, "who": who,
+                 "packages": packages},
+            )  # fmt: skip
+            entry = {"action": "snapshot", "subject": snapshot_id, "at": at, "who": who,
+                     "detail": _json({"channel": channel, "packages": packages})}  # fmt: skip
+            _record(connection, entry)
+        return True
+
+    def snapshots(self, channel: str | None = None) -> list[dict[str, Any]]:
+        """Return every snapshot (of one channel), oldest first."""
+        query = sa.select(snapshots_table).order_by(snapshots_table.c.taken)
+        if channel is not None:
+            query = query.where(snapshots_table.c.channel == channel)
+        return self._rows(query)
+
+    def pointers(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return `(class, channel)` -> snapshot, previous, since, who."""
+        return {(r["class"], r["channel"]): r for r in self._rows(sa.select(pointers_table))}
+
+    def point(
+        self,
+        class_: str,
+        channel: str,
+        snapshot: str,
+        *,
+        expected: str | None,
+        action: str,
+        at: float,
+        who: str,
+        reason: str | None = None,
+        ticket: str | None = None,
+    ) -> None:
+        """Point a class at a snapshot, if it still points where the caller saw it pointing.
+
+        Raises:
+            ConflictError: somebody moved the pointer meanwhile.
+        """
+        with self._write() as connection:
+            p = pointers_table.c
+            where = sa.and_(p["class"] == class_, p.channel == channel)
+            row = connection.execute(sa.select(p.snapshot).where(where)).first()
+            now = row[0] if row else None
+            if now != expected:
+                raise ConflictError(_moved(class_, channel, expected, now))
+            values = {"class": class_, "channel": channel, "snapshot": snapshot,
+                      "previous": now, "since": at, "who": who}  # fmt: skip
+            if row:
+                connection.execute(pointers_table.update().where(where).values(values))
+            else:
+                connection.execute(pointers_table.insert(), values)
+            detail = {"class": class_, "channel": channel, "from": now, "to": snapshot}
+            entry = {"action": action, "subject": class_, "at": at, "who": who, "reason": reason,
+                     "ticket": ticket, "detail": _json(detail)}  # fmt: skip
+            _record(connection, entry)
+
+    # ---- inventories ---------------------------------------------------------------------
+
+    def unknown_digests(self, digests: Iterable[str]) -> list[str]:
+        """Return those package digests whose details are not in the store, sorted."""
+        wanted = set(digests)
+        return sorted(wanted - set(self._package_ids(wanted)))
+
+    def _package_ids(self, digests: Iterable[str]) -> dict[str, int]:
+        p = packages_table.c
+        found: dict[str, int] = {}
+        with self._engine.connect() as connection:
+            for part in _parts(sorted(digests)):
+                rows = connection.execute(sa.select(p.digest, p.id).where(p.digest.in_(part)))
+                found.update(rows.tuples().all())
+        return found
+
+    def add_packages(self, packages: Iterable[InstalledPackage]) -> None:
+        """Keep the details of installed packages, one row for each digest."""
+        fresh = {p.digest: p for p in packages}
+        known = self._package_ids(fresh)
+        rows = [
+            {"digest": digest, "detail": _pack(_without_host(package))}
+            for digest, package in sorted(fresh.items())
+            if digest not in known
+        ]
+        if rows:
+            with self._write() as connection:
+                for row in rows:
+                    _insert_missing(connection, packages_table, "digest", row)
+
+    def put_inventory(self, inventory: Inventory, *, at: float) -> None:
+        """Keep what a host reported; equal sets of packages share one row."""
+        self.add_packages(inventory.packages)
+        ids = self._package_ids({p.digest for p in inventory.packages})
+        reasons = {ids[p.digest]: p.reason for p in inventory.packages if p.reason}
+        numbers = array("I", sorted(ids[p.digest] for p in inventory.packages))
+        members = _pack([numbers.tobytes(), sorted(reasons.items())])
+        digest = inventory_digest(inventory)
+        head = msgspec.structs.replace(inventory, packages=())
+        with self._write() as connection:
+            _insert_missing(
+                connection, sets_table, "digest", {"digest": digest, "members": members}
+            )
+            set_id = connection.execute(
+                sa.select(sets_table.c.id).where(sets_table.c.digest == digest)
+            ).scalar_one()
+            row = {"host": inventory.host, "set_id": set_id, "cookie": inventory.cookie,
+                   "head": _pack(head), "taken": at}  # fmt: skip
+            i = inventories_table
+            connection.execute(i.delete().where(i.c.host == inventory.host))
+            connection.execute(i.insert(), row)
+
+    def touch_inventory(self, host: str, *, at: float) -> None:
+        """Note that a host said its packages are unchanged."""
+        i = inventories_table
+        with self._write() as connection:
+            connection.execute(i.update().where(i.c.host == host).values(taken=at))
+
+    def inventory_heads(self) -> dict[str, tuple[Inventory, float]]:
+        """Return host -> (inventory without packages, when it was taken)."""
+        i = inventories_table.c
+        rows = self._rows(sa.select(i.host, i.head, i.taken))
+        return {r["host"]: (_unpack(r["head"], Inventory), r["taken"]) for r in rows}
+
+    def inventories(self, hosts: Sequence[str]) -> dict[str, Inventory]:
+        """Return the inventories of those hosts that have one; equal sets are read once."""
+        i, s = inventories_table.c, sets_table.c
+        found: dict[str, tuple[int, bytes]] = {}
+        sets: dict[int, bytes] = {}
+        with self._engine.connect() as connection:
+            for part in _parts(sorted(hosts)):
+                query = sa.select(i.host, i.set_id, i.head).where(i.host.in_(part))
+                found.update({h: (set_id, head) for h, set_id, head in connection.execute(query)})
+            for part in _parts(sorted({set_id for set_id, _ in found.values()})):
+                query = sa.select(s.id, s.members).where(s.id.in_(part))
+                sets.update(connection.execute(query).tuples().all())
+        members: dict[int, tuple[bytes, list[tuple[int, str]]]] = {
+            number: _unpack(blob, _MEMBERS) for number, blob in sets.items()
+        }
+        numbers = {n for ids, _ in members.values() for n in array("I", ids)}
+        details = self._details(numbers)
+        packages = {n: _assemble(ids, reasons, details) for n, (ids, reasons) in members.items()}
+        return {
+            host: msgspec.structs.replace(_unpack(head, Inventory), packages=packages[set_id])
+            for host, (set_id, head) in found.items()
+        }
+
+    def _details(self, numbers: set[int]) -> dict[int, InstalledPackage]:
+        p = packages_table.c
+        found: dict[int, InstalledPackage] = {}
+        with self._engine.connect() as connection:
+            for part in _parts(sorted(numbers)):
+                query = sa.select(p.id, p.detail).where(p.id.in_(part))
+                for number, blob in connection.execute(query):
+                    found[number] = _unpack(blob, InstalledPackage)
+        return found
+
+    def packages_by_digest(self, digests: Iterable[str]) -> dict[str, InstalledPackage]:
+        """Return digest -> details of those installed packages that the store knows."""
+        ids = self._package_ids(digests)
+        details = self._details(set(ids.values()))
+        return {digest: details[number] for digest, number in ids.items()}
+
+    # ---- plans ---------------------------------------------------------------------------
+
+    def put_plan(self, plan: Plan, *, class_: str, at: float, who: str) -> None:
+        """Keep a plan; its transactions are kept once each, whichever plan they are in."""
+        bare = msgspec.structs.replace(plan, transactions={})
+        with self._write() as connection:
+            for number, transaction in sorted(plan.transactions.items()):
+                row = {"id": number, "document": _pack(transaction)}
+                _insert_missing(connection, transactions_table, "id", row)
+            header = {"id": plan.plan_id, "class": class_, "created": at, "who": who,
+                      "document": _pack(bare)}  # fmt: skip
+            if _insert_missing(connection, plans_table, "id", header):
+                entry = {"action": "plan", "subject": plan.plan_id, "at": at, "who": who,
+                         "detail": _json({"class": class_, "hosts": len(plan.hosts),
+                                          "failed": sorted(plan.failed)})}  # fmt: skip
+                _record(connection, entry)
+
+    def plan(self, prefix: str) -> StoredPlan:
+        """Return a plan by its id or a unique prefix of it.
+
+        Raises:
+            InputError: no plan, or more than one, begins like that.
+        """
+        t = transactions_table.c
+        full = self._resolve(plans_table, "plan", prefix)
+        row = self._rows(sa.select(plans_table).where(plans_table.c.id == full))[0]
+        bare = _unpack(row["document"], Plan)
+        transactions: dict[str, Transaction] = {}
+        with self._engine.connect() as connection:
+            for part in _parts(sorted(set(bare.hosts.values()))):
+                query = sa.select(t.id, t.document).where(t.id.in_(part))
+                for number, blob in connection.execute(query):
+                    transactions[number] = _unpack(blob, Transaction)
+        plan = msgspec.structs.replace(bare, transactions=transactions)
+        return StoredPlan(plan=plan, class_=row["class"], created=row["created"], who=row["who"])
+
+    def _resolve(self, table: sa.Table, what: str, prefix: str) -> str:
+        column = table.c.id
+        letter = f"{what[0]}-"
+        mend = f"list them with: salt-run cpacman.history; an id looks like {letter}7c41e9"
+        if not prefix.startswith(letter) or len(prefix) < _MIN_PREFIX:
+            raise InputError(Problem(what, f"{prefix!r} is no id of a {what}", mend))
+        query = sa.select(column).where(column.startswith(prefix, autoescape=True)).limit(5)
+        found = [row["id"] for row in self._rows(query)]
+        if len(found) == 1:
+            return str(found[0])
+        if not found:
+            raise InputError(Problem(what, f"there is no {what} {prefix}", mend))
+        several = ", ".join(short_id(number) for number in found)
+        raise InputError(Problem(what, f"{prefix} is the beginning of several: {several}"))
+
+    # ---- rollouts ------------------------------------------------------------------------
+
+    def start_rollout(
+        self,
+        rollout: Mapping[str, Any],
+        hosts: Sequence[tuple[str, str, str]],
+        *,
+        at: float,
+    ) -> None:
+        """Create a rollout with its `(host, level, transaction)` and lock every host for it.
+
+        Raises:
+            ConflictError: a host is locked by another rollout; nothing was created.
+        """
+        names = [host for host, _, _ in hosts]
+        with self._write() as connection:
+            taken = _locked(connection, names)
+            if taken:
+                raise ConflictError(
+                    [Problem(h, f"is being changed by rollout {short_id(r)}", "wait for it")
+                     for h, r in sorted(taken.items())]
+                )  # fmt: skip
+            connection.execute(rollouts_table.insert(), {**rollout, "created": at})
+            rows = [
+                {"rollout": rollout["id"], "host": host, "level": level, "transaction": number,
+                 "state": "waiting", "updated": at}
+                for host, level, number in hosts
+            ]  # fmt: skip
+            locks = [{"host": h, "rollout": rollout["id"], "since": at} for h in names]
+            if rows:
+                connection.execute(rollout_hosts_table.insert(), rows)
+                connection.execute(locks_table.insert(), locks)
+            detail = {"plan": rollout["plan"], "class": rollout["class"], "hosts": len(hosts)}
+            entry = {"action": "rollout", "subject": rollout["id"], "at": at,
+                     "who": rollout["who"], "reason": rollout.get("reason"),
+                     "ticket": rollout.get("ticket"), "detail": _json(detail)}  # fmt: skip
+            _record(connection, entry)
+
+    def next_sequence(self, host: str) -> int:
+        """Return the next manifest sequence for a host; never the same one twice."""
+        s = sequences_table
+        with self._write() as connection:
+            row = connection.execute(sa.select(s.c.sequence).where(s.c.host == host)).first()
+            number = int(row[0]) + 1 if row else 1
+            if row:
+                connection.execute(s.update().where(s.c.host == host).values(sequence=number))
+            else:
+                connection.execute(s.insert(), {"host": host, "sequence": number})
+        return number
+
+    def move_host(
+        self, rollout: str, host: str, *, expected: str, state: str, at: float, **values: Any
+    ) -> None:
+        """Move one host of a rollout from the state the caller saw to the next one.
+
+        Raises:
+            ConflictError: the host is not in the expected state any more.
+        """
+        with self._write() as connection:
+            _move(connection, rollout, host, expected, {"state": state, "updated": at, **values})
+
+    def end_host(
+        self,
+        rollout: str,
+        host: str,
+        *,
+        expected: str,
+        outcome: str,
+        at: float,
+        who: str,
+        code: str | None = None,
+        detail: str | None = None,
+        ticket: str | None = None,
+        reason: str | None = None,
+        changes: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write a host's one outcome, journal it with what changed, and unlock the host."""
+        values = {"state": "ended", "updated": at, "outcome": outcome, "code": code,
+                  "detail": detail}  # fmt: skip
+        with self._write() as connection:
+            _move(connection, rollout, host, expected, values)
+            k = locks_table.c
+            mine = sa.and_(k.host == host, k.rollout == rollout)
+            connection.execute(locks_table.delete().where(mine))
+            entry = {"action": outcome, "subject": rollout, "at": at, "who": who, "host": host,
+                     "ticket": ticket, "reason": reason,
+                     "detail": _json({"code": code, "detail": detail})}  # fmt: skip
+            _record(connection, entry, changes)
+
+    def end_rollout(self, rollout: str, *, state: str, at: float, who: str) -> None:
+        """Close a rollout as `done` or `halted`."""
+        r = rollouts_table
+        with self._write() as connection:
+            connection.execute(r.update().where(r.c.id == rollout).values(state=state, ended=at))
+            entry = {"action": state, "subject": rollout, "at": at, "who": who, "detail": "{}"}
+            _record(connection, entry)
+
+    def rollouts(self, *, active: bool = False) -> list[dict[str, Any]]:
+        """Return the rollouts, oldest first; with `active` only those that have not ended."""
+        query = sa.select(rollouts_table).order_by(rollouts_table.c.created)
+        if active:
+            query = query.where(rollouts_table.c.ended.is_(None))
+        return self._rows(query)
+
+    def rollout(self, prefix: str) -> tuple[dict[str, Any], list[RolloutHost]]:
+        """Return one rollout and its hosts, by id or unique prefix.
+
+        Raises:
+            InputError: no rollout, or more than one, begins like that.
+        """
+        full = self._resolve(rollouts_table, "rollout", prefix)
+        row = self._rows(sa.select(rollouts_table).where(rollouts_table.c.id == full))[0]
+        h = rollout_hosts_table
+        rows = self._rows(sa.select(h).where(h.c.rollout == full).order_by(h.c.host))
+        return row, [RolloutHost(**{k: v for k, v in r.items() if k != "rollout"}) for r in rows]
+
+
+# Ids of packages as a packed array of unsigned ints, and the reasons of those that have one.
+_MEMBERS = tuple[bytes, list[tuple[int, str]]]
+
+
+def _engine_of(url: str) -> Engine:
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        path = Path(parsed.database)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = sa.create_engine(parsed, connect_args={"timeout": 30})
+    sa.event.listen(engine, "connect", _sqlite_connect)
+    sa.event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connect(connection: Any, _: object) -> None:
+    # The driver must not begin by itself: a read that turns into a write later would fail with
+    # "database is locked" at once instead of waiting for its turn.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(engine: Engine) -> None:
+    with engine.execution_options(writes=True).begin() as connection:
+        known = sa.inspect(connection).has_table("schema_version")
+        version = connection.execute(sa.select(schema_table.c.version)).scalar() if known else None
+        if version is not None and version > SCHEMA_VERSION:
+            raise CpacmanError(
+                Problem(
+                    str(engine.url),
+                    f"the database is of version {version}, this program knows {SCHEMA_VERSION}",
+                    "install the newer CPacMan again",
+                )
+            )
+        if version is None:
+            metadata.create_all(connection)
+            connection.execute(schema_table.insert(), {"version": SCHEMA_VERSION})
+
+
+def _record(
+    connection: Connection,
+    entry: Mapping[str, Any],
+    changes: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    row = {"host": None, "reason": None, "ticket": None, **entry}
+    seq = connection.execute(journal_table.insert().values(row)).inserted_primary_key
+    rows = [{**change, "seq": seq[0] if seq else 0, "host": row["host"]} for change in changes]
+    if rows:
+        connection.execute(changes_table.insert(), rows)
+
+
+def _insert_missing(
+    connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any]
+) -> bool:
+    column = table.c[key]
+    if connection.execute(sa.select(column).where(column == row[key])).first():
+        return False
+    connection.execute(table.insert(), dict(row))
+    return True
+
+
+def _locked(connection: Connection, hosts: Sequence[str]) -> dict[str, str]:
+    k = locks_table.c
+    found: dict[str, str] = {}
+    for part in _parts(hosts):
+        rows = connection.execute(sa.select(k.host, k.rollout).where(k.host.in_(part)))
+        found.update(rows.tuples().all())
+    return found
+
+
+def _move(
+    connection: Connection, rollout: str, host: str, expected: str, values: Mapping[str, Any]
+) -> None:
+    h = rollout_hosts_table
+    mine = sa.and_(h.c.rollout == rollout, h.c.host == host, h.c.state == expected)
+    done = connection.execute(h.update().where(mine).values(dict(values)))
+    if done.rowcount != 1:
+        raise ConflictError(Problem(host, f"is not {expected} any more in {short_id(rollout)}"))
+
+
+def _moved(class_: str, channel: str, expected: str | None, now: str | None) -> Problem:
+    return Problem(
+        f"{class_} {channel}",
+        f"points at {short_id(now or 'nothing')} now, not at {short_id(expected or 'nothing')}",
+        "somebody moved it meanwhile: look again",
+    )
+
+
+def _assemble(
+    ids: bytes, reasons: list[tuple[int, str]], details: Mapping[int, InstalledPackage]
+) -> tuple[InstalledPackage, ...]:
+    known = dict(reasons)
+    return tuple(
+        msgspec.structs.replace(details[n], reason=known[n]) if n in known else details[n]
+        for n in array("I", ids)
+    )
+
+
+def _without_host(package: InstalledPackage) -> InstalledPackage:
+    return msgspec.structs.replace(package, installtime=0, reason="")
+
+
+def _parts(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    return (values[i : i + size] for i in range(0, len(values), size))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _pack(value: Any) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(value), 6)
+
+
+def _unpack(blob: bytes, type_: Any) -> Any:
+    return msgspec.msgpack.decode(zlib.decompress(blob), type=type_)
+
+
+def _short(error: Exception) -> str:
+    return str(error).splitlines()[0]

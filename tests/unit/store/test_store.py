@@ -1,0 +1,153 @@
+"""The state database: what is committed is there again, and conflicts are told."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from cpacman.errors import ConflictError, CpacmanError, InputError
+from cpacman.model import InstalledPackage, Inventory, Plan, Request, Transaction
+from cpacman.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    """A fresh SQLite store."""
+    with Store.open(f"sqlite:///{tmp_path}/state/cpacman.db") as opened:
+        yield opened
+
+
+def package(name: str, version: str = "1", **values: object) -> InstalledPackage:
+    """An installed package whose digest follows from its name and version."""
+    return InstalledPackage(
+        name=name, version=version, release="1", arch="noarch", digest=f"sha256:{name}{version}",
+        requires=(("/bin/sh", "", ""),), **values,
+    )  # fmt: skip
+
+
+def inventory(host: str, *packages: InstalledPackage) -> Inventory:
+    """An inventory of one host."""
+    return Inventory(host=host, cookie=f"c-{host}", arch="x86_64", packages=packages)
+
+
+def rollout(number: str = "r-1") -> dict[str, str]:
+    """The header of a rollout."""
+    return {"id": number, "plan": "p-1", "class": "all", "state": "running", "who": "me",
+            "owner": "here"}  # fmt: skip
+
+
+def test_database_is_private(store: Store, tmp_path: Path) -> None:
+    """Nobody but the owner reads the database or its folder."""
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state/cpacman.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_newer_database_is_refused(store: Store, tmp_path: Path) -> None:
+    """A database of a later version is left alone, with a clear message."""
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("update schema_version set version = 99")
+    with pytest.raises(CpacmanError, match="version 99"):
+        Store.open(f"sqlite:///{tmp_path}/state/cpacman.db")
+
+
+def test_inventories_come_back_whole(store: Store) -> None:
+    """An inventory read back equals the stored one, but for the times of installation."""
+    first = inventory("web1", package("a", reason="user"), package("b"))
+    store.put_inventory(first, at=1.0)
+    store.put_inventory(inventory("web2", package("b")), at=2.0)
+    found = store.inventories(["web1", "web2", "absent"])
+    assert found["web1"] == first
+    assert [p.name for p in found["web2"].packages] == ["b"]
+    assert set(found) == {"web1", "web2"}
+
+
+def test_same_package_with_two_reasons(store: Store) -> None:
+    """The reason belongs to the host, not to the package that both hosts share."""
+    store.put_inventory(inventory("web1", package("a", reason="user")), at=1.0)
+    store.put_inventory(inventory("web2", package("a", reason="dep")), at=1.0)
+    found = store.inventories(["web1", "web2"])
+    assert [found[h].packages[0].reason for h in ("web1", "web2")] == ["user", "dep"]
+
+
+def test_duplicate_packages_stay(store: Store) -> None:
+    """A database that holds the same package twice is shown as it is."""
+    store.put_inventory(inventory("web1", package("a"), package("a")), at=1.0)
+    assert len(store.inventories(["web1"])["web1"].packages) == 2
+
+
+def test_unknown_digests(store: Store) -> None:
+    """Only packages that no host reported before are asked for."""
+    store.put_inventory(inventory("web1", package("a")), at=1.0)
+    assert store.unknown_digests(["sha256:a1", "sha256:b1"]) == ["sha256:b1"]
+
+
+def test_plan_by_prefix(store: Store) -> None:
+    """A plan is found by a unique prefix; anything else says why not."""
+    for number in ("p-aaa1", "p-aab2"):
+        plan = Plan(plan_id=number, request=Request(), policy="x", snapshots={},
+                    hosts={"web1": "t-1"}, inventories={},
+                    transactions={"t-1": Transaction()})  # fmt: skip
+        store.put_plan(plan, class_="all", at=1.0, who="me")
+    assert store.plan("p-aab").plan.transactions == {"t-1": Transaction()}
+    with pytest.raises(InputError, match="several"):
+        store.plan("p-aa")
+    with pytest.raises(InputError, match="there is no plan p-b"):
+        store.plan("p-b")
+    with pytest.raises(InputError, match="no id of a plan"):
+        store.plan("12345")
+    with pytest.raises(InputError, match="there is no plan"):
+        store.plan("p-%")
+
+
+def test_one_lock_per_host(store: Store) -> None:
+    """A second rollout that touches a locked host is not created at all."""
+    store.start_rollout(rollout(), [("web1", "all", "t-1")], at=1.0)
+    with pytest.raises(ConflictError, match="web1: is being changed by rollout r-1"):
+        store.start_rollout(rollout("r-2"), [("web0", "all", "t"), ("web1", "all", "t")], at=1.0)
+    assert [r["id"] for r in store.rollouts()] == ["r-1"]
+    store.end_host("r-1", "web1", expected="waiting", outcome="applied", at=2.0, who="me")
+    store.start_rollout(rollout("r-2"), [("web1", "all", "t-1")], at=3.0)
+
+
+def test_a_host_ends_once(store: Store) -> None:
+    """The one outcome of a host can't be written over."""
+    store.start_rollout(rollout(), [("web1", "all", "t-1")], at=1.0)
+    store.end_host("r-1", "web1", expected="waiting", outcome="applied", at=2.0, who="me")
+    with pytest.raises(ConflictError):
+        store.end_host("r-1", "web1", expected="waiting", outcome="failed", at=2.0, who="me")
+
+
+def test_pointer_moves_only_from_where_it_was_seen(store: Store) -> None:
+    """Of two promotions made from the same view the second is told."""
+    how = {"action": "promote", "at": 1.0, "who": "me"}
+    store.point("testing", "el9", "s-1", expected=None, **how)
+    with pytest.raises(ConflictError, match="points at s-1 now"):
+        store.point("testing", "el9", "s-2", expected=None, **how)
+    assert store.pointers()[("testing", "el9")]["snapshot"] == "s-1"
+
+
+def test_history_by_package(store: Store) -> None:
+    """What a rollout did is found again by the package's name, with its ticket."""
+    change = {"action": "upgrade", "name": "a", "nevra": "a-2-1.noarch", "from": "a-1-1.noarch"}
+    store.record("applied", "r-1", at=1.0, who="me", host="web1", ticket="CHG1", changes=[change])
+    store.record("applied", "r-1", at=2.0, who="me", host="web2")
+    (entry,) = store.history(package="a")
+    assert entry["host"] == "web1" and entry["changes"][0]["from"] == "a-1-1.noarch"
+    assert [e["host"] for e in store.history(ticket="CHG1")] == ["web1"]
+    assert len(store.history()) == 2
+
+
+def _take_sequences(url: str, count: int) -> list[int]:
+    with Store.open(url) as store:
+        return [store.next_sequence("web1") for _ in range(count)]
+
+
+def test_sequences_of_several_processes_never_repeat(store: Store, tmp_path: Path) -> None:
+    """Two runners at once never give a host the same number."""
+    url = f"sqlite:///{tmp_path}/state/cpacman.db"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        parts = pool.starmap(_take_sequences, [(url, 20), (url, 20)])
+    numbers = parts[0] + parts[1]
+    assert sorted(numbers) == list(range(1, 41))
