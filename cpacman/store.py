@@ -433,7 +433,7 @@ class Store:
                 found.update({h: (set_id, head) for h, set_id, head in connection.execute(query)})
             for part in _parts(sorted({set_id for set_id, _ in found.values()})):
                 query = sa.select(s.id, s.members).where(s.id.in_(part))
-                sets.update(connection.execute(query).tuples().all())
+                sets.update((row[0], row[1]) for row in connection.execute(query))
         members: dict[int, tuple[bytes, list[tuple[int, str]]]] = {
             number: _unpack(blob, _MEMBERS) for number, blob in sets.items()
         }
