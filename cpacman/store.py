@@ -371,7 +371,7 @@ class Store:
         with self._engine.connect() as connection:
             for part in _parts(sorted(digests)):
                 rows = connection.execute(sa.select(p.digest, p.id).where(p.digest.in_(part)))
-                found.update(rows.tuples().all())
+                found.update((row[0], row[1]) for row in rows)
         return found
 
     def add_packages(self, packages: Iterable[InstalledPackage]) -> None:
@@ -707,7 +707,7 @@ def _locked(connection: Connection, hosts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in _parts(hosts):
         rows = connection.execute(sa.select(k.host, k.rollout).where(k.host.in_(part)))
-        found.update(rows.tuples().all())
+        found.update((row[0], row[1]) for row in rows)
     return found
 
 

@@ -1,1 +1,1 @@
-
+"""The carrying out of a plan: states, gates, effects."""

@@ -1,0 +1,76 @@
+"""What the Salt master knows of its hosts: keys, targets, grains, pillar.
+
+Invariant: nothing here asks a host. Pillar is compiled on the master for the host's id; grains are
+the master's cache of what the host once said, and count as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpacman.errors import HostError, Problem, UsageError
+
+TARGET_TYPES = (
+    "glob", "pcre", "list", "grain", "grain_pcre", "pillar", "pillar_pcre", "pillar_exact",
+    "nodegroup", "range", "compound", "ipcidr",
+)  # fmt: skip
+
+
+class SaltDirectory:
+    """The `Directory` of a Salt master.
+
+    Args:
+        opts: the master's options.
+    """
+
+    def __init__(self, opts: Mapping[str, Any]) -> None:
+        self._opts = dict(opts)
+
+    def accepted(self) -> list[str]:
+        """See `Directory.accepted`."""
+        return self.match("*", "glob")
+
+    def match(self, target: str | Sequence[str], target_type: str) -> list[str]:
+        """See `Directory.match`.
+
+        Raises:
+            UsageError: no such type of target.
+        """
+        if target_type not in TARGET_TYPES:
+            known = ", ".join(TARGET_TYPES)
+            raise UsageError(Problem("tgt_type", f"{target_type!r} is none of: {known}"))
+        import salt.utils.minions
+
+        found = salt.utils.minions.CkMinions(self._opts).check_minions(target, target_type)
+        return sorted(found["minions"])
+
+    def grains(self, hosts: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """See `Directory.grains`."""
+        if not hosts:
+            return {}
+        import salt.utils.master
+
+        cached = salt.utils.master.MasterPillarUtil(
+            list(hosts), "list", use_cached_grains=True, grains_fallback=False, opts=self._opts
+        ).get_minion_grains()
+        return {host: cached.get(host) or {} for host in hosts}
+
+    def pillar(self, host: str, grains: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Directory.pillar`."""
+        import salt.pillar
+
+        compiled = salt.pillar.get_pillar(
+            self._opts, dict(grains), host, self._opts.get("saltenv") or "base"
+        ).compile_pillar()
+        return dict(compiled)
+
+    def public_key(self, host: str) -> bytes:
+        """See `Directory.public_key`."""
+        path = Path(self._opts["pki_dir"]) / "minions" / Path(host).name
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            problem = Problem(host, f"the master accepted no key for it ({error.strerror})")
+            raise HostError(problem) from error

@@ -1,0 +1,104 @@
+"""The port between the rollout and whatever carries its calls and bytes.
+
+Invariant: an answer is total. Every host that was asked gets exactly one `Answer`; a host that
+says nothing gets one with an error, so that silence never looks like "nothing to do".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from cpacman.errors import Problem
+
+Segment = tuple[str, int, int]
+"""`(sha256, offset, length)`: a range of bytes of one package file."""
+
+ReadSegment = Callable[[str, int, int], bytes]
+"""Reads `length` bytes at `offset` of the package file with that sha256."""
+
+UNREACHABLE = "unreachable"
+
+
+class Answer(NamedTuple):
+    """What one host answered: a value, or an error with its code."""
+
+    host: str
+    value: Mapping[str, Any]
+    code: str = ""
+    error: str = ""
+
+
+class PushProgress(NamedTuple):
+    """How far a push is: bytes acknowledged by hosts, of how many in all."""
+
+    done: int
+    total: int
+
+
+class Transport(Protocol):
+    """Carries calls and bytes to hosts that it can reach."""
+
+    name: str
+
+    def check(self, targets: Sequence[str]) -> list[Problem]:
+        """Return why this transport must not be used for these targets; empty is good."""
+        ...
+
+    def call(
+        self, function: str, requests: Mapping[str, Mapping[str, Any]], *, timeout: float
+    ) -> Iterator[Answer]:
+        """Call a function of the door on every host of `requests`, each with its arguments.
+
+        Args:
+            function: `inventory`, `begin`, ...
+            requests: host -> keyword arguments.
+            timeout: seconds that a host may take.
+        """
+        ...
+
+    def push(
+        self,
+        session: str,
+        needs: Mapping[str, Sequence[Segment]],
+        read: ReadSegment,
+        progress: Callable[[PushProgress], None],
+    ) -> dict[str, str]:
+        """Send every host the segments it needs.
+
+        Args:
+            session: the session that the hosts' doors accepted, the same for all.
+            needs: host -> segments, as the door asked for them.
+
+        Returns:
+            host -> "" when all its segments were acknowledged, else why not.
+        """
+        ...
+
+
+class Directory(Protocol):
+    """Who the hosts are: what the master knows without asking them."""
+
+    def accepted(self) -> list[str]:
+        """Return the ids of all hosts whose key the master accepted, sorted."""
+        ...
+
+    def match(self, target: str | Sequence[str], target_type: str) -> list[str]:
+        """Return the accepted hosts that a Salt target matches, sorted."""
+        ...
+
+    def grains(self, hosts: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return what the master has cached of the hosts' grains."""
+        ...
+
+    def pillar(self, host: str, grains: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the pillar compiled on the master for a host."""
+        ...
+
+    def public_key(self, host: str) -> bytes:
+        """Return the key (PEM) that the master accepted for a host.
+
+        Raises:
+            HostError: the master accepted none.
+        """
+        ...
