@@ -1,0 +1,95 @@
+"""The manifest: what the plan key signs for one host, and what must be true afterwards. Pure.
+
+Invariants: a manifest is bound to one host, one plan, one session and a time; it declares every
+file by size and sha256; `after` is the package set that the host must end with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cpacman.model import Action, ActionKind, Inventory, Transaction, canonical_json
+
+_ADDS = frozenset(ActionKind) - {ActionKind.REMOVE, ActionKind.REINSTALL}
+
+
+def nevras_digest(nevras: Iterable[str]) -> str:
+    """Return the digest of a package set: sha256 over its sorted NEVRAs, one a line."""
+    return hashlib.sha256("".join(f"{n}\n" for n in sorted(nevras)).encode()).hexdigest()
+
+
+def nevras_of(inventory: Inventory) -> list[str]:
+    """Return the NEVRAs that an inventory holds."""
+    return [package.nevra for package in inventory.packages]
+
+
+def nevras_after(before: Iterable[str], transaction: Transaction) -> list[str]:
+    """Return the NEVRAs that a host has after a transaction, sorted; duplicates stay."""
+    count = Counter(before)
+    for nevra in _leaving(transaction.actions):
+        count[nevra] = 0
+    count.update({action.nevra for action in transaction.actions if action.action in _ADDS})
+    return sorted(count.elements())
+
+
+def _leaving(actions: Iterable[Action]) -> set[str]:
+    gone = {a.from_ for a in actions if a.from_ and a.action in _ADDS}
+    return gone | {a.nevra for a in actions if a.action is ActionKind.REMOVE}
+
+
+def files_of(transaction: Transaction, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the files that a transaction needs, each once, sorted by sha256.
+
+    Args:
+        transaction: its actions name the files by sha256 and size.
+        names: sha256 -> file name, for those who look into the host's log.
+    """
+    sizes: dict[str, int] = {}
+    for action in transaction.actions:
+        if action.sha256:
+            sizes[action.sha256] = max(action.size, sizes.get(action.sha256, 0))
+    return [
+        {"sha256": sha256, "size": size, "name": names.get(sha256, sha256 + ".rpm")}
+        for sha256, size in sorted(sizes.items())
+    ]
+
+
+def write_manifest(
+    *,
+    host: str,
+    plan: str,
+    transaction_id: str,
+    transaction: Transaction,
+    rollout: str,
+    sequence: int,
+    created: float,
+    expires: float,
+    inventory: Inventory,
+    names: Mapping[str, str],
+    protected: Sequence[str],
+) -> str:
+    """Return the manifest as the one text that is signed and sent."""
+    before = nevras_of(inventory)
+    body = {
+        "schema": 1,
+        "kind": "manifest",
+        "host": host,
+        "plan": plan,
+        "transaction": transaction_id,
+        "rollout": rollout,
+        "session": rollout,
+        "sequence": sequence,
+        "created": int(created),
+        "expires": int(expires),
+        "cookie": inventory.cookie,
+        "actions": msgspec.to_builtins(transaction.actions),
+        "files": files_of(transaction, names),
+        "after": nevras_digest(nevras_after(before, transaction)),
+        "protected": sorted(protected),
+    }
+    return canonical_json(body).decode()
