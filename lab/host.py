@@ -1,0 +1,335 @@
+"""One host of the lab: a root of overlays, its own namespaces, address and rpm database.
+
+Invariants: a host runs a real salt-minion, or a real sshd, under the paths a real one has; all
+access goes through its namespaces, never through /proc/PID/root (an absolute link on the host
+would lead out of it, and `rpm --root` there makes databases outside).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpacman.errors import Problem
+from lab import rpms
+from lab.errors import LabError
+from lab.namespace import (
+    Daemon,
+    Namespace,
+    Result,
+    Running,
+    children,
+    inner_environ,
+    status,
+    wait_for,
+)
+
+SALT, SSH = "salt", "ssh"
+BITS = 16
+MASTER_ADDRESS = "10.203.0.1"
+INIT = Path(__file__).resolve().parent / "host-init.sh"
+DAEMON_LOG = "/var/log/lab.log"
+
+MINION = {
+    "master": MASTER_ADDRESS,
+    "zmq_filtering": True,
+    # Without these a minion can stay deaf for minutes after its link was down for one.
+    "tcp_keepalive": True,
+    "tcp_keepalive_idle": 5,
+    "tcp_keepalive_intvl": 2,
+    "tcp_keepalive_cnt": 3,
+    "recon_default": 300,
+    "recon_max": 1500,
+    "random_reauth_delay": 1,
+    "acceptance_wait_time": 1,
+    "auth_timeout": 5,
+    "return_retry_timer": 1,
+    "return_retry_timer_max": 3,
+    "log_level": "error",
+    "log_level_logfile": "error",
+    "file_buffer_size": 262144,
+    "mine_enabled": False,
+    "enable_fqdns_grains": False,
+}
+SSHD = """\
+HostKey /etc/ssh/lab_host_key
+AuthorizedKeysFile /root/.ssh/authorized_keys
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+UsePAM no
+UseDNS no
+Subsystem sftp internal-sftp
+"""
+
+
+class Host:
+    """A host; `Lab` makes it, `launch` and `settle` bring it up.
+
+    Args:
+        name: its id, its host name.
+        index: counts from 0; decides the address.
+        kind: `SALT` or `SSH`.
+        directory: the lab's directory for this host's files and layers.
+        hub: the lab's outer namespaces.
+        overrides: what differs from `MINION`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        index: int,
+        kind: str,
+        directory: Path,
+        hub: Namespace,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.address = f"10.203.{1 + index // 250}.{1 + index % 250}"
+        self.directory = directory
+        self.hub = hub
+        self.link = f"lab-{index}"
+        self.minion = {**MINION, **overrides, "id": name}
+        self._unshare: Daemon | None = None
+        self._inside: Namespace | None = None
+        self._daemon: Daemon | None = None
+
+    @property
+    def inside(self) -> Namespace:
+        """The host's namespaces.
+
+        Raises:
+            LabError: the host is not up.
+        """
+        if self._inside is None:
+            raise LabError(Problem(self.name, "is not up"))
+        return self._inside
+
+    def is_up(self) -> bool:
+        """Whether the host has come up."""
+        return self._inside is not None
+
+    @property
+    def pid(self) -> int:
+        """The outside id of the host's first process."""
+        return self.inside.pid
+
+    # -- its life
+
+    def place_file(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Say what will be at `path` when the host comes up."""
+        target = self.directory / "files" / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        target.chmod(mode)
+
+    def launch(self, layers: Path, hide: Iterable[Path], need: Iterable[Path], site: Path) -> None:
+        """Start the host's first process; `settle` waits for it."""
+        (self.directory / "root").mkdir(parents=True, exist_ok=True)
+        if self.kind == SALT:
+            self.place_file("/etc/salt/minion", yaml.safe_dump(self.minion).encode())
+        else:
+            self.place_file("/etc/ssh/sshd_config", SSHD.encode())
+        kinds = ("--mount", "--uts", "--ipc", "--net", "--pid")
+        arguments = [self.name, self.directory, layers, site, *hide, "--", *need]
+        self._unshare = self.hub.spawn(
+            ["unshare", *kinds, "--fork", "--kill-child=SIGKILL", "sh", str(INIT)]
+            + [str(argument) for argument in arguments],
+            str(self.directory / "init.log"),
+        )
+
+    def settle(self) -> None:
+        """Wait until the host has its root, then plug it in.
+
+        Raises:
+            LabError: its first process failed; with what it said.
+        """
+        wait_for(f"host {self.name}", self._has_root, 60)
+        first = self._first_process()
+        self._inside = Namespace(first, ("-a",), host_environ())
+        inner = status(first, "NSpid")[1]
+        plug = f"ip link add {self.link} type veth peer name eth0 netns {inner} && "
+        self.hub.run(["sh", "-c", f"{plug} ip link set {self.link} master lab0 up"]).check()
+        address = f"ip addr add {self.address}/{BITS} dev eth0"
+        script = f"ip link set lo up && {address} && ip link set eth0 up"
+        self.inside.run(["sh", "-c", script]).check()
+
+    def _first_process(self) -> int:
+        return next(iter(children(self._unshare.pid)), 0) if self._unshare else 0
+
+    def _has_root(self) -> bool:
+        if self._unshare is not None and not self._unshare.alive():
+            said = (self.directory / "init.log").read_text(encoding="utf-8").strip()
+            raise LabError(Problem(self.name, f"the host did not come up: {said[-500:]}"))
+        first = self._first_process()
+        return first != 0 and Path(f"/proc/{first}/root/run/lab.ready").exists()
+
+    def kill(self) -> None:
+        """Pull the plug: every process of the host is killed at once; its files stay."""
+        if self._inside is not None:
+            os.kill(self._inside.pid, signal.SIGKILL)
+            gone = self._unshare
+            wait_for(f"end of {self.name}", lambda: gone is None or not gone.alive(), 10)
+        self._inside = self._daemon = self._unshare = None
+
+    # -- commands and files
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | bytes | None = None,
+        timeout: float = 120,
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Run a command on the host; see `Namespace.run`."""
+        return self.inside.run(argv, stdin=stdin, timeout=timeout, env=env)
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Running:
+        """Start a command on the host and return at once; see `Namespace.start`."""
+        return self.inside.start(argv, env=env)
+
+    def call(self, function: str, *args: str, timeout: float = 120) -> Result:
+        """Run `salt-call --out=json` on the host."""
+        script = Path(sys.executable).with_name("salt-call")
+        argv = [sys.executable, str(script), "--out=json", "--log-level=error", function, *args]
+        return self.run(argv, timeout=timeout)
+
+    def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
+        """Write a file on the host; its directory is made.
+
+        Raises:
+            LabError: it could not be written.
+        """
+        script = 'mkdir -p "$(dirname "$1")" && cat >"$1" && chmod "$2" "$1"'
+        self.run(["sh", "-c", script, "sh", path, f"{mode:o}"], stdin=content).check()
+
+    def read(self, path: str) -> str:
+        """What is in a file on the host.
+
+        Raises:
+            LabError: it could not be read.
+        """
+        return self.run(["cat", path]).check().stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a path on the host (a dangling link counts)."""
+        return self.run(["sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "sh", path]).returncode == 0
+
+    def remove(self, *paths: str) -> None:
+        """Remove files and directories on the host; those that are not there are no error."""
+        self.run(["rm", "-rf", "--", *paths]).check()
+
+    # -- packages
+
+    def packages(self) -> tuple[str, ...]:
+        """The NEVRAs in the host's rpm database, sorted; epoch 0 left out, keys left out."""
+        form = "%{NAME}-%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}.%{ARCH}\\n"
+        lines = self.run(["rpm", "-qa", "--qf", form]).check().stdout.splitlines()
+        return tuple(sorted(line for line in lines if not line.startswith("gpg-pubkey-")))
+
+    def install_rpms(self, packages: Iterable[str | Path], *options: str) -> None:
+        """`rpm -U` inside the host: NEVRAs of the lab, or files outside.
+
+        The files travel as standard input of a `tar`, as the host does not see them.
+
+        Raises:
+            LabError: a NEVRA nobody built, or rpm refused.
+        """
+        files = [self._package_file(package) for package in packages]
+        if not files:
+            return
+        self.run(["mkdir", "-p", "/run/lab.rpms"]).check()
+        for file in files:
+            self.write(f"/run/lab.rpms/{file.name}", file.read_bytes())
+        quoted = " ".join(shlex.quote(file.name) for file in files)
+        script = f"cd /run/lab.rpms && rpm -U --oldpackage {shlex.join(options)} {quoted}"
+        done = self.run(["sh", "-c", f"{script}; code=$?; rm -rf /run/lab.rpms; exit $code"])
+        if done.returncode:
+            raise LabError(Problem(self.name, f"rpm: {done.stderr.strip()}"))
+
+    @staticmethod
+    def _package_file(package: str | Path) -> Path:
+        if isinstance(package, Path):
+            return package
+        built = rpms.build()
+        if package not in built:
+            raise LabError(Problem(package, "no such package in the lab"))
+        return built[package]
+
+    def reset_packages(self, nevras: Iterable[str]) -> None:
+        """Make the rpm database hold exactly `nevras` again; quick when it does already."""
+        wanted = tuple(sorted(nevras))
+        if self.packages() == wanted:
+            return
+        script = "rm -f /etc/fickle.*; rpm -qa | xargs -r rpm -e --nodeps --noscripts --allmatches"
+        self.run(["sh", "-c", script]).check()
+        self.remove("/etc/confapp.conf", "/etc/confapp.conf.rpmsave", "/var/lib/scripted")
+        self.install_rpms(wanted)
+
+    # -- the daemon and the cable
+
+    def start_minion(self) -> None:
+        """Start the minion (sshd on an ssh host), unless it runs.
+
+        `Lab.wait_for_minions` says when it listens.
+        """
+        if self._daemon_alive():
+            return
+        script = Path(sys.executable).with_name("salt-minion")
+        minion = [sys.executable, str(script)]
+        argv = minion if self.kind == SALT else ["/usr/sbin/sshd", "-D", "-e"]
+        self._daemon = self.inside.spawn(argv, DAEMON_LOG)
+
+    def kill_minion(self) -> None:
+        """kill -9 of the minion and all its processes (what it started as a daemon lives on)."""
+        if self._daemon is not None:
+            self._daemon.signal(signal.SIGKILL)
+            wait_for(f"end of {self.name}'s daemon", lambda: not self._daemon_alive(), 10)
+            self._daemon = None
+
+    def pause(self) -> None:
+        """SIGSTOP: the minion hears nothing, its connections stay."""
+        self._signal_daemon(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: the minion goes on where it was."""
+        self._signal_daemon(signal.SIGCONT)
+
+    def _daemon_alive(self) -> bool:
+        return self._daemon is not None and self._daemon.alive()
+
+    def _signal_daemon(self, number: signal.Signals) -> None:
+        if self._daemon is None or not self._daemon.alive():
+            raise LabError(Problem(self.name, "its daemon does not run"))
+        self._daemon.signal(number)
+
+    def link_down(self) -> None:
+        """Unplug the network cable."""
+        self.hub.run(["ip", "link", "set", self.link, "down"]).check()
+
+    def link_up(self) -> None:
+        """Plug it in again."""
+        self.hub.run(["ip", "link", "set", self.link, "up"]).check()
+
+    def reset(self, nevras: Iterable[str]) -> None:
+        """Bring packages, CPacMan's directories, minion and cable back to what they were."""
+        self.link_up()
+        if self._daemon_alive():
+            self.resume()
+        self.start_minion()
+        self.remove("/var/lib/cpacman", "/var/cache/cpacman")
+        self.reset_packages(nevras)
+
+
+def host_environ() -> dict[str, str]:
+    """What commands on a host see: the system's Python comes first, Salt's programs last."""
+    return inner_environ(str(Path(sys.executable).parent))

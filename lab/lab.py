@@ -1,0 +1,413 @@
+"""`Lab`: a master and its hosts, from start to the last trace gone.
+
+Invariants: what talks to the master runs inside the outer namespaces, by nsenter; the object
+lives in the process (and the thread) that started it: the first process of the lab is killed by
+the kernel when that thread ends, and takes everything with it. `close` may be called twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from cpacman.errors import Problem
+from lab import rpms
+from lab.directory import Directory, base_directory, sweep
+from lab.errors import LabError
+from lab.host import BITS, MASTER_ADDRESS, SALT, SSH, Host, host_environ
+from lab.hub import CHECKOUT, Hub, start_hub
+from lab.namespace import Result, Running, inner_environ, wait_for
+from lab.requirements import check_requirements
+
+if TYPE_CHECKING:
+    from lab.master import Master
+
+_numbers = itertools.count(1)
+
+
+class Lab:
+    """A lab, for `with`; nothing is done before `__enter__`.
+
+    Args:
+        hosts: ids of the hosts with a salt-minion.
+        ssh_hosts: ids of the hosts with an sshd instead.
+        name: of the lab; None: one of its own, so that many can run side by side.
+        packages: NEVRAs of the lab that every host starts with.
+        settings: the `cpacman:` section, over `default_settings`.
+        master: the master's configuration, over `lab.master.MASTER`.
+        minion: the minions' configuration, over `lab.host.MINION`.
+    """
+
+    rpms = rpms
+
+    def __init__(
+        self,
+        hosts: Sequence[str] = ("web1", "web2", "db1"),
+        *,
+        ssh_hosts: Sequence[str] = (),
+        name: str | None = None,
+        packages: Sequence[str] = rpms.OLD,
+        settings: Mapping[str, Any] | None = None,
+        master: Mapping[str, Any] | None = None,
+        minion: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name or f"own-{os.getpid()}-{next(_numbers)}"
+        self.packages = tuple(packages)
+        self._kinds = {**dict.fromkeys(hosts, SALT), **dict.fromkeys(ssh_hosts, SSH)}
+        self._settings = dict(settings or {})
+        self._master_config = dict(master or {})
+        self._minion_config = dict(minion or {})
+        self._directory: Directory | None = None
+        self._hub: Hub | None = None
+        self._master: Master | None = None
+        self._hosts: dict[str, Host] = {}
+
+    # -- life
+
+    def __enter__(self) -> Lab:
+        """Bring everything up; whatever goes wrong, nothing is left.
+
+        Raises:
+            LabError: not root, something is missing, or a part did not start.
+        """
+        check_requirements(ssh=SSH in self._kinds.values())
+        base = base_directory()
+        sweep(base)
+        self._directory = Directory.take(base, self.name)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the first process, which ends all others and their mounts; remove the directory."""
+        if self._hub is not None:
+            self._hub.kill()
+        self._hub = self._master = None
+        self._hosts = {}
+        if self._directory is not None:
+            self._directory.remove()
+            self._directory = None
+
+    def wait(self) -> None:
+        """Wait until the lab ends, which only a fault makes it do."""
+        self.hub.wait()
+
+    def _start(self) -> None:
+        self._start_hub()
+        self._start_master()
+        for index, (name, kind) in enumerate(self._kinds.items()):
+            self._hosts[name] = self._make_host(name, index, kind)
+        self._boot(self._hosts.values())
+        self.master.wait()
+        self.wait_for_minions()
+        self.sync_modules()
+        self._say(ready=True)
+
+    def _start_hub(self) -> None:
+        for name in ("files", "hosts", "layers", "tmp"):
+            (self.directory / name).mkdir()
+        assert self._directory is not None
+        keep = [self.directory, CHECKOUT, *python_homes()]
+        self._hub = start_hub(self._directory, f"{MASTER_ADDRESS}/{BITS}", keep)
+        self._say(ready=False)
+
+    def _start_master(self) -> None:
+        # Factories bring all of Salt with them: a second that `lab status` need not wait for.
+        from lab.master import Master
+
+        self._master = Master(self.directory, self.hub, self._master_config)
+        self.write_master_config({})
+        self.master.copy_modules()
+        self.master.start()
+
+    def _make_host(self, name: str, index: int, kind: str) -> Host:
+        directory = self.directory / "hosts" / name
+        overrides = self._minion_config
+        host = Host(
+            name, index=index, kind=kind, directory=directory, hub=self.hub, overrides=overrides
+        )
+        if kind == SALT:
+            private, public = self.master.accept_minion(name)
+            host.place_file("/etc/salt/pki/minion/minion.pem", private, 0o400)
+            host.place_file("/etc/salt/pki/minion/minion.pub", public)
+        else:
+            self._make_ssh_keys(host)
+        return host
+
+    def _make_ssh_keys(self, host: Host) -> None:
+        client = self.directory / "ssh_key"
+        if not client.exists():
+            make_ssh_key(client)
+        own = self.directory / f"hosts/{host.name}.key"
+        own.parent.mkdir(exist_ok=True)
+        public = make_ssh_key(own)
+        host.place_file("/etc/ssh/lab_host_key", own.read_bytes(), 0o600)
+        host.place_file(
+            "/root/.ssh/authorized_keys", client.with_suffix(".pub").read_bytes(), 0o600
+        )
+        with self.master.known_hosts.open("a", encoding="utf-8") as known:
+            known.write(f"{host.address} {public}")
+
+    def _boot(self, hosts: Iterable[Host]) -> None:
+        """Bring hosts up beside each other, with their packages and their daemon."""
+        booted = list(hosts)
+        homes, site = python_homes(), Path(sysconfig.get_paths()["purelib"])
+        hide = [Path("/root"), base_directory(), CHECKOUT]
+        for host in booted:
+            host.launch(self.directory / "layers" / host.name, hide, homes, site)
+        pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+        try:
+            list(pool.map(self._furnish, booted))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        addresses = {host.name: host.address for host in self._hosts.values() if host.kind == SSH}
+        self.master.write_roster(addresses, self.directory / "ssh_key")
+        self._say(ready=False)
+
+    def _furnish(self, host: Host) -> None:
+        host.settle()
+        host.start_minion()
+        host.install_rpms(self.packages)
+
+    def _say(self, *, ready: bool) -> None:
+        """Write down who is where, for other processes."""
+        assert self._directory is not None
+        hosts = {
+            host.name: {"pid": host.pid if host.is_up() else 0, "address": host.address}
+            | {"kind": host.kind}
+            for host in self._hosts.values()
+        }
+        self._directory.write_state(
+            {
+                "owner": os.getpid(),
+                "hub": self.hub.pid,
+                "ready": ready,
+                "hosts": hosts,
+                "environ": self.hub.environ,
+                "host_environ": host_environ(),
+            }
+        )
+
+    # -- parts
+
+    @property
+    def directory(self) -> Path:
+        """The lab's own directory.
+
+        Raises:
+            LabError: the lab is not up.
+        """
+        if self._directory is None:
+            raise LabError(Problem(self.name, "this lab is not up"))
+        return self._directory.path
+
+    @property
+    def hub(self) -> Hub:
+        """The outer namespaces, where the master runs.
+
+        Raises:
+            LabError: the lab is not up.
+        """
+        if self._hub is None:
+            raise LabError(Problem(self.name, "this lab is not up"))
+        return self._hub
+
+    @property
+    def master(self) -> Master:
+        """The Salt master.
+
+        Raises:
+            LabError: the lab is not up.
+        """
+        if self._master is None:
+            raise LabError(Problem(self.name, "this lab is not up"))
+        return self._master
+
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """All hosts by name."""
+        return dict(self._hosts)
+
+    def host(self, name: str) -> Host:
+        """The host `name`.
+
+        Raises:
+            LabError: there is none.
+        """
+        if name not in self._hosts:
+            raise LabError(Problem(name, "no such host", f"there are: {' '.join(self._hosts)}"))
+        return self._hosts[name]
+
+    def path(self, *parts: str) -> Path:
+        """A path for repositories and state, the same outside and for the master.
+
+        Its parent exists; it goes away with the lab, and with `reset`.
+        """
+        found = self.directory.joinpath("files", *parts)
+        found.parent.mkdir(parents=True, exist_ok=True)
+        return found
+
+    # -- commands
+
+    def run(self, argv: Sequence[str], *, timeout: float = 120) -> Result:
+        """Run any command where the master runs."""
+        return self.hub.run(argv, timeout=timeout)
+
+    def start(self, argv: Sequence[str]) -> Running:
+        """Start any command where the master runs, to be watched, killed or waited for."""
+        return self.hub.start(argv)
+
+    def salt_run(self, function: str, *args: str, timeout: float = 120, **keywords: Any) -> Any:
+        """`salt-run FUNCTION ARGS KEY=VALUE`, as a person sees it (our outputter).
+
+        Returns:
+            An object with `returncode`, `stdout`, `stderr`, and `data` where the output is JSON.
+        """
+        from lab.master import PlainSaltRun
+
+        return self.master.cli(PlainSaltRun).run(function, *args, _timeout=timeout, **keywords)
+
+    def salt_run_argv(self, function: str, *args: str, **keywords: Any) -> list[str]:
+        """The command line of `salt_run`, for `start`."""
+        from lab.master import PlainSaltRun
+
+        cli = self.master.cli(PlainSaltRun)
+        argv: list[str] = cli.cmdline(function, *args, **keywords)
+        return argv[len(self.hub.prefix()) :]
+
+    def salt(
+        self,
+        target: str | Iterable[str],
+        function: str,
+        *args: str,
+        timeout: float = 120,
+        **keywords: Any,
+    ) -> Any:
+        """`salt TARGET FUNCTION ...`; a target that is not text is a list of ids (`-L`).
+
+        Returns:
+            An object with `returncode`, `stdout`, `stderr` and `data`: the answer of one target,
+            or answers by id for a list or a pattern.
+        """
+        from saltfactories.cli.salt import Salt
+
+        listed = not isinstance(target, str)
+        flags = ["--static", "-L"] if listed else ["--static"]
+        text = ",".join(target) if listed else target
+        return self.master.cli(Salt).run(
+            *flags, function, *args, minion_tgt=text, _timeout=timeout, **keywords
+        )
+
+    def salt_key(self, *args: str) -> Any:
+        """`salt-key ARGS`."""
+        from saltfactories.cli.key import SaltKey
+
+        return self.master.cli(SaltKey).run(*args)
+
+    def salt_ssh(self, target: str, *args: str, timeout: float = 120) -> Any:
+        """`salt-ssh TARGET ARGS`, with the lab's roster and key."""
+        from saltfactories.cli.ssh import SaltSsh
+
+        return self.master.cli(SaltSsh).run(*args, minion_tgt=target, _timeout=timeout)
+
+    # -- what tests change
+
+    def default_settings(self) -> dict[str, Any]:
+        """The least a `cpacman:` section must say in a lab: where state and host files are."""
+        hosts_d = self.path("hosts.d")
+        hosts_d.mkdir(exist_ok=True)
+        return {"state_dir": str(self.path("state")), "membership": {"hosts_d": str(hosts_d)}}
+
+    def write_master_config(self, section: Mapping[str, Any]) -> None:
+        """Write the `cpacman:` section, over the defaults; the next command reads it."""
+        self.master.write_settings({**self.default_settings(), **self._settings, **section})
+
+    def minions(self) -> list[str]:
+        """The ids of the hosts that run a salt-minion."""
+        return [host.name for host in self._hosts.values() if host.kind == SALT]
+
+    def wait_for_minions(self, seconds: float = 60) -> None:
+        """Wait until every minion is connected to the master's publisher.
+
+        Raises:
+            LabError: one is not within `seconds`.
+        """
+        from lab.master import PORTS, connected
+
+        wanted = {self._hosts[name].address for name in self.minions()}
+        wait_for("minions", lambda: wanted <= connected(self.hub.pid, PORTS[0]), seconds)
+
+    def sync_modules(self, seconds: float = 60) -> None:
+        """Bring the door and the agent, as they are in the checkout now, to the minions.
+
+        Raises:
+            LabError: not every minion answered.
+        """
+        self.master.copy_modules()
+        silent = set(self.minions())
+        until = time.monotonic() + seconds
+        while silent and time.monotonic() < until:
+            answers = self.salt(sorted(silent), "saltutil.sync_modules").data or {}
+            silent -= {name for name, answer in answers.items() if isinstance(answer, list)}
+        if silent:
+            raise LabError([Problem(name, "does not answer the master") for name in sorted(silent)])
+
+    def kill_master(self) -> None:
+        """kill -9 of the master and all its processes."""
+        self.master.kill()
+
+    def start_master(self) -> None:
+        """Start the master again and wait until it listens and the minions are back."""
+        self.master.start()
+        self.master.wait()
+        self.wait_for_minions()
+
+    def rebuild_host(self, name: str) -> Host:
+        """Throw a host's disk away and bring it up anew, with its packages, id, key and address."""
+        host = self.host(name)
+        host.kill()
+        shutil.rmtree(self.directory / "layers" / name)
+        self._boot([host])
+        self.wait_for_minions()
+        return host
+
+    def reset(self) -> None:
+        """Bring hosts, settings and files back to what they were after the start."""
+        for host in self._hosts.values():
+            host.reset(self.packages)
+        shutil.rmtree(self.directory / "files")
+        self.write_master_config({})
+        self.wait_for_minions()
+
+
+def python_homes() -> list[Path]:
+    """Where the Python in use lives: its environment, and the installation it was made from."""
+    return [Path(home) for home in dict.fromkeys((sys.prefix, sys.base_prefix))]
+
+
+def make_ssh_key(path: Path) -> str:
+    """Make an ed25519 key pair; returns the public line."""
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(path)]
+    subprocess.run(command, env=inner_environ(), check=True, stdin=subprocess.DEVNULL)
+    return path.with_name(f"{path.name}.pub").read_text(encoding="utf-8")
