@@ -1,0 +1,2149 @@
+# -*- coding: utf-8 -*-
+"""What CPacMan runs on a host: it gathers, receives, verifies and applies; it never decides.
+
+One flat file, standard library only, for Python 2.7 and 3.4 and later: the system's own Python
+starts it as a program, and the door (`cpacman.py` beside it) loads it as a library for the verbs
+that need no rpm. Every verb prints one JSON document; an error is one line on stderr and exit 2.
+
+Invariants:
+
+* An inventory is whole or it is an error: an unreadable database never reads as "nothing
+  installed". A tree given by `--root` is never written to.
+* Bytes land only in files that a session's manifest declares, never past the declared size, and
+  a file is complete only when its sha256 is the declared one.
+* A transaction is the manifest's actions, all of them and nothing else, in one rpm transaction.
+  Whatever rpm would do beyond them is a refusal before anything is touched.
+* What happened is on disk before it is told: a journal line first, then the effect; and after
+  the effect the database is read again, for it alone knows.
+"""
+
+from __future__ import absolute_import, division, print_function, unicode_literals
+
+import sys
+
+if __name__ == "__main__":
+    # Beside this file lie Salt's own modules, some named like the standard library's.
+    del sys.path[0]
+
+import binascii
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+import traceback
+
+SCHEMA = 1
+STATE_DIR = "/var/lib/cpacman"
+CACHE_DIR = "/var/cache/cpacman"
+DATABASE_DIRS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
+DATABASE_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
+SPACE_RESERVE = 32 * 1024 * 1024
+LOCK_WAIT = 120
+LOG_TAIL = 4000
+NAMES_SHOWN = 10
+CHUNK = 1024 * 1024
+
+SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")
+SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][^\s/\x00-\x1f\x7f]{0,254}\Z")
+PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+][^\s/\x00-\x1f\x7f]*\Z")
+PACKAGE_PART = re.compile(r"[^\s/\x00-\x1f\x7f-]+\Z")
+ADDING = ("upgrade", "install", "obsolete", "downgrade", "reinstall")
+SIGNATURES = ("off", "warn", "require")
+
+TEXT = type("")
+NUMBERS = (int,) if sys.version_info[0] > 2 else (int, long)  # noqa: F821
+
+DEPENDENCIES = (
+    ("provides", "PROVIDE"),
+    ("requires", "REQUIRE"),
+    ("conflicts", "CONFLICT"),
+    ("obsoletes", "OBSOLETE"),
+    ("recommends", "RECOMMEND"),
+    ("suggests", "SUGGEST"),
+    ("supplements", "SUPPLEMENT"),
+    ("enhances", "ENHANCE"),
+)
+KEY_TAGS = (
+    "NAME", "EPOCH", "VERSION", "RELEASE", "ARCH", "INSTALLTIME",
+    "SHA256HEADER", "SHA1HEADER", "SIGMD5",
+)  # fmt: skip
+FULL_TAGS = KEY_TAGS + ("VENDOR", "BUILDTIME", "LONGSIZE")
+COMPARISONS = {2: "<", 4: ">", 8: "=", 10: "<=", 12: ">="}
+
+
+def __virtual__():
+    """Keep Salt's loader from exposing a program as an execution module."""
+    return (False, "cpacman_agent is a program the cpacman module starts, not a module")
+
+
+class Refused(Exception):
+    """The host said no, and nothing was changed. `code` is for programs, the text for people."""
+
+    def __init__(self, code, message):
+        Exception.__init__(self, message)
+        self.code = code
+        self.message = message
+
+
+# --- small things -----------------------------------------------------------------------------
+
+
+def to_text(value):
+    """Return any header string as text; what is not UTF-8 becomes U+FFFD, in every Python."""
+    if value is None:
+        return ""
+    if isinstance(value, TEXT):
+        if sys.version_info[0] == 2:
+            return value
+        value = value.encode("utf-8", "surrogateescape")
+    return bytes(value).decode("utf-8", "replace")
+
+
+def canonical(document):
+    """Return the one JSON text of a document: ASCII, sorted keys, no spaces."""
+    return to_text(json.dumps(document, sort_keys=True, separators=(",", ":")))
+
+
+def evr_text(epoch, version, release):
+    """Return `[epoch:]version-release`, leaving out an epoch of 0."""
+    text = "%s-%s" % (version, release) if release else version
+    return "%d:%s" % (epoch, text) if epoch else text
+
+
+def nevra_text(name, epoch, version, release, arch):
+    """Return `name-[epoch:]version-release.arch`."""
+    return "%s-%s.%s" % (name, evr_text(epoch, version, release), arch)
+
+
+def is_count(value):
+    """Whether a value from JSON is a whole number of at least 0 (true and false are not)."""
+    return isinstance(value, NUMBERS) and not isinstance(value, bool) and value >= 0
+
+
+def sha256_text(text):
+    """Return the sha256 of a text's UTF-8 bytes, as hex digits."""
+    return to_text(hashlib.sha256(text.encode("utf-8")).hexdigest())
+
+
+def sha256_file(path):
+    """Return the sha256 of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with io.open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(CHUNK), b""):
+            digest.update(block)
+    return to_text(digest.hexdigest())
+
+
+def read_text(path):
+    """Return a small text file's content, or "" where there is none."""
+    try:
+        with io.open(path, "rb") as stream:
+            return to_text(stream.read())
+    except (IOError, OSError):
+        return ""
+
+
+def open_private(path, flags):
+    """Open a file 0600, never through a symbolic link, never inherited by a child."""
+    handle = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    fcntl.fcntl(handle, fcntl.F_SETFD, fcntl.fcntl(handle, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)
+    return handle
+
+
+def write_all(handle, data):
+    """Write all bytes at the handle's position, whatever a single write takes."""
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(handle, view) :]
+
+
+def write_atomically(path, text):
+    """Replace a file by a text, so that a reader or a power cut sees the old or the new one."""
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    handle = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(handle, text.encode("utf-8"))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.rename(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path):
+    """Make the names in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_private(path):
+    """Make a directory 0700 with its parents; one that is there must be a real directory."""
+    if not os.path.isdir(path):
+        with suppressed(errno.EEXIST):
+            os.makedirs(path, 0o700)
+    if os.path.islink(path):
+        raise Refused("state", "%s is a symbolic link" % path)
+    os.chmod(path, 0o700)
+
+
+def remove_file(path):
+    """Remove a file if it is there."""
+    with suppressed(errno.ENOENT):
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def suppressed(*numbers):
+    """Ignore an operating system error of these numbers."""
+    try:
+        yield
+    except (IOError, OSError) as problem:
+        if problem.errno not in numbers:
+            raise
+
+
+@contextlib.contextmanager
+def locked(path, wait=0.0):
+    """Hold the lock file `path`; yields whether it was got within `wait` seconds."""
+    handle = open_private(path, os.O_RDWR | os.O_CREAT)
+    try:
+        yield acquire(handle, wait)
+    finally:
+        os.close(handle)
+
+
+def acquire(handle, wait):
+    """Try to lock an open file until `wait` seconds have passed; answer whether it worked."""
+    end = time.time() + wait
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (IOError, OSError) as problem:
+            if problem.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        if time.time() >= end:
+            return False
+        time.sleep(0.05)
+
+
+def run_command(command, **options):
+    """Run a command; return (exit code, stdout as bytes, stderr as text)."""
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            close_fds=True, **options
+        )  # fmt: skip
+    except (IOError, OSError) as problem:
+        return 127, b"", "%s: %s" % (command[0], problem.strerror)
+    output, errors = process.communicate(b"")
+    return process.returncode, output, to_text(errors)
+
+
+def rpm_errors(text):
+    """Return what rpm reported as errors; its warnings are not ours."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line.startswith(("error:", "fatal:"))]
+
+
+def load_bindings(wanted=True):
+    """Return the distribution's `rpm` module, or None where it has none."""
+    if not wanted:
+        return None
+    try:
+        import rpm
+    except ImportError:
+        return None
+    return rpm
+
+
+# --- the package database -------------------------------------------------------------------------
+
+
+def resolve_below(root, path):
+    """Return `root/path` with symbolic links followed as a chroot to `root` would."""
+    done, todo, hops = [], [part for part in path.split("/") if part], 0
+    while todo:
+        part = todo.pop(0)
+        if part in (".", ".."):
+            done = done[:-1] if part == ".." else done
+            continue
+        full = os.path.join(root, *(done + [part]))
+        if not os.path.islink(full):
+            done.append(part)
+            continue
+        hops += 1
+        if hops > 40:
+            raise Refused("database", "%s: too many symbolic links" % full)
+        target = to_text(os.readlink(full))
+        done = [] if target.startswith("/") else done
+        todo = [step for step in target.split("/") if step] + todo
+    return os.path.join(root, *done)
+
+
+def has_database(path):
+    """Whether a directory holds an rpm database of any kind."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in DATABASE_FILES)
+
+
+def is_live(root):
+    """Whether `root` means the running system rather than a tree."""
+    return not root or os.path.realpath(root) == "/"
+
+
+def find_database(root, rpm=None):
+    """Return the directory of the package database of a tree, or of this machine.
+
+    rpm itself is only asked where it keeps its own: it would rather create a database than
+    say that there is none.
+    """
+    if not root:
+        path = database_macro(rpm)
+        if has_database(path):
+            return path
+        raise Refused("database", "no rpm database in %s" % (path or "this machine"))
+    for candidate in DATABASE_DIRS:
+        path = resolve_below(os.path.abspath(root), candidate)
+        if has_database(path):
+            return path
+    raise Refused("database", "%s: no rpm database in %s" % (root, " or ".join(DATABASE_DIRS)))
+
+
+def database_macro(rpm):
+    """Return where this machine's rpm keeps its database."""
+    if rpm is not None:
+        return to_text(rpm.expandMacro("%{_dbpath}"))
+    code, output, errors = run_command(["rpm", "--eval", "%{_dbpath}"])
+    if code:
+        raise Refused("database", "rpm does not run: %s" % errors.strip())
+    return to_text(output).strip()
+
+
+@contextlib.contextmanager
+def database_copy(path):
+    """Yield a copy of a database, because even reading makes rpm write beside the original.
+
+    A database that changes while it is copied is copied again.
+    """
+    copy = tempfile.mkdtemp(prefix="cpacman-db-")
+    try:
+        for _ in range(3):
+            before = copy_database(path, copy)
+            if before == database_stamps(path):
+                yield copy
+                return
+        raise Refused("database", "%s: the database keeps changing while it is read" % path)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def database_stamps(path):
+    """Return the name, size and time of every database file that matters for reading."""
+    stamps = []
+    for name in sorted(os.listdir(path)):
+        status = os.stat(os.path.join(path, name))
+        passing = name.startswith((".", "__db.")) or name.endswith("-shm")
+        if stat.S_ISREG(status.st_mode) and not passing:
+            stamps.append((name, status.st_size, status.st_mtime))
+    return stamps
+
+
+def copy_database(path, copy):
+    """Copy the database files of `path` over those in `copy`; return their stamps before."""
+    stamps = database_stamps(path)
+    for name in os.listdir(copy):
+        os.unlink(os.path.join(copy, name))
+    for name, _, _ in stamps:
+        shutil.copyfile(os.path.join(path, name), os.path.join(copy, name))
+    return stamps
+
+
+def count_rows(path):
+    """Return how many headers an sqlite database holds, or None for other kinds.
+
+    rpm skips a header it cannot read, and creates tables in an empty file: both would look
+    like fewer packages. SQLite's own check and count do not.
+    """
+    file_name = os.path.join(path, "rpmdb.sqlite")
+    if not os.path.isfile(file_name):
+        return None
+    try:
+        import sqlite3
+    except ImportError:
+        return None
+    try:
+        connection = sqlite3.connect(file_name, timeout=30)
+        try:
+            check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if check != "ok":
+                raise Refused("database", "%s is damaged: %s" % (file_name, one_line(check)))
+            return connection.execute("SELECT count(*) FROM Packages").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as problem:
+        raise Refused("database", "%s is damaged: %s" % (file_name, problem))
+
+
+def one_line(text):
+    """Return a text with every run of white space as one space."""
+    return " ".join(to_text(text).split())
+
+
+def read_headers(path, tags, lists, rpm):
+    """Return every package of the database in `path` as a dict of raw values.
+
+    Args:
+        path: the database's directory.
+        tags: names of single-valued tags.
+        lists: whether dependencies and file names are wanted as well.
+        rpm: the bindings, or None to use the command.
+
+    Raises:
+        Refused: code "database", when rpm or SQLite say that anything is not readable.
+    """
+    read = read_by_bindings if rpm is not None else read_by_command
+    for _ in range(3):
+        before = count_rows(path)
+        rows, number, errors = read(path, tags, lists, rpm)
+        if errors:
+            raise Refused("database", "%s is damaged: %s" % (path, one_line(" ".join(errors))))
+        if before is None or before == number:
+            return rows
+        if before == count_rows(path):
+            break
+    raise Refused("database", "%s: rpm reads %d of %d packages" % (path, number, before))
+
+
+def read_by_bindings(path, tags, lists, rpm):
+    """Read a database through the bindings; return (rows, number of headers, errors)."""
+    wanted = [(tag, getattr(rpm, "RPMTAG_" + tag)) for tag in tags if has_tag(rpm, tag)]
+    rows, number = [], 0
+    rpm.addMacro("_dbpath", path)
+    try:
+        with captured_stderr() as said:
+            try:
+                for header in rpm.TransactionSet().dbMatch():
+                    number += 1
+                    if to_text(header[rpm.RPMTAG_NAME]) != "gpg-pubkey":
+                        rows.append(header_row(rpm, header, wanted, lists))
+            except rpm.error as problem:
+                raise Refused("database", "%s is damaged: %s" % (path, problem))
+    finally:
+        rpm.delMacro("_dbpath")
+    return rows, number, rpm_errors(said[0])
+
+
+def has_tag(rpm, tag):
+    """Whether this rpm knows a tag."""
+    return hasattr(rpm, "RPMTAG_" + tag)
+
+
+def header_row(rpm, header, wanted, lists):
+    """Return one header's values: text, numbers, and lists of dependencies and file names."""
+    row = dict((tag, plain(tag, header[number])) for tag, number in wanted)
+    if lists:
+        for field, prefix in DEPENDENCIES:
+            row[field] = header_dependencies(rpm, header, prefix)
+        row["files"] = [to_text(name) for name in header[rpm.RPMTAG_FILENAMES] or ()]
+    return row
+
+
+def header_dependencies(rpm, header, prefix):
+    """Return one kind of dependencies of a header as (name, flag bits, evr)."""
+    if not has_tag(rpm, prefix + "NAME"):
+        return []
+    names, flags, versions = [
+        header[getattr(rpm, "RPMTAG_" + prefix + part)] or ()
+        for part in ("NAME", "FLAGS", "VERSION")
+    ]
+    return [
+        (to_text(name), int(bits), to_text(evr))
+        for name, bits, evr in zip(names, flags, versions)  # noqa: B905
+    ]
+
+
+def plain(tag, value):
+    """Return a single tag's value as text, or as a number where the tag holds one."""
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    if tag in ("EPOCH", "INSTALLTIME", "BUILDTIME", "LONGSIZE"):
+        return int(value or 0)
+    if tag == "SIGMD5":
+        return to_text(binascii.hexlify(bytes(value))) if value else ""
+    return to_text(value)
+
+
+@contextlib.contextmanager
+def captured_stderr():
+    """Collect what this process writes to stderr; the yielded list holds it afterwards."""
+    said = [""]
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            sink.seek(0)
+            said[0] = to_text(sink.read())
+
+
+FIELD, ITEM, LIST, ROW = "\x1f", "\x1e", "\x1d", "\x1c"
+
+
+def read_by_command(path, tags, lists, _):
+    """Read a database through the rpm command; return (rows, number of headers, errors)."""
+    known = set(to_text(run_command(["rpm", "--querytags"])[1]).split())
+    kinds = [(field, tag) for field, tag in DEPENDENCIES if lists and tag + "NAME" in known]
+    present = [tag for tag in tags if tag in known]
+    form = query_format(present, kinds, lists)
+    code, output, errors = run_command(["rpm", "--dbpath", path, "-qa", "--queryformat", form])
+    problems = rpm_errors(errors)
+    if code and not problems:
+        problems = ["rpm -qa ended with %d: %s" % (code, errors)]
+    if problems:
+        return [], 0, problems
+    rows = [parse_row(part, present, kinds, lists) for part in to_text(output).split(ROW)[:-1]]
+    return [row for row in rows if row["NAME"] != "gpg-pubkey"], len(rows), []
+
+
+def query_format(tags, kinds, lists):
+    """Return the query format whose fields are set apart by control characters."""
+    parts = [FIELD.join("%%{%s}" % tag for tag in tags)]
+    for _, tag in kinds:
+        names = FIELD.join("%%{%s%s}" % (tag, part) for part in ("NAME", "FLAGS", "VERSION"))
+        parts.append("[%s%s]" % (names, ITEM))
+    if lists:
+        parts.append("[%%{FILENAMES}%s]" % ITEM)
+    return LIST.join(parts) + ROW
+
+
+def parse_row(text, tags, kinds, lists):
+    """Return one package of the command's output as the bindings would give it."""
+    parts = text.split(LIST)
+    values = parts[0].split(FIELD)
+    if len(parts) != 1 + len(kinds) + bool(lists) or len(values) != len(tags):
+        raise Refused("database", "rpm -qa: a line that cannot be read: %s" % one_line(text)[:80])
+    row = dict((tag, command_value(tag, value)) for tag, value in zip(tags, values))  # noqa: B905
+    if lists:
+        row.update((field, []) for field, _ in DEPENDENCIES)
+        for (field, _), part in zip(kinds, parts[1:]):  # noqa: B905
+            triples = [item.split(FIELD) for item in part.split(ITEM)[:-1]]
+            row[field] = [(name, int(bits), evr) for name, bits, evr in triples]
+        row["files"] = parts[-1].split(ITEM)[:-1]
+    return row
+
+
+def command_value(tag, value):
+    """Return one value of the command's output; it writes `(none)` for a tag that is not set."""
+    value = "" if value == "(none)" else value
+    if tag in ("EPOCH", "INSTALLTIME", "BUILDTIME", "LONGSIZE"):
+        return int(value or 0)
+    return value
+
+
+# --- from rows to the inventory -------------------------------------------------------------------
+
+
+def row_digest(row):
+    """Return what identifies a package's header: the strongest digest that it carries."""
+    for kind, tag in (("sha256", "SHA256HEADER"), ("sha1", "SHA1HEADER"), ("md5", "SIGMD5")):
+        if row.get(tag):
+            return "%s:%s" % (kind, row[tag])
+    return ""
+
+
+def row_nevra(row):
+    """Return a row's NEVRA."""
+    return nevra_text(row["NAME"], row["EPOCH"], row["VERSION"], row["RELEASE"], row["ARCH"])
+
+
+def row_dependencies(triples):
+    """Return dependencies as the inventory has them: compared, sorted, each once."""
+    found = set()
+    for name, bits, evr in triples:
+        if not name.startswith("rpmlib("):
+            evr = evr[2:] if evr.startswith("0:") else evr
+            flags = COMPARISONS.get(bits & 14, "") if evr else ""
+            found.add((name, flags, evr if flags else ""))
+    return [list(triple) for triple in sorted(found)]
+
+
+def is_primary(path):
+    """Whether primary metadata lists a file (createrepo's rule)."""
+    return "bin/" in path or path.startswith("/etc/") or path == "/usr/lib/sendmail"
+
+
+def package_of(row):
+    """Return the details of a package, the same on every host; files are its primary ones."""
+    package = {
+        "name": row["NAME"],
+        "epoch": row["EPOCH"],
+        "version": row["VERSION"],
+        "release": row["RELEASE"],
+        "arch": row["ARCH"],
+        "vendor": row["VENDOR"],
+        "buildtime": row["BUILDTIME"],
+        "digest": row_digest(row),
+        "size": row["LONGSIZE"],
+        "files": sorted(set(path for path in row["files"] if is_primary(path))),
+    }
+    for field, _ in DEPENDENCIES:
+        package[field] = row_dependencies(row[field])
+    return package
+
+
+def named_files(rows, asked):
+    """Return {digest: paths}: files outside of primary metadata that a dependency names.
+
+    Named by the installed packages' own dependencies, or asked for by the master.
+    """
+    wanted = set(path for path in asked if not is_primary(path))
+    for row in rows:
+        for field, _ in DEPENDENCIES:
+            wanted.update(name for name, _, _ in row[field] if name.startswith("/"))
+    found = {}
+    for row in rows:
+        paths = set(path for path in row["files"] if path in wanted and not is_primary(path))
+        if paths:
+            found[row_digest(row)] = sorted(paths)
+    return found
+
+
+def cookie_of(rows):
+    """Return the cookie: sha256 over the sorted lines of digest and time of installation."""
+    pairs = sorted((row_digest(row), row["INSTALLTIME"]) for row in rows)
+    return sha256_text("".join("%s %d\n" % pair for pair in pairs))
+
+
+def packages_digest(rows):
+    """Return the sha256 over the sorted NEVRA lines, which a manifest's `after` is compared to."""
+    return sha256_text("".join(nevra + "\n" for nevra in sorted(map(row_nevra, rows))))
+
+
+def sort_key(row):
+    """Return the order of packages in every document."""
+    return (
+        row["NAME"], row["ARCH"], row["EPOCH"], row["VERSION"], row["RELEASE"], row_digest(row),
+        row["INSTALLTIME"],
+    )  # fmt: skip
+
+
+def read_rows(root=None, tags=FULL_TAGS, lists=True, rpm=None):
+    """Return the sorted rows of a tree's database (from a copy) or of this machine's own."""
+    path = find_database(root, rpm)
+    check_not_empty(path)
+    if not root:
+        rows = read_headers(path, tags, lists, rpm)
+    else:
+        with database_copy(path) as copy:
+            rows = named_errors(path, copy, tags, lists, rpm)
+    return sorted(rows, key=sort_key)
+
+
+def named_errors(path, copy, tags, lists, rpm):
+    """Read a copy; an error names the original."""
+    try:
+        return read_headers(copy, tags, lists, rpm)
+    except Refused as no:
+        raise Refused(no.code, no.message.replace(copy, path))
+
+
+def check_not_empty(path):
+    """Refuse a database file without content: rpm would turn it into a database of nothing."""
+    for name in DATABASE_FILES:
+        full = os.path.join(path, name)
+        if os.path.isfile(full) and not os.path.getsize(full):
+            raise Refused("database", "%s is damaged: the file is empty" % full)
+
+
+def gather(root=None, host="", asked=(), rpm=None):
+    """Return (head, rows, named files): everything the inventory documents are made of."""
+    rows = read_rows(root, rpm=rpm)
+    release = os_release(root)
+    head = {
+        "schema": SCHEMA,
+        "platform": "rpm",
+        "host": host or host_name(root),
+        "arch": machine_arch(root, rows),
+        "os": dict((key, release.get(key.upper(), "")) for key in ("id", "id_like", "version_id")),
+        "kernel": to_text(os.uname()[2]) if is_live(root) else "",
+        "cookie": cookie_of(rows),
+        "facts": gather_facts(root, rows),
+        "modules": enabled_modules(root),
+        "holds": find_holds(root),
+    }
+    return head, rows, named_files(rows, asked)
+
+
+def inventory(root=None, host="", asked=(), rpm=None):
+    """Return the whole inventory of a tree or of this machine."""
+    head, rows, named = gather(root, host, asked, rpm)
+    reasons = find_reasons(root)
+    head["packages"] = []
+    for row in rows:
+        package = package_of(row)
+        package["files"] = sorted(package["files"] + named.get(package["digest"], []))
+        package["installtime"] = row["INSTALLTIME"]
+        package["reason"] = row_reason(reasons, row)
+        head["packages"].append(package)
+    return head
+
+
+def thin_inventory(root=None, host="", asked=(), cookie="", rpm=None):
+    """Return `unchanged` for the cookie the master knows; else the head and the digests."""
+    if cookie and cookie == current_state(root, rpm)["cookie"]:
+        return {"cookie": cookie, "unchanged": True}
+    head, rows, named = gather(root, host, asked, rpm)
+    head["named_files"] = named
+    reasons = find_reasons(root)
+    pairs = [[row_digest(row), row["INSTALLTIME"], row_reason(reasons, row)] for row in rows]
+    return {"cookie": head["cookie"], "head": head, "packages": pairs}
+
+
+def details(digests, root=None, rpm=None):
+    """Return the details of the packages with these digests, and the digests not installed."""
+    wanted = set(digests)
+    found = {}
+    for row in read_rows(root, rpm=rpm):
+        if row_digest(row) in wanted:
+            found[row_digest(row)] = package_of(row)
+    return {
+        "packages": [found[digest] for digest in sorted(found)],
+        "missing": sorted(wanted - set(found)),
+    }
+
+
+def current_state(root=None, rpm=None):
+    """Return the cookie and the digest of the package set as they are now."""
+    rows = read_rows(root, KEY_TAGS, False, rpm)
+    return {"cookie": cookie_of(rows), "packages": packages_digest(rows)}
+
+
+def row_reason(reasons, row):
+    """Return why a package is installed, as far as the host's own tools know."""
+    full = (row["NAME"], row["ARCH"], "%s-%s" % (row["VERSION"], row["RELEASE"]))
+    return reasons.get(full) or reasons.get((row["NAME"], row["ARCH"])) or ""
+
+
+# --- the host around the packages -----------------------------------------------------------------
+
+
+def below(root, path):
+    """Return an absolute path of the host as a path of this process."""
+    return path if is_live(root) else resolve_below(os.path.abspath(root), path)
+
+
+def os_release(root):
+    """Return os-release as a dict."""
+    values = {}
+    text = read_text(below(root, "/etc/os-release"))
+    for line in (text or read_text(below(root, "/usr/lib/os-release"))).splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith("#"):
+            values[key] = value.strip().strip("\"'")
+    return values
+
+
+def host_name(root):
+    """Return the machine's name, or the name that a tree gives itself."""
+    if is_live(root):
+        return to_text(socket.gethostname())
+    return read_text(below(root, "/etc/hostname")).strip()
+
+
+def machine_arch(root, rows):
+    """Return the machine's architecture; for a tree, what most of its packages are made for."""
+    if is_live(root):
+        return to_text(os.uname()[4])
+    counts = {}
+    for row in rows:
+        if row["ARCH"] not in ("noarch", ""):
+            counts[row["ARCH"]] = counts.get(row["ARCH"], 0) + 1
+    return max(sorted(counts), key=counts.get) if counts else to_text(os.uname()[4])
+
+
+def gather_facts(root, rows):
+    """Return what is worth knowing of the machine; of a tree only what its files say."""
+    facts = {
+        "hostname": host_name(root),
+        "machine_id": read_text(below(root, "/etc/machine-id")).strip(),
+    }
+    if is_live(root):
+        facts.update(live_facts(rows))
+    return facts
+
+
+def live_facts(rows):
+    """Return the facts that only a running machine has. Memory and disks are in bytes."""
+    kernel = to_text(os.uname()[2])
+    running = [row_nevra(row) for row in rows if is_kernel(row, kernel)]
+    return {
+        "boot_id": boot_id(),
+        "memory": memory_facts(),
+        "disk": dict((path, disk_facts(path)) for path in ("/", "/boot", "/var")),
+        "kernel_package": running[0] if running else "",
+        "fips": read_text("/proc/sys/crypto/fips_enabled").strip() == "1",
+        "python": "%d.%d.%d" % sys.version_info[:3],
+    }
+
+
+def is_kernel(row, release):
+    """Whether a package is the kernel of a `uname -r`."""
+    text = "%s-%s.%s" % (row["VERSION"], row["RELEASE"], row["ARCH"])
+    return row["NAME"].startswith("kernel") and release.split("+")[0] == text
+
+
+def boot_id():
+    """Return the id of this boot."""
+    return read_text("/proc/sys/kernel/random/boot_id").strip()
+
+
+def memory_facts():
+    """Return the total and the available memory."""
+    found = dict(re.findall(r"^(\w+): +([0-9]+) kB", read_text("/proc/meminfo"), re.MULTILINE))
+    total, available = found.get("MemTotal", 0), found.get("MemAvailable", found.get("MemFree", 0))
+    return {"total": int(total) * 1024, "available": int(available) * 1024}
+
+
+def disk_facts(path):
+    """Return the size and the free bytes of the file system that holds a path."""
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return {"size": 0, "free": 0}
+    return {
+        "size": status.f_blocks * status.f_frsize,
+        "free": status.f_bavail * status.f_frsize,
+    }
+
+
+def ini_sections(text):
+    """Return {section: {key: value}} of an ini file, continued lines joined by a space.
+
+    Not configparser: a line it cannot read must not hide the others, a hold among them.
+    """
+    sections, section, key = {}, {}, None
+    for line in text.splitlines():
+        bare = line.strip()
+        if not bare or bare.startswith(("#", ";")):
+            continue
+        if bare.startswith("[") and bare.endswith("]"):
+            section, key = sections.setdefault(bare[1:-1], {}), None
+        elif line[0] in " \t" and key:
+            section[key] += " " + bare
+        elif "=" in bare:
+            key, _, value = bare.partition("=")
+            key = key.strip().lower()
+            section[key] = value.strip()
+    return sections
+
+
+def enabled_modules(root):
+    """Return the enabled module streams as `name:stream`."""
+    found = set()
+    for path in glob.glob(os.path.join(below(root, "/etc/dnf/modules.d"), "*.module")):
+        for name, values in ini_sections(read_text(path)).items():
+            if values.get("state") in ("enabled", "1") and values.get("stream"):
+                found.add("%s:%s" % (values.get("name", name), values["stream"]))
+    return sorted(found)
+
+
+def find_holds(root):
+    """Return the host's own locks and excludes."""
+    found = []
+    for path in ("/etc/dnf/plugins/versionlock.list", "/etc/yum/pluginconf.d/versionlock.list"):
+        for line in read_text(below(root, path)).splitlines():
+            bare = line.split("#")[0].strip()
+            if bare:
+                found.append("versionlock: " + bare)
+    for path in ("/etc/dnf/dnf.conf", "/etc/yum.conf"):
+        main = ini_sections(read_text(below(root, path))).get("main", {})
+        for key in ("exclude", "excludepkgs"):
+            names = re.split(r"[\s,]+", main.get(key, ""))
+            found.extend("exclude: " + name for name in names if name)
+    return sorted(set(found))
+
+
+def find_reasons(root):
+    """Return why packages were installed, from dnf's history or from yum's files."""
+    history = below(root, "/var/lib/dnf/history.sqlite")
+    if os.path.isfile(history):
+        with suppressed(errno.ENOENT, errno.EACCES):
+            return dnf_reasons(history)
+    found = {}
+    for path in glob.glob(os.path.join(below(root, "/var/lib/yum/yumdb"), "?", "*", "reason")):
+        parts = to_text(os.path.basename(os.path.dirname(path))).rsplit("-", 3)
+        name = parts[0].partition("-")[2]
+        reason = read_text(path).strip()
+        if len(parts) == 4 and reason in ("user", "dep"):
+            found[(name, parts[3], "-".join(parts[1:3]))] = reason
+    return found
+
+
+DNF_REASONS = {1: "dep", 2: "user", 3: "dep", 4: "weak", 5: "user"}
+DNF_QUERY = """
+    SELECT rpm.name, rpm.arch, trans_item.reason FROM trans_item
+    JOIN rpm ON rpm.item_id = trans_item.item_id JOIN trans ON trans.id = trans_item.trans_id
+    WHERE trans.state = 1 AND trans_item.action NOT IN (3, 5, 7, 8) ORDER BY trans_item.id
+"""
+
+
+def dnf_reasons(path):
+    """Return {(name, arch): reason} from a copy of dnf's history; a broken one knows nothing."""
+    try:
+        import sqlite3
+    except ImportError:
+        return {}
+    copy = tempfile.mkdtemp(prefix="cpacman-history-")
+    try:
+        for name in (path, path + "-wal"):
+            if os.path.isfile(name):
+                shutil.copyfile(name, os.path.join(copy, os.path.basename(name)))
+        connection = sqlite3.connect(os.path.join(copy, os.path.basename(path)))
+        try:
+            rows = connection.execute(DNF_QUERY).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return {}
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    return dict(((name, arch), DNF_REASONS.get(reason, "")) for name, arch, reason in rows)
+
+
+# --- the manifest -----------------------------------------------------------------------------
+
+
+def parse_manifest(text):
+    """Return a manifest as a dict, every field that is used checked for kind and shape.
+
+    Raises:
+        Refused: code "manifest"; a signature says who wrote it, not that it is sound.
+    """
+    try:
+        manifest = json.loads(text)
+    except ValueError as problem:
+        raise Refused("manifest", "the manifest is not JSON: %s" % problem)
+    demand(isinstance(manifest, dict), "it is not an object")
+    demand(manifest.get("schema") == SCHEMA and manifest.get("kind") == "manifest", "schema, kind")
+    for key in ("host", "plan", "transaction", "session", "nonce", "cookie", "after"):
+        demand(isinstance(manifest.get(key), TEXT) and manifest[key], key)
+    demand(SESSION_NAME.match(manifest["session"]), "session")
+    demand(SHA256.match(manifest["after"]), "after")
+    for key in ("sequence", "expires"):
+        demand(is_count(manifest.get(key)), key)
+    demand(manifest.get("signatures", "off") in SIGNATURES, "signatures")
+    protected = manifest.get("protected", [])
+    demand(isinstance(protected, list) and all(isinstance(n, TEXT) for n in protected), "protected")
+    files = check_files(manifest.get("files"))
+    check_actions(manifest.get("actions"), files)
+    return manifest
+
+
+def demand(truth, what):
+    """Refuse a manifest whose `what` is wrong."""
+    if not truth:
+        raise Refused("manifest", "the manifest is malformed: %s" % what)
+
+
+def check_files(files):
+    """Check a manifest's list of files; return {sha256: size}."""
+    demand(isinstance(files, list), "files")
+    found = {}
+    for number, entry in enumerate(files):
+        place = "files[%d]" % number
+        demand(isinstance(entry, dict), place)
+        sha256, name = entry.get("sha256"), entry.get("name")
+        demand(isinstance(sha256, TEXT) and SHA256.match(sha256), place + ".sha256")
+        demand(is_count(entry.get("size")) and entry["size"] > 0, place + ".size")
+        demand(isinstance(name, TEXT) and FILE_NAME.match(name), place + ".name")
+        demand(sha256 not in found, place + ": declared twice")
+        found[sha256] = entry["size"]
+    return found
+
+
+def check_actions(actions, files):
+    """Check a manifest's actions, and that the files are just those the actions name."""
+    demand(isinstance(actions, list) and actions, "actions")
+    named = set()
+    for number, action in enumerate(actions):
+        place = "actions[%d]" % number
+        demand(isinstance(action, dict), place)
+        check_package(action, place)
+        kind, old, sha256 = action.get("action"), action.get("from"), action.get("sha256")
+        demand(kind in ADDING + ("remove",), place + ".action")
+        demand(old is None or isinstance(old, TEXT), place + ".from")
+        demand(old or kind in ("install", "reinstall", "remove"), place + ".from")
+        demand(sha256 in files if kind in ADDING else sha256 is None, place + ".sha256")
+        named.add(sha256)
+    demand(named - {None} == set(files), "files that no action names")
+
+
+def check_package(action, place):
+    """Check the five fields of an action's NEVRA, and that they make its nevra."""
+    for key, form in (
+        ("name", PACKAGE_NAME), ("version", PACKAGE_PART), ("release", PACKAGE_PART),
+        ("arch", PACKAGE_PART),
+    ):  # fmt: skip
+        demand(isinstance(action.get(key), TEXT) and form.match(action[key]), place + "." + key)
+    demand(is_count(action.get("epoch")), place + ".epoch")
+    demand(action.get("nevra") == action_nevra(action), place + ".nevra")
+
+
+def action_nevra(action):
+    """Return the NEVRA of an action's package."""
+    return nevra_text(*[action[key] for key in ("name", "epoch", "version", "release", "arch")])
+
+
+def sizes_of(manifest):
+    """Return {sha256: size} of the files that a manifest declares."""
+    return dict((entry["sha256"], entry["size"]) for entry in manifest["files"])
+
+
+# --- sessions and the file cache ------------------------------------------------------------------
+
+
+def session_path(settings, session):
+    """Return a session's state directory; its name never leaves the directory of sessions."""
+    if not isinstance(session, TEXT) or not SESSION_NAME.match(session):
+        raise Refused("session", "not a session's name: %r" % (session,))
+    return os.path.join(settings["state_dir"], "transactions", session)
+
+
+def load_session(settings, session):
+    """Return (directory, manifest) of a session that was begun here."""
+    path = session_path(settings, session)
+    text = read_text(os.path.join(path, "manifest.json"))
+    if not text:
+        raise Refused("session", "no session %s here" % session)
+    return path, parse_manifest(text)
+
+
+def begin(settings, text, extra=None):
+    """Take in a manifest; beginning the very same one again resumes it.
+
+    Args:
+        settings: `host`, `state_dir`, `cache_dir` and `root`.
+        text: the manifest's exact text. Whoever calls has checked its signature.
+        extra: {name: text} of further files for the session's directory (the signature).
+    """
+    manifest = parse_manifest(text)
+    check_address(manifest, settings["host"])
+    for path in (settings["state_dir"], settings["cache_dir"]):
+        make_private(path)
+    path = session_path(settings, manifest["session"])
+    with locked(os.path.join(settings["state_dir"], "begin.lock"), 30) as mine:
+        if not mine:
+            raise Refused("busy", "another manifest is being taken in")
+        check_sequence(settings, manifest, text)
+        make_session(settings, path, text, extra or {})
+        note_sequence(settings, manifest, text)
+    need, missing = needed_files(settings["cache_dir"], sizes_of(manifest))
+    free = disk_facts(settings["cache_dir"])["free"]
+    if missing and missing + SPACE_RESERVE > free:
+        raise Refused("space", "%s: %d bytes are free, %d are needed" % (
+            settings["cache_dir"], free, missing + SPACE_RESERVE))  # fmt: skip
+    state = session_status(path)["state"]
+    return {"session": manifest["session"], "need": need, "free": free, "state": state}
+
+
+def check_address(manifest, host):
+    """Refuse a manifest for another host, or one whose time is over."""
+    if manifest["host"] != host:
+        raise Refused("host", "the manifest is for %s, this is %s" % (manifest["host"], host))
+    if time.time() > manifest["expires"]:
+        raise Refused("expired", "the manifest expired %d s ago" % (
+            time.time() - manifest["expires"]))  # fmt: skip
+
+
+def last_sequence(settings):
+    """Return (number, sha256 of the manifest) of the newest manifest taken in."""
+    text = read_text(os.path.join(settings["state_dir"], "sequence"))
+    if not text:
+        return -1, ""
+    try:
+        number, _, digest = text.strip().partition(" ")
+        return int(number), digest
+    except ValueError:
+        raise Refused("state", "%s/sequence is damaged" % settings["state_dir"])
+
+
+def check_sequence(settings, manifest, text):
+    """Refuse a manifest older than one already taken in: that is a replay."""
+    number, digest = last_sequence(settings)
+    same = number == manifest["sequence"] and digest == sha256_text(text)
+    if manifest["sequence"] <= number and not same:
+        raise Refused("replay", "sequence %d is not newer than %d" % (
+            manifest["sequence"], number))  # fmt: skip
+
+
+def note_sequence(settings, manifest, text):
+    """Keep the sequence of the manifest just taken in."""
+    line = "%d %s\n" % (manifest["sequence"], sha256_text(text))
+    write_atomically(os.path.join(settings["state_dir"], "sequence"), line)
+
+
+def make_session(settings, path, text, extra):
+    """Make a session's directory, whole or not at all; a present one must hold the same text."""
+    if os.path.isdir(path):
+        if read_text(os.path.join(path, "manifest.json")) != text:
+            raise Refused("session", "the session exists with another manifest")
+        return
+    make_private(os.path.dirname(path))
+    fresh = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(path))
+    contents = dict(extra)
+    contents["manifest.json"] = text
+    contents["session.json"] = canonical(settings)
+    for name in sorted(contents):
+        write_atomically(os.path.join(fresh, name), contents[name])
+    append_journal(fresh, {"state": "staged"})
+    os.rename(fresh, path)
+    sync_directory(os.path.dirname(path))
+
+
+def needed_files(cache, sizes):
+    """Return ([[sha256, bytes held], ...] of incomplete files, bytes that are missing)."""
+    need, missing = [], 0
+    for sha256 in sorted(sizes):
+        gaps, _ = settle(cache, sha256, sizes[sha256])
+        lacking = sum(length for _, length in gaps)
+        if lacking:
+            need.append([sha256, sizes[sha256] - lacking])
+            missing += lacking
+    return need, missing
+
+
+@contextlib.contextmanager
+def open_partial(cache, sha256):
+    """Yield the locked handle of a file's partial, or None when the file is complete.
+
+    The partial is its own lock. Whoever waited for it may hold a file that has meanwhile been
+    renamed or removed, so the name is looked at again.
+    """
+    path = os.path.join(cache, sha256)
+    while True:
+        if os.path.isfile(path):
+            yield None
+            return
+        handle = open_private(path + ".part", os.O_RDWR | os.O_CREAT)
+        try:
+            if not acquire(handle, 600):
+                raise Refused("busy", "%s.part is locked" % path)
+            if not is_same_file(handle, path + ".part"):
+                continue
+            yield handle
+            return
+        finally:
+            os.close(handle)
+
+
+def is_same_file(handle, path):
+    """Whether an open file still has this name."""
+    try:
+        named, opened = os.stat(path), os.fstat(handle)
+    except OSError:
+        return False
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def read_ranges(path, size):
+    """Return the sorted [start, end] ranges recorded for a partial; a damaged record is empty."""
+    try:
+        ranges = [[int(start), int(end)] for start, end in json.loads(read_text(path) or "[]")]
+    except (TypeError, ValueError):
+        return []
+    if any(not 0 <= start < end <= size for start, end in ranges):
+        return []
+    return merge_ranges(ranges)
+
+
+def merge_ranges(ranges):
+    """Return ranges sorted, with those that touch or overlap made one."""
+    merged = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
+        else:
+            merged.append([start, end])
+    return merged
+
+
+def find_gaps(ranges, size):
+    """Return what the ranges leave out of a file, as [offset, length]."""
+    gaps, position = [], 0
+    for start, end in ranges + [[size, size]]:
+        if start > position:
+            gaps.append([position, start - position])
+        position = end
+    return gaps
+
+
+def receive(settings, session, segments, data):
+    """Write a chunk: concatenated segments `[sha256, offset, length]` of declared files."""
+    _, manifest = load_session(settings, session)
+    sizes = sizes_of(manifest)
+    check_segments(segments, len(data), sizes)
+    view, position = memoryview(data), 0
+    for sha256, offset, length in segments:
+        part = view[position : position + length]
+        write_segment(settings["cache_dir"], sha256, sizes[sha256], offset, part)
+        position += length
+    return {"got": [[sha256, offset, length] for sha256, offset, length in segments]}
+
+
+def check_segments(segments, length, sizes):
+    """Refuse segments that are not of declared files, or not just as long as the data."""
+    if not isinstance(segments, (list, tuple)) or not segments:
+        raise Refused("segment", "a chunk without segments")
+    total = 0
+    for segment in segments:
+        if not isinstance(segment, (list, tuple)) or len(segment) != 3:
+            raise Refused("segment", "a segment is [sha256, offset, length]")
+        sha256, offset, count = segment
+        if not isinstance(sha256, TEXT) or sha256 not in sizes:
+            raise Refused("segment", "a file that the manifest does not declare: %r" % (sha256,))
+        if not is_count(offset) or not is_count(count) or not 0 < count <= sizes[sha256] - offset:
+            raise Refused("segment", "%s: %r+%r is not within its %d bytes" % (
+                sha256, offset, count, sizes[sha256]))  # fmt: skip
+        total += count
+    if total != length:
+        raise Refused("segment", "the segments name %d bytes, the data has %d" % (total, length))
+
+
+def write_segment(cache, sha256, size, offset, data):
+    """Write one segment, and only then record its range."""
+    record = os.path.join(cache, sha256 + ".map")
+    with open_partial(cache, sha256) as handle:
+        if handle is None:
+            return
+        try:
+            os.lseek(handle, offset, os.SEEK_SET)
+            write_all(handle, data)
+            ranges = read_ranges(record, size) + [[offset, offset + len(data)]]
+            write_record(record, merge_ranges(ranges))
+        except (IOError, OSError) as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Refused("space", "%s: %s" % (cache, problem.strerror))
+
+
+def write_record(path, ranges):
+    """Replace a record of ranges. After a power cut the sha256 decides, so nothing is synced."""
+    handle = open_private(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(handle, json.dumps(ranges).encode("utf-8"))
+    finally:
+        os.close(handle)
+    os.rename(path + ".tmp", path)
+
+
+def settle(cache, sha256, size):
+    """Complete a file whose bytes are all there, drop one that is not what its name says.
+
+    Returns:
+        The gaps as [[offset, length], ...], and whether a wrong file was dropped.
+    """
+    path = os.path.join(cache, sha256)
+    if os.path.lexists(path):
+        if is_right(path, sha256, size):
+            return [], False
+        remove_file(path)
+        return [[0, size]], True
+    if not os.path.lexists(path + ".part"):
+        remove_file(path + ".map")
+        return [[0, size]], False
+    with open_partial(cache, sha256) as handle:
+        if handle is None:
+            return [], False
+        gaps = find_gaps(read_ranges(path + ".map", size), size)
+        if gaps:
+            return gaps, False
+        right = is_right(path + ".part", sha256, size)
+        if right:
+            os.fsync(handle)
+            os.rename(path + ".part", path)
+        remove_file(path + ".map")
+        remove_file(path + ".part")
+        return ([], False) if right else ([[0, size]], True)
+
+
+def is_right(path, sha256, size):
+    """Whether a file is a regular one of this size and sha256."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+        return False
+    return sha256_file(path) == sha256
+
+
+def staged(settings, session):
+    """Return which bytes of a session's files are missing, after hashing what is complete."""
+    _, manifest = load_session(settings, session)
+    missing, bad = [], []
+    for sha256, size in sorted(sizes_of(manifest).items()):
+        gaps, dropped = settle(settings["cache_dir"], sha256, size)
+        missing.extend([sha256, offset, length] for offset, length in gaps)
+        bad.extend([sha256] if dropped else [])
+    return {"complete": not missing, "missing": missing, "bad": bad}
+
+
+# --- what a session's directory says --------------------------------------------------------------
+
+
+def append_journal(path, entry):
+    """Add a line to a session's journal and wait until it is on disk."""
+    entry = dict(entry, at=round(time.time(), 3))
+    handle = open_private(
+        os.path.join(path, "journal.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
+    try:
+        write_all(handle, (canonical(entry) + "\n").encode("utf-8"))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_journal(path):
+    """Return the journal's entries; a last line cut short by a power cut is left out."""
+    entries = []
+    for line in read_text(os.path.join(path, "journal.jsonl")).splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
+
+
+def session_status(path):
+    """Return the state of a session: its report, or how far it is, or that it was cut off."""
+    text = read_text(os.path.join(path, "report.json"))
+    if text:
+        return json.loads(text)
+    states = [entry for entry in read_journal(path) if "state" in entry]
+    status = {
+        "state": states[-1]["state"], "outcome": None, "code": "", "detail": "", "ended": None,
+        "started": started_at(states), "log": log_tail(path),
+    }  # fmt: skip
+    if status["state"] == "staged" or is_running(path):
+        return status
+    touched = status["state"] in ("running", "verifying")
+    return dict(
+        status,
+        state="failed",
+        outcome="failed" if touched else "refused",
+        code="interrupted",
+        detail="cut off while %s; apply again to find out" % status["state"],
+    )
+
+
+def started_at(states):
+    """Return when applying began, or None."""
+    times = [entry["at"] for entry in states if entry["state"] == "checking"]
+    return times[0] if times else None
+
+
+def log_tail(path):
+    """Return the end of a session's log."""
+    return read_text(os.path.join(path, "log"))[-LOG_TAIL:]
+
+
+def is_running(path):
+    """Whether a process is applying this session right now: it holds the session's lock."""
+    with locked(os.path.join(path, "lock")) as mine:
+        return not mine
+
+
+def running_session(settings):
+    """Return the session that is being applied on this host, or ""."""
+    path = os.path.join(settings["state_dir"], "apply.lock")
+    if not os.path.exists(path):
+        return ""
+    with locked(path, 0.3) as mine:
+        return "" if mine else read_text(path).strip() or "another"
+
+
+# --- the transaction --------------------------------------------------------------------------
+
+
+def apply_session(path, rpm=None):
+    """Carry out a session's transaction, or say what became of it before; return its report."""
+    if os.path.exists(os.path.join(path, "report.json")):
+        return session_status(path)
+    settings = json.loads(read_text(os.path.join(path, "session.json")) or "null")
+    text = read_text(os.path.join(path, "manifest.json"))
+    if not settings or not text:
+        raise Refused("session", "%s is not a session" % path)
+    with locked(os.path.join(path, "lock"), 2) as mine:
+        if not mine or os.path.exists(os.path.join(path, "report.json")):
+            return session_status(path)
+        return carry_out(Session(path, settings, parse_manifest(text)), rpm)
+
+
+class Session(object):
+    """A session being applied: its directory, settings and manifest, and when it began."""
+
+    def __init__(self, path, settings, manifest):
+        self.path = path
+        self.host = settings["host"]
+        self.root = settings.get("root") or None
+        self.cache_dir = settings["cache_dir"]
+        self.lock_file = os.path.join(settings["state_dir"], "apply.lock")
+        self.lock_wait = settings.get("lock_wait", LOCK_WAIT)
+        self.manifest = manifest
+        self.started = round(time.time(), 3)
+        states = [entry for entry in read_journal(path) if "state" in entry]
+        self.last = states[-1] if states else {"state": "staged"}
+
+    def note(self, **entry):
+        """Add an entry to the journal."""
+        append_journal(self.path, entry)
+
+    def finish(self, outcome, code, detail, state):
+        """Write the report, which ends the session for good, and return it."""
+        report = {
+            "state": "failed" if outcome == "failed" else "done", "outcome": outcome,
+            "code": code, "detail": detail, "cookie": state.get("cookie", ""),
+            "packages": state.get("packages", ""), "log": log_tail(self.path),
+            "started": self.started, "ended": round(time.time(), 3),
+        }  # fmt: skip
+        write_atomically(os.path.join(self.path, "report.json"), canonical(report))
+        self.note(state=report["state"], outcome=outcome, code=code)
+        return report
+
+
+def carry_out(session, rpm):
+    """Run a session to its report; whatever goes wrong, the database says what happened."""
+    with locked(session.lock_file, 1) as mine:
+        if not mine:
+            other = read_text(session.lock_file).strip()
+            return session.finish("refused", "busy", "session %s is being applied" % other, {})
+        note_holder(session)
+        try:
+            return transact(session, rpm)
+        except Refused as no:
+            return session.finish("refused", no.code, no.message, safe_state(session, rpm))
+        except Exception as problem:
+            sys.stderr.write(traceback.format_exc())
+            sys.stderr.flush()
+            detail = "%s: %s" % (type(problem).__name__, problem)
+            outcome = "failed" if was_touched(session) else "refused"
+            return session.finish(outcome, "internal", detail, safe_state(session, rpm))
+
+
+def note_holder(session):
+    """Write into the host's lock file whose session holds it."""
+    with io.open(session.lock_file, "w", encoding="utf-8") as stream:
+        stream.write(session.manifest["session"] + "\n")
+
+
+def was_touched(session):
+    """Whether the transaction may have changed the host: its journal says it was let go."""
+    return any(entry.get("state") == "running" for entry in read_journal(session.path))
+
+
+def safe_state(session, rpm):
+    """Return the state of the database, or nothing where it cannot be read."""
+    try:
+        return current_state(session.root, rpm)
+    except Refused:
+        return {}
+
+
+def transact(session, rpm):
+    """Check, run and verify; return the report."""
+    rows = read_rows(session.root, KEY_TAGS, False, rpm)
+    if session.last["state"] in ("running", "verifying"):
+        report = examine(session, rows)
+        if report:
+            return report
+    session.note(state="checking")
+    check_address(session.manifest, session.host)
+    steps = Steps(session.manifest, session.cache_dir, rows)
+    if packages_digest(rows) == session.manifest["after"] and not steps.reinstalled:
+        return session.finish("unchanged", "", "", state_of(rows))
+    if cookie_of(rows) != session.manifest["cookie"]:
+        raise Refused("changed", "the packages changed since the plan")
+    steps.check_protected(session.manifest.get("protected", []), is_live(session.root))
+    check_contents(session)
+    transaction = (ByBindings if rpm is not None else ByCommand)(session, steps, rpm)
+    transaction.check()
+    wait_for_rpm(session, rpm)
+    session.note(state="running", before=cookie_of(rows))
+    problems = let_go(transaction)
+    session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
+    return judge(session, rows, problems, transaction.scriptlets, rpm)
+
+
+def let_go(transaction):
+    """Run a transaction; an exception is one more problem, for the database to be asked about."""
+    try:
+        return transaction.run()
+    except Exception as problem:
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.flush()
+        return ["%s: %s" % (type(problem).__name__, problem)]
+
+
+def state_of(rows):
+    """Return cookie and package digest of rows already read."""
+    return {"cookie": cookie_of(rows), "packages": packages_digest(rows)}
+
+
+def examine(session, rows):
+    """Return the report of a transaction that was cut off, or None when it changed nothing."""
+    if session.last["state"] == "verifying":
+        return judge_rows(
+            session, rows, session.last.get("problems"), session.last.get("scriptlets") or []
+        )
+    if cookie_of(rows) == session.manifest["cookie"]:
+        return None
+    detail = difference(session.manifest, rows)
+    detail = detail or "every package is as planned, but scriptlets may not have run"
+    return session.finish(
+        "failed", "interrupted", "cut off while running; " + detail, state_of(rows)
+    )
+
+
+def judge(session, before, problems, scriptlets, rpm):
+    """Read the database again and return the report: it alone knows what happened."""
+    try:
+        rows = read_rows(session.root, KEY_TAGS, False, rpm)
+    except Refused as no:
+        return session.finish("failed", no.code, no.message, {})
+    return judge_rows(session, rows, problems, scriptlets)
+
+
+def judge_rows(session, rows, problems, scriptlets):
+    """Return the report for what is installed after the transaction ran."""
+    state = state_of(rows)
+    said = "; ".join(list(problems or []) + scriptlets)
+    if state["packages"] == session.manifest["after"] and problems is None:
+        if scriptlets:
+            detail = "every package is as planned, but: " + said
+            return session.finish("failed", "scriptlet", detail, state)
+        return session.finish("applied", "", "", state)
+    if state["cookie"] == session.manifest["cookie"]:
+        return session.finish("refused", "run", said or "rpm changed nothing", state)
+    detail = "; ".join(part for part in (difference(session.manifest, rows), said) if part)
+    return session.finish("failed", "different", detail, state)
+
+
+def difference(manifest, rows):
+    """Return in words which planned packages are not there, and which leftovers still are."""
+    present = set(row_nevra(row) for row in rows)
+    adds = set(action_nevra(a) for a in manifest["actions"] if a["action"] in ADDING)
+    gone = set(leaving_of(manifest)) - adds
+    parts = []
+    for what, names in (("not installed", adds - present), ("still installed", gone & present)):
+        if names:
+            shown = sorted(names)[:NAMES_SHOWN]
+            more = len(names) - len(shown)
+            parts.append("%s: %s%s" % (what, " ".join(shown), " +%d" % more if more else ""))
+    if not parts and packages_digest(rows) != manifest["after"]:
+        parts.append("other packages than the plan's have changed")
+    return "; ".join(parts)
+
+
+def leaving_of(manifest):
+    """Return the NEVRAs that the plan says will leave."""
+    leaving = []
+    for action in manifest["actions"]:
+        if action["action"] == "remove":
+            leaving.append(action_nevra(action))
+        elif action["action"] != "reinstall" and action.get("from"):
+            leaving.append(action["from"])
+    return leaving
+
+
+class Steps(object):
+    """A manifest's actions as rpm needs them.
+
+    Attributes:
+        adds: {nevra: (path, mode)}; mode "u" replaces, "i" puts beside, "r" reinstalls.
+        erased: the NEVRAs to erase by name; `leaving`: all that will be gone.
+    """
+
+    def __init__(self, manifest, cache, rows):
+        self.rows = dict((row_nevra(row), row) for row in rows)
+        self.actions = manifest["actions"]
+        self.leaving = set(leaving_of(manifest))
+        self.erased = [action_nevra(a) for a in self.actions if a["action"] == "remove"]
+        self.reinstalled = set(action_nevra(a) for a in self.actions if a["action"] == "reinstall")
+        self.adds, self.names, kinds = {}, {}, {}
+        for action in self.actions:
+            if action["action"] in ADDING:
+                nevra = action_nevra(action)
+                path = os.path.join(cache, action["sha256"])
+                if self.adds.setdefault(nevra, path) != path:
+                    raise Refused("plan", "two files are to be %s" % nevra)
+                self.names[nevra] = action["name"]
+                kinds.setdefault(nevra, set()).add(action["action"])
+        self.kinds = set().union(*kinds.values()) if kinds else set()
+        for nevra, path in self.adds.items():
+            self.adds[nevra] = (path, self.mode(nevra, kinds[nevra]))
+        absent = sorted((self.leaving | self.reinstalled) - set(self.rows))
+        if absent:
+            raise Refused("plan", "not installed: %s" % " ".join(absent[:NAMES_SHOWN]))
+
+    def mode(self, nevra, kinds):
+        """Return how rpm is to take one package.
+
+        An install of a name that is new here is an upgrade to rpm, so that its Obsoletes count:
+        what they would erase must be in the plan. Beside a package of its name it is not.
+        """
+        if "reinstall" in kinds:
+            return "r"
+        if kinds != {"install"}:
+            return "u"
+        name = self.names[nevra]
+        present = any(row["NAME"] == name for row in self.rows.values())
+        return "i" if present or list(self.names.values()).count(name) > 1 else "u"
+
+    def check_protected(self, protected, live):
+        """Refuse the removal of a protected name, and of the kernel that is running."""
+        kernel = to_text(os.uname()[2]) if live else ""
+        stay = set(self.names.values())
+        for nevra in sorted(self.leaving):
+            row = self.rows[nevra]
+            if row["NAME"] in protected and row["NAME"] not in stay:
+                raise Refused("protected", "%s is protected" % nevra)
+            if kernel and is_kernel(row, kernel):
+                raise Refused("protected", "%s is the running kernel" % nevra)
+
+    def check_elements(self, adds, erases):
+        """Refuse when rpm would install or erase anything but what the plan says."""
+        erases = set(erases) - self.reinstalled
+        for what, found, planned in (
+            ("install", set(adds), set(self.adds)), ("erase", erases, self.leaving),
+        ):  # fmt: skip
+            extra, lacking = sorted(found - planned), sorted(planned - found)
+            if extra:
+                raise Refused("plan", "rpm would also %s %s" % (
+                    what, " ".join(extra[:NAMES_SHOWN])))  # fmt: skip
+            if lacking:
+                raise Refused("plan", "rpm would not %s %s" % (
+                    what, " ".join(lacking[:NAMES_SHOWN])))  # fmt: skip
+
+
+def check_contents(session):
+    """Hash every file again; one that is not what the manifest says is dropped and refused."""
+    for entry in session.manifest["files"]:
+        path = os.path.join(session.cache_dir, entry["sha256"])
+        if not os.path.lexists(path):
+            raise Refused("file", "%s is not staged" % entry["name"])
+        if not is_right(path, entry["sha256"], entry["size"]):
+            remove_file(path)
+            raise Refused("file", "%s is damaged and was removed" % entry["name"])
+
+
+def check_header(nevra, values, source):
+    """Refuse a file whose header is not the planned package's."""
+    found = nevra_text(*values)
+    if source or found != nevra:
+        raise Refused("package", "a file is %s%s, not %s" % (
+            found, " (source)" if source else "", nevra))  # fmt: skip
+
+
+def rpm_place(session):
+    """Return the options that make the rpm command work on a session's root."""
+    if not session.root:
+        return []
+    return ["--root", session.root, "--dbpath", inner_database(session.root)]
+
+
+def inner_database(root):
+    """Return where a tree's database is, as seen from inside the tree."""
+    return "/" + os.path.relpath(find_database(root), os.path.abspath(root))
+
+
+def check_signature(session, path, name):
+    """Check one package's signature, as far as the manifest demands it.
+
+    rpm passes a package without a signature, so that there is one is looked at separately.
+    """
+    wanted = session.manifest.get("signatures", "off")
+    if wanted == "off":
+        return
+    tags = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
+    form = "".join("%%{%s:pgpsig}" % tag for tag in tags)
+    query = ["rpm", "-qp", "--nosignature", "--nomanifest", "--queryformat", form, path]
+    signed = to_text(run_command(query)[1]).replace("(none)", "")
+    levels = [("_pkgverify_level", "all"), ("_pkgverify_flags", "0"), ("_vsflags_verify", "0")]
+    command = ["rpm", "-K"] + rpm_place(session)
+    for key, value in levels:
+        command += ["--define", "%s %s" % (key, value)]
+    code, output, errors = run_command(command + [path])
+    if signed and code == 0:
+        return
+    said = one_line(to_text(output).replace(path, "") + errors) if signed else "it is not signed"
+    if wanted == "require":
+        raise Refused("signature", "%s: %s" % (name, said))
+    session.note(warning="signature", file=name, detail=said)
+
+
+def check_signatures(session):
+    """Check the signatures of all files of a session."""
+    for entry in session.manifest["files"]:
+        check_signature(session, os.path.join(session.cache_dir, entry["sha256"]), entry["name"])
+
+
+def wait_for_rpm(session, rpm):
+    """Wait a bounded time until nobody else holds rpm's own lock; rpm itself waits for ever."""
+    path = os.path.join(find_database(session.root, rpm), ".rpm.lock")
+    if not os.path.exists(path):
+        return
+    end = time.time() + session.lock_wait
+    while not is_free(path):
+        if time.time() >= end:
+            raise Refused("lock", "%s is held by %s" % (path, lock_holder(path) or "somebody"))
+        time.sleep(0.2)
+
+
+def is_free(path):
+    """Whether nobody holds a POSIX lock on a file."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (IOError, OSError) as problem:
+        if problem.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    finally:
+        os.close(handle)
+
+
+def lock_holder(path):
+    """Return `name (pid)` of the process that holds a file's lock, or ""."""
+    inode = ":%d" % os.stat(path).st_ino
+    for line in read_text("/proc/locks").splitlines():
+        parts = line.split()
+        if len(parts) > 5 and parts[5].endswith(inode) and parts[4].isdigit():
+            name = read_text("/proc/%s/comm" % parts[4]).strip()
+            return "%s (pid %s)" % (name or "?", parts[4])
+    return ""
+
+
+class ByBindings(object):
+    """The transaction through the distribution's rpm module: one, whatever it is made of."""
+
+    def __init__(self, session, steps, rpm):
+        self.session = session
+        self.steps = steps
+        self.rpm = rpm
+        self.scriptlets = []
+        self.opened = {}
+        if session.root:
+            rpm.addMacro("_dbpath", inner_database(session.root))
+
+    def check(self):
+        """Refuse unless rpm would do just the plan, its dependencies hold, and a test passes."""
+        transaction = self.build()
+        elements = [(te.Type(), te_nevra(te)) for te in transaction]
+        self.steps.check_elements(
+            [nevra for kind, nevra in elements if kind == self.rpm.TR_ADDED],
+            [nevra for kind, nevra in elements if kind == self.rpm.TR_REMOVED],
+        )
+        check_signatures(self.session)
+        transaction.check()
+        problems = [to_text(str(problem)) for problem in transaction.problems() or ()]
+        if problems:
+            raise Refused("check", "; ".join(problems))
+        transaction.order()
+        transaction.setFlags(self.rpm.RPMTRANS_FLAG_TEST)
+        problems = self.answer(transaction.run(self.callback, ""))
+        if problems is not None:
+            raise Refused("test", "; ".join(problems))
+
+    def run(self):
+        """Run the transaction; return None, or what rpm names as problems."""
+        transaction = self.build()
+        transaction.order()
+        self.scriptlets = []
+        with log_file(self.session.path) as log:
+            transaction.scriptFd = log.fileno()
+            return self.answer(transaction.run(self.callback, ""))
+
+    @staticmethod
+    def answer(problems):
+        """Return rpm's answer as texts: None is success, an empty list is a failed scriptlet."""
+        if problems is None:
+            return None
+        texts = [to_text(entry[0]) for entry in problems]
+        return texts or ["rpm stopped without naming a problem"]
+
+    def build(self):
+        """Return a transaction set with every action in it."""
+        rpm = self.rpm
+        transaction = rpm.TransactionSet(self.session.root or "/")
+        transaction.setVSFlags(getattr(rpm, "RPMVSF_MASK_NOSIGNATURES", 0) or
+                               rpm._RPMVSF_NOSIGNATURES)  # fmt: skip
+        transaction.setProbFilter(self.filters())
+        for nevra in sorted(self.steps.adds):
+            self.add(transaction, nevra, *self.steps.adds[nevra])
+        for nevra in sorted(self.steps.erased):
+            transaction.addErase(self.installed(transaction, nevra))
+        return transaction
+
+    def filters(self):
+        """Return which of rpm's objections the plan's own actions answer."""
+        bits = 0
+        if "downgrade" in self.steps.kinds:
+            bits |= self.rpm.RPMPROB_FILTER_OLDPACKAGE
+        if "reinstall" in self.steps.kinds:
+            bits |= self.rpm.RPMPROB_FILTER_REPLACEPKG
+        return bits
+
+    def add(self, transaction, nevra, path, mode):
+        """Add one package file after a look into its header."""
+        rpm = self.rpm
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            header = transaction.hdrFromFdno(handle)
+        except rpm.error as problem:
+            raise Refused("package", "%s: %s" % (nevra, problem))
+        finally:
+            os.close(handle)
+        check_header(nevra, header_values(rpm, header), header[rpm.RPMTAG_SOURCEPACKAGE])
+        try:
+            if mode == "r" and hasattr(transaction, "addReinstall"):
+                transaction.addReinstall(header, (path, nevra))
+            else:
+                transaction.addInstall(header, (path, nevra), "u" if mode == "r" else mode)
+        except rpm.error as problem:
+            raise Refused("plan", "%s: %s" % (nevra, problem))
+
+    def installed(self, transaction, nevra):
+        """Return the header of an installed package."""
+        name = self.steps.rows[nevra]["NAME"]
+        for header in transaction.dbMatch("name", str(name)):
+            if nevra_text(*header_values(self.rpm, header)) == nevra:
+                return header
+        raise Refused("plan", "not installed: %s" % nevra)
+
+    def callback(self, what, amount, total, key, data):
+        """Answer rpm's progress calls; it ends the process if this raises."""
+        try:
+            return self.react(what, amount, key)
+        except Exception:
+            sys.stderr.write(traceback.format_exc())
+            return None
+
+    def react(self, what, amount, key):
+        """Open and close package files, and keep a record of elements and failed scriptlets."""
+        rpm = self.rpm
+        nevra = key[1] if isinstance(key, tuple) else to_text(key)
+        if what == rpm.RPMCALLBACK_INST_OPEN_FILE:
+            self.opened[nevra] = os.open(key[0], os.O_RDONLY)
+            fcntl.fcntl(self.opened[nevra], fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+            return self.opened[nevra]
+        if what == rpm.RPMCALLBACK_INST_CLOSE_FILE:
+            os.close(self.opened.pop(nevra))
+        elif what == rpm.RPMCALLBACK_INST_STOP:
+            self.session.note(installed=nevra)
+        elif what == rpm.RPMCALLBACK_UNINST_STOP:
+            self.session.note(erased=nevra)
+        elif what == rpm.RPMCALLBACK_SCRIPT_ERROR:
+            text = "%%%s of %s failed" % (scriptlet_name(rpm, amount), nevra)
+            self.scriptlets.append(text)
+            self.session.note(scriptlet=text)
+        return None
+
+
+def te_nevra(element):
+    """Return the NEVRA of a transaction element."""
+    epoch = int(element.E() or 0)
+    values = [to_text(value) for value in (element.V(), element.R(), element.A())]
+    return nevra_text(to_text(element.N()), epoch, *values)
+
+
+def header_values(rpm, header):
+    """Return name, epoch, version, release and arch of a header."""
+    tags = ("NAME", "EPOCH", "VERSION", "RELEASE", "ARCH")
+    return [plain(tag, header[getattr(rpm, "RPMTAG_" + tag)]) for tag in tags]
+
+
+def scriptlet_name(rpm, tag):
+    """Return a scriptlet's name (`post`) for its tag."""
+    for name in ("PREIN", "POSTIN", "PREUN", "POSTUN", "PRETRANS", "POSTTRANS", "TRIGGERIN",
+                 "TRIGGERUN", "TRIGGERPOSTUN", "TRIGGERPREIN", "FILETRIGGERSCRIPTS",
+                 "TRANSFILETRIGGERSCRIPTS"):  # fmt: skip
+        if getattr(rpm, "RPMTAG_" + name, None) == tag:
+            return {"POSTIN": "post", "PREIN": "pre"}.get(name, name.lower())
+    return "scriptlet"
+
+
+@contextlib.contextmanager
+def log_file(path):
+    """Yield a session's log, opened for appending."""
+    handle = open_private(os.path.join(path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with os.fdopen(handle, "ab") as stream:
+        yield stream
+
+
+ORDERED = re.compile(r"D:\s+(?:[0-9]+\s+)+([+-])(\S+)\s*\Z")
+
+
+class ByCommand(object):
+    """The transaction through the rpm command, where a system has no bindings.
+
+    The command takes either files or names, and either replaces or puts beside: a plan that
+    needs both at once is refused, never split.
+    """
+
+    def __init__(self, session, steps, _):
+        self.session = session
+        self.steps = steps
+        self.scriptlets = []
+        modes = set("i" if mode == "i" else "U" for _, mode in steps.adds.values())
+        if len(modes) + bool(steps.erased) != 1:
+            raise Refused("needs-bindings", "this plan needs python's rpm module on the host")
+        self.mode = "-" + (modes.pop() if modes else "e")
+
+    def command(self, *options):
+        """Return the command for the whole plan."""
+        line = ["rpm", self.mode] + rpm_place(self.session) + list(options)
+        if self.steps.erased:
+            return line + [without_epoch(nevra) for nevra in sorted(self.steps.erased)]
+        line += ["--nosignature", "--nomanifest"]
+        line += ["--oldpackage"] if "downgrade" in self.steps.kinds else []
+        line += ["--replacepkgs"] if "reinstall" in self.steps.kinds else []
+        return line + [self.steps.adds[nevra][0] for nevra in sorted(self.steps.adds)]
+
+    def check(self):
+        """Refuse unless the headers are right, a test passes, and it would do just the plan."""
+        for nevra in sorted(self.steps.adds):
+            self.check_file(nevra, self.steps.adds[nevra][0])
+        check_signatures(self.session)
+        code, output, errors = run_command(self.command("--test", "-vv"))
+        said = to_text(output) + errors
+        if code:
+            lines = [line.strip() for line in said.splitlines() if not line.startswith("D:")]
+            text = one_line(" ".join(line for line in lines if not line.startswith("rpm: ")))
+            raise Refused("check" if "Failed dependencies" in text else "test", text)
+        found = [match.groups() for match in map(ORDERED.match, said.splitlines()) if match]
+        self.check_found(found)
+
+    def check_found(self, found):
+        """Compare what rpm would do with the plan; not every rpm writes epochs there."""
+        known = dict((without_epoch(n), n) for n in self.steps.rows)
+        known.update((without_epoch(n), n) for n in self.steps.adds)
+        named = [(sign, known.get(without_epoch(nevra), nevra)) for sign, nevra in found]
+        adds = [nevra for sign, nevra in named if sign == "+"]
+        self.steps.check_elements(adds, [nevra for sign, nevra in named if sign == "-"])
+
+    def check_file(self, nevra, path):
+        """Look into a package file's header."""
+        form = FIELD.join("%%{%s}" % tag for tag in (
+            "NAME", "EPOCH", "VERSION", "RELEASE", "ARCH", "SOURCEPACKAGE"))  # fmt: skip
+        query = ["rpm", "-qp", "--nosignature", "--nomanifest", "--queryformat", form, path]
+        code, output, errors = run_command(query)
+        values = to_text(output).split(FIELD)
+        if code or len(values) != 6:
+            raise Refused("package", "%s: %s" % (nevra, one_line(errors)))
+        values[1] = command_value("EPOCH", values[1])
+        check_header(nevra, values[:5], values[5] != "(none)")
+
+    def run(self):
+        """Run the command; return None, or what it names as problems."""
+        code, output, errors = run_command(self.command())
+        with log_file(self.session.path) as log:
+            log.write(output + errors.encode("utf-8"))
+        lines = [line.strip() for line in errors.splitlines()]
+        self.scriptlets = [line for line in lines if "scriptlet failed" in line]
+        if not code:
+            return None
+        return rpm_errors(errors) or ["rpm %s ended with %d" % (self.mode, code)]
+
+
+def without_epoch(nevra):
+    """Return a NEVRA without its epoch."""
+    return re.sub(r"-[0-9]+:([^-]+-[^-]+)\Z", r"-\1", nevra)
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+def detach():
+    """Leave the starter's session and process group, and answer only in the new process."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+
+
+def divert_output(path):
+    """Send stdin to /dev/null and all output of rpm and its scriptlets to the session's log.
+
+    Returns:
+        A handle on the stdout that was, for the report.
+    """
+    os.chdir("/")
+    kept = os.dup(1)
+    fcntl.fcntl(kept, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    with log_file(path) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    return kept
+
+
+def calm_signals():
+    """Let no passing signal end a transaction, and let scriptlets have the usual ones.
+
+    Handlers, not SIG_IGN: what is ignored stays ignored in every program that is started.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def run_apply(options, rpm):
+    """Apply the session in a directory; with --detach answer nothing and live on alone."""
+    path = options["operand"]
+    if not path or not os.path.isdir(path):
+        raise Refused("session", "apply: not a session's directory: %s" % path)
+    if options["detach"]:
+        detach()
+    kept = divert_output(path)
+    if options["detach"]:
+        os.close(kept)
+    calm_signals()
+    os.umask(0o022)
+    report = apply_session(os.path.abspath(path), rpm)
+    if not options["detach"]:
+        with suppressed(errno.EPIPE):
+            write_all(kept, (canonical(report) + "\n").encode("utf-8"))
+
+
+def read_input():
+    """Return the JSON document on stdin's first line, and the bytes after it."""
+    stream = getattr(sys.stdin, "buffer", sys.stdin)
+    try:
+        return json.loads(to_text(stream.readline())), stream.read()
+    except ValueError as problem:
+        raise Refused("usage", "stdin: not JSON: %s" % problem)
+
+
+def settings_of(options):
+    """Return the settings of a session's host from the command line."""
+    return {
+        "host": options["host"] or to_text(socket.gethostname()),
+        "state_dir": options["state"] or STATE_DIR,
+        "cache_dir": options["cache"] or CACHE_DIR,
+        "root": options["root"],
+    }
+
+
+def run_session_verb(verb, options):
+    """Run a verb that needs no rpm."""
+    settings = settings_of(options)
+    if verb == "begin":
+        return begin(settings, read_input()[0])
+    if verb == "receive":
+        document, data = read_input()
+        return receive(settings, document.get("session"), document.get("segments"), data)
+    if verb == "staged":
+        return staged(settings, options["operand"])
+    return session_status(load_session(settings, options["operand"])[0])
+
+
+def run_query_verb(verb, options, rpm):
+    """Run a verb that reads the package database."""
+    if verb == "state":
+        return current_state(options["root"], rpm)
+    if verb == "details":
+        return details(read_input()[0], options["root"], rpm)
+    asked = read_input()[0] if options["paths"] else ()
+    if options["thin"]:
+        return thin_inventory(options["root"], options["host"], asked, options["cookie"], rpm)
+    return inventory(options["root"], options["host"], asked, rpm)
+
+
+USAGE = """usage: cpacman_agent.py VERB [OPTIONS]
+  inventory [--root DIR] [--host ID] [--paths] [--thin [--cookie C]] [--no-bindings]
+  details   [--root DIR] [--no-bindings]      a JSON list of digests on stdin
+  state     [--root DIR] [--no-bindings]      cookie and digest of the package set
+  begin     a manifest's text as a JSON string on stdin
+  receive   one line {"session", "segments"} on stdin, then the bytes
+  staged SESSION | status SESSION
+  apply SESSION_DIR [--detach] [--no-bindings]
+all: [--state DIR] [--cache DIR]; --paths reads a JSON list of file names from stdin"""
+FLAGS = ("thin", "detach", "no-bindings", "paths")
+VALUES = ("root", "host", "cookie", "state", "cache")
+VERBS = ("inventory", "details", "state", "begin", "receive", "staged", "status", "apply")
+
+
+def parse_arguments(arguments):
+    """Return (verb, options). By hand: the same words, the same errors in every Python."""
+    options = dict((name, False) for name in FLAGS)
+    options.update((name, "") for name in VALUES + ("operand",))
+    if not arguments or arguments[0] not in VERBS:
+        raise Refused("usage", USAGE.splitlines()[0] + "; VERB is one of " + ", ".join(VERBS))
+    rest = [to_text(word) for word in arguments[1:]]
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word[2:].partition("=")
+        if word.startswith("--") and name in FLAGS and not equals:
+            options[name] = True
+        elif word.startswith("--") and name in VALUES and (equals or rest):
+            options[name] = value if equals else rest.pop(0)
+        elif not word.startswith("-") and not options["operand"]:
+            options["operand"] = word
+        else:
+            raise Refused("usage", "%s: not understood: %s" % (arguments[0], word))
+    return arguments[0], options
+
+
+def main(arguments):
+    """Run one verb; return the exit code."""
+    os.environ["LC_ALL"] = "C"
+    try:
+        verb, options = parse_arguments(arguments)
+        if verb in ("begin", "receive", "staged", "status"):
+            answer = run_session_verb(verb, options)
+        else:
+            rpm = load_bindings(not options["no-bindings"])
+            if verb == "apply":
+                run_apply(options, rpm)
+                return 0
+            answer = run_query_verb(verb, options, rpm)
+        say(sys.stdout, canonical(answer))
+        return 0
+    except Refused as no:
+        say(sys.stderr, "%s: %s" % (no.code, one_line(no.message)))
+        return 2
+    except (IOError, OSError) as problem:
+        say(sys.stderr, "system: %s" % one_line(str(problem)))
+        return 2
+
+
+def say(stream, text):
+    """Write a line as UTF-8, whatever the locale."""
+    stream = getattr(stream, "buffer", stream)
+    stream.write((text + "\n").encode("utf-8"))
+    stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
