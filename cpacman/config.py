@@ -446,10 +446,15 @@ class Access(Section):
 
 
 class TransportSettings(Section):
-    """How bytes travel: the size of one chunk, and how many are under way at once."""
+    """How bytes travel: the size of one chunk, and how many are under way at once.
+
+    `answer` and `apply` are how long to wait for a host's answer and for its transaction.
+    """
 
     chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
     window: Annotated[StrictInt, Field(ge=1, le=64)] = 3
+    answer: Annotated[Duration, Field(ge=1)] = 30
+    apply: Annotated[Duration, Field(ge=1)] = 1800
 
 
 def _below_state(folder: str) -> Any:
@@ -534,7 +539,7 @@ class Settings(Section):
                 for problem in _standing(
                     repository,
                     f"channels.{channel}.repositories.{name}",
-                    ("classes", "only", "priority"),
+                    ("classes", "only"),
                 )
             ),
         ]

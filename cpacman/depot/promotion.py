@@ -43,7 +43,25 @@ def _index(classes: Sequence[str], name: str) -> int:
     return list(classes).index(name)
 
 
-def check_promotion(
+def check_promotion(classes: Sequence[str], to: str) -> str:
+    """Return the class that class `to` takes its snapshots from.
+
+    Raises:
+        UsageError: there is no such class, or it is the first, which takes snapshots itself.
+    """
+    before = class_before(classes, to)
+    if before is None:
+        raise UsageError(
+            Problem(
+                "to",
+                f"{to} is the first class, nothing is promoted to it",
+                "it takes snapshots: salt-run cpacman.snapshot",
+            )
+        )
+    return before
+
+
+def snapshot_to_promote(
     classes: Sequence[str],
     pointers: Mapping[str, str],
     *,
@@ -51,7 +69,7 @@ def check_promotion(
     channel: str,
     snapshot: str | None = None,
 ) -> str:
-    """Return the id of the snapshot that class `to` may take for a channel.
+    """Return the id of the snapshot that class `to` takes for a channel.
 
     Args:
         classes: their names, in order.
@@ -64,36 +82,18 @@ def check_promotion(
         UsageError: there is no such class, or it takes snapshots itself.
         SafetyError: the class before holds nothing, or another snapshot than the one asked for.
     """
-    before = class_before(classes, to)
-    if before is None:
-        raise UsageError(
-            Problem(
-                "to",
-                f"{to} is the first class, nothing is promoted to it",
-                f"it takes snapshots: cpacman.snapshot channel={channel}",
-            )
-        )
+    before = check_promotion(classes, to)
     held = pointers.get(before)
     if held is None:
-        raise SafetyError(
-            Problem(
-                f"{channel}: {to}",
-                f"the class before, {before}, holds no snapshot",
-                _how_to_fill(classes, before, channel),
-            )
-        )
-    if snapshot is not None and snapshot != held:
-        raise SafetyError(
-            Problem(
-                f"{channel}: {to}",
-                f"takes what {before} holds, {held[:14]}, not {snapshot[:14]}: no class is skipped",
-                _how_to_fill(classes, before, channel),
-            )
-        )
-    return held
+        fault = f"the class before, {before}, holds no snapshot"
+    elif snapshot not in (None, held):
+        fault = f"takes what {before} holds, {held[:14]}, not {str(snapshot)[:14]}"
+    else:
+        return held
+    raise SafetyError(Problem(f"{channel}: {to}", fault, _how_to_fill(classes, before, channel)))
 
 
 def _how_to_fill(classes: Sequence[str], name: str, channel: str) -> str:
     if name == first_class(classes):
-        return f"first: cpacman.snapshot channel={channel}"
-    return f"first: cpacman.promote to={name} channel={channel}"
+        return f"no class is skipped; first: salt-run cpacman.snapshot channel={channel}"
+    return f"no class is skipped; first: salt-run cpacman.promote to={name} channel={channel}"

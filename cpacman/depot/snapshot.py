@@ -19,6 +19,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -45,7 +46,7 @@ from cpacman.errors import (
 from cpacman.model import SCHEMA, Advisory, Package, canonical_json, content_id
 
 if TYPE_CHECKING:
-    from cpacman.config import Channel
+    from cpacman.config import RepositorySettings
 
 SOLVER_CACHE = "solver.solv"
 _ID = re.compile(r"s-[0-9a-f]{64}")
@@ -57,32 +58,6 @@ Progress = Callable[[int, int, str], None]
 
 def no_progress(done: int, total: int, text: str) -> None:
     """Say nothing."""
-
-
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository as a channel configures it."""
-
-    name: str
-    path: Path
-    autoupdate: bool = True
-    classes: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    priority: int = 99
-
-
-def sources_of(channel: Channel) -> tuple[Source, ...]:
-    """Return the repositories of a configured channel."""
-    return tuple(
-        Source(
-            name=name,
-            path=one.path,
-            autoupdate=one.autoupdate,
-            classes=one.classes,
-            only=one.only.texts if one.only else (),
-            priority=one.priority,
-        )
-        for name, one in channel.repositories.items()
-    )
 
 
 class SnapshotRepository(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,11 +136,11 @@ class _Moved(Exception):
 
 def take_snapshot(
     channel: str,
-    sources: Sequence[Source],
-    depot: Path,
+    repositories: Mapping[str, RepositorySettings],
     *,
+    depot: Path,
     cache: Path,
-    now: int,
+    now: float | None = None,
     verify: bool = False,
     progress: Progress = no_progress,
 ) -> Snapshot:
@@ -173,11 +148,12 @@ def take_snapshot(
 
     Args:
         channel: its name.
-        sources: its repositories.
+        repositories: as the channel configures them, by name.
         depot: the depot's directory; made when it is missing.
         cache: where repositories' contents are cached.
-        now: the time, in seconds since the epoch, for a snapshot that is new.
+        now: seconds since the epoch, for a snapshot that is new; left out, the clock's.
         verify: hash every file, too.
+        progress: told after each file.
 
     Returns:
         The snapshot; when nothing changed, the very one that was taken before.
@@ -188,19 +164,20 @@ def take_snapshot(
         ConflictError: somebody else takes a snapshot in this depot.
         CpacmanError: the depot can't be written.
     """
-    if not sources:
+    if not repositories:
         raise RepositoryError(Problem(channel, "the channel has no repositories", "add one"))
+    created = int(time.time() if now is None else now)
     try:
         with _locked(depot):
             sweep_temporary(depot)
-            return _retried(_Job(channel, sources, depot, cache, now, verify, progress))
+            return _retried(_Job(channel, repositories, depot, cache, created, verify, progress))
     except OSError as error:
         raise io_error(depot, error) from error
 
 
 class _Job(NamedTuple):
     channel: str
-    sources: Sequence[Source]
+    repositories: Mapping[str, RepositorySettings]
     depot: Path
     cache: Path
     now: int
@@ -212,12 +189,12 @@ def _retried(job: _Job) -> Snapshot:
     """Take it; once more if a mirror was rewritten meanwhile; then refuse."""
     moved: list[str] = []
     for _ in range(2):
-        before = _fingerprints(job.sources)
+        before = _fingerprints(job.repositories)
         try:
             return _take_once(job, before)
         except RepositoryError:
             # Whoever reads while a mirror is rewritten sees altered files: that is the cause.
-            moved = _moved(job.sources, before)
+            moved = _moved(job.repositories, before)
             if not moved:
                 raise
         except _Moved as error:
@@ -236,7 +213,7 @@ def _take_once(job: _Job, before: Mapping[str, str]) -> Snapshot:
     _keep_files(draft.repositories, Pool(job.depot), job.progress)
     is_new = draft.snapshot.id not in snapshot_ids(job.depot)
     snapshot = _with_kept_metadata(draft.snapshot, job.depot) if is_new else None
-    moved = _moved(job.sources, before)
+    moved = _moved(job.repositories, before)
     if moved:
         raise _Moved(moved)
     if snapshot is None:
@@ -245,13 +222,13 @@ def _take_once(job: _Job, before: Mapping[str, str]) -> Snapshot:
     return snapshot
 
 
-def _fingerprints(sources: Sequence[Source]) -> dict[str, str]:
-    """Return the fingerprints, or the problems of all repositories that have none."""
+def _fingerprints(repositories: Mapping[str, RepositorySettings]) -> dict[str, str]:
+    """Return the fingerprints now, or the problems of all repositories that have none."""
     found: dict[str, str] = {}
     problems: list[Problem] = []
-    for source in sources:
+    for name, one in repositories.items():
         try:
-            found[source.name] = fingerprint_of(source.name, source.path)
+            found[name] = fingerprint_of(name, one.path)
         except RepositoryError as error:
             problems += error.problems
     if problems:
@@ -259,8 +236,8 @@ def _fingerprints(sources: Sequence[Source]) -> dict[str, str]:
     return found
 
 
-def _moved(sources: Sequence[Source], before: Mapping[str, str]) -> list[str]:
-    now = _fingerprints(sources)
+def _moved(repositories: Mapping[str, RepositorySettings], before: Mapping[str, str]) -> list[str]:
+    now = _fingerprints(repositories)
     return [name for name, fingerprint in before.items() if now[name] != fingerprint]
 
 
@@ -274,16 +251,15 @@ class _Draft(NamedTuple):
 def _read_draft(job: _Job) -> _Draft:
     repositories: list[Repository] = []
     problems: list[Problem] = []
-    for source in sorted(job.sources, key=lambda one: one.name):
+    for name, one in sorted(job.repositories.items()):
         try:
-            repositories.append(read_repository(source.name, source.path, job.cache))
+            repositories.append(read_repository(name, one.path, job.cache))
         except RepositoryError as error:
             problems += error.problems
     if problems:
         raise RepositoryError(problems)
-    flags = {one.name: one for one in job.sources}
-    entries = tuple(_entry(one, flags[one.name]) for one in repositories)
-    packages = tuple(package for one in repositories for package in one.packages)
+    entries = tuple(_entry(one, job.repositories[one.name]) for one in repositories)
+    packages = tuple(package for each in repositories for package in each.packages)
     advisories = _merged_advisories(repositories)
     snapshot = Snapshot(
         id=snapshot_id(job.channel, entries, packages, advisories),
@@ -296,7 +272,7 @@ def _read_draft(job: _Job) -> _Draft:
     return _Draft(snapshot, tuple(repositories))
 
 
-def _entry(repository: Repository, source: Source) -> SnapshotRepository:
+def _entry(repository: Repository, settings: RepositorySettings) -> SnapshotRepository:
     return SnapshotRepository(
         name=repository.name,
         path=str(repository.path),
@@ -304,10 +280,10 @@ def _entry(repository: Repository, source: Source) -> SnapshotRepository:
         fingerprint=repository.fingerprint,
         metadata=repository.metadata,
         checksums=repository.checksums,
-        autoupdate=source.autoupdate,
-        classes=source.classes,
-        only=source.only,
-        priority=source.priority,
+        autoupdate=settings.autoupdate,
+        classes=settings.classes,
+        only=settings.only.texts if settings.only else (),
+        priority=settings.priority,
     )
 
 
