@@ -152,6 +152,13 @@ locks_table = sa.Table(
     sa.Column("rollout", sa.String, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
 )
+pins_table = sa.Table(
+    "pins",
+    metadata,
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("key", sa.String, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+)
 sequences_table = sa.Table(
     "host_sequences",
     metadata,
@@ -460,6 +467,23 @@ class Store:
         ids = self._package_ids(digests)
         details = self._details(set(ids.values()))
         return {digest: details[number] for digest, number in ids.items()}
+
+    # ---- the plan key ---------------------------------------------------------------------
+
+    def pinned_hosts(self, key: str) -> set[str]:
+        """Return the hosts that took the plan key with this fingerprint."""
+        query = sa.select(pins_table.c.host).where(pins_table.c.key == key)
+        return {row["host"] for row in self._rows(query)}
+
+    def pin(self, host: str, key: str, *, at: float, who: str) -> None:
+        """Note that a host took a plan key."""
+        p = pins_table
+        with self._write() as connection:
+            connection.execute(p.delete().where(p.c.host == host))
+            connection.execute(p.insert(), {"host": host, "key": key, "since": at})
+            entry = {"action": "pin", "subject": key, "host": host, "at": at, "who": who,
+                     "detail": "{}"}  # fmt: skip
+            _record(connection, entry)
 
     # ---- plans ---------------------------------------------------------------------------
 

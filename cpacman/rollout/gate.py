@@ -11,28 +11,21 @@ from cpacman.model import Outcome
 from cpacman.rollout.machine import COUNTS_AS_FAILURE
 
 
-def allowed(limit: int | str, hosts: int) -> int:
-    """Return a limit as a number of hosts; a percentage is of `hosts`, rounded down.
+def over_budget(
+    outcomes: Iterable[tuple[Outcome, str | None]], *, max_failures: int, max_unreachable: int
+) -> str:
+    """Return why no more hosts may start, or "" when they may.
 
     Args:
-        limit: a number, or a text like `5%`.
-        hosts: how many hosts the limit is for.
+        outcomes: outcome and code of each host that has ended.
+        max_failures: hosts that may end refused, failed or silent.
+        max_unreachable: hosts that may not have answered before they were told to start.
     """
-    if isinstance(limit, str) and limit.endswith("%"):
-        return int(float(limit[:-1]) * hosts / 100)
-    return int(limit)
-
-
-def batch_size(concurrency: int | str | None, hosts: int) -> int:
-    """Return how many hosts of a level may be changed at once: at least one."""
-    return hosts if concurrency is None else max(1, allowed(concurrency, hosts))
-
-
-def failures(outcomes: Iterable[Outcome]) -> int:
-    """Return how many of these outcomes count against the failure budget."""
-    return sum(outcome in COUNTS_AS_FAILURE for outcome in outcomes)
-
-
-def unreachable(codes: Iterable[str | None]) -> int:
-    """Return how many hosts did not answer before they were told to start."""
-    return sum(code == "unreachable" for code in codes)
+    ended = list(outcomes)
+    failed = sum(outcome in COUNTS_AS_FAILURE for outcome, _ in ended)
+    lost = sum(code == "unreachable" for _, code in ended)
+    if failed > max_failures:
+        return f"failed {failed} > {max_failures}"
+    if lost > max_unreachable:
+        return f"unreachable {lost} > {max_unreachable}"
+    return ""

@@ -55,8 +55,9 @@ class Level(NamedTuple):
 
     name: str
     hosts: tuple[str, ...]
-    concurrency: int | str | None
-    max_failures: int | str
+    concurrency: int
+    max_failures: int
+    max_unreachable: int
 
 
 class Job(NamedTuple):
@@ -73,7 +74,6 @@ class Job(NamedTuple):
     reason: str | None
     ticket: str | None
     owner: str
-    max_unreachable: int | str | None = None
 
 
 class Times(NamedTuple):
@@ -160,8 +160,7 @@ class _Rollout:
         self._tools = tools
         self._halted = ""
         self._states = {h: HostState.WAITING for level in job.levels for h in level.hosts}
-        self._outcomes: dict[str, Outcome] = {}
-        self._codes: dict[str, str | None] = {}
+        self._outcomes: dict[str, tuple[Outcome, str | None]] = {}
 
     def run(self) -> None:
         """Go through the levels; whatever happens, every host gets its outcome."""
@@ -196,8 +195,7 @@ class _Rollout:
             self._tools.reporter.line(f"level {level.name}: {len(busy)} hosts to change")
         staged = self._stage(busy)
         self._check_budget(level)
-        size = gate.batch_size(level.concurrency, len(level.hosts))
-        for batch in _batches(staged, size):
+        for batch in _batches(staged, level.concurrency):
             if self._stopped():
                 return
             self._apply(batch)
@@ -320,7 +318,7 @@ class _Rollout:
             self._move(host, HostState.APPLYING)
         self._start(hosts)
         self._collect(hosts)
-        done = [h for h in hosts if self._outcomes.get(h) not in {None, Outcome.SILENT}]
+        done = [h for h in hosts if self._outcomes[h][0] is not Outcome.SILENT]
         # What was applied is known; a failed look at the host afterwards must not undo that.
         with suppress(CpacmanError):
             self._tools.refresh(done)
@@ -376,10 +374,7 @@ class _Rollout:
         return report if wanted.items() <= report.items() else {}
 
     def _end_by_report(self, host: str, report: Mapping[str, Any]) -> None:
-        outcome, code, detail = read_report(report)
-        if outcome is Outcome.APPLIED and report.get("packages") != self._after(host):
-            outcome, code = Outcome.FAILED, "differs"
-            detail = "the host's packages are not those of the plan"
+        outcome, code, detail = judge_report(report, self._after(host))
         self._end(host, outcome, code, detail)
 
     def _after(self, host: str) -> str:
@@ -407,7 +402,7 @@ class _Rollout:
             reason=self._job.reason, ticket=self._job.ticket, changes=changes,
         )  # fmt: skip
         self._states[host] = HostState.ENDED
-        self._outcomes[host], self._codes[host] = outcome, code
+        self._outcomes[host] = (outcome, code)
         self._tools.reporter.line(f"{host}: {outcome.value}{_why(outcome, detail)}")
 
     def _journal(self, action: str, host: str, detail: str) -> None:
@@ -417,17 +412,13 @@ class _Rollout:
         )  # fmt: skip
 
     def _check_budget(self, level: Level) -> None:
-        mine = [self._outcomes[host] for host in level.hosts if host in self._outcomes]
-        failed = gate.failures(mine)
-        limit = gate.allowed(level.max_failures, len(level.hosts))
-        if failed > limit and not self._halted:
-            self._halted = f"level {level.name}: failed {failed} > {limit}"
-        if self._job.max_unreachable is None or self._halted:
-            return
-        lost = gate.unreachable(self._codes[host] for host in level.hosts if host in self._codes)
-        limit = gate.allowed(self._job.max_unreachable, len(level.hosts))
-        if lost > limit:
-            self._halted = f"level {level.name}: unreachable {lost} > {limit}"
+        ended = [self._outcomes[host] for host in level.hosts if host in self._outcomes]
+        why = gate.over_budget(
+            ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
+        )
+        if why and not self._halted:
+            self._halted = f"level {level.name}: {why}"
+            self._tools.reporter.line(f"HALTED in {self._halted}")
 
 
 class _Reader:
@@ -454,13 +445,20 @@ class _Reader:
         return bytes(self._handle.read(length))
 
 
-def read_report(report: Mapping[str, Any]) -> tuple[Outcome, str | None, str]:
-    """Return outcome, code and detail of a verified report; what can't be read is `failed`."""
+def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | None, str]:
+    """Return outcome, code and detail of a verified report.
+
+    Args:
+        report: what the host said.
+        after: the digest of the packages that the host must have to count as applied.
+    """
     told = {Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED, Outcome.FAILED}
     code, detail = report.get("code"), str(report.get("detail") or "")[:2000]
     outcome = next((o for o in told if o.value == report.get("outcome")), None)
     if outcome is None:
         return Outcome.FAILED, "garbled", f"outcome {report.get('outcome')!r:.100}"
+    if outcome in {Outcome.APPLIED, Outcome.UNCHANGED} and report.get("packages") != after:
+        return Outcome.FAILED, "differs", "the host's packages are not those of the plan"
     return outcome, str(code)[:100] if code else None, detail
 
 

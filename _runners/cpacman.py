@@ -1,0 +1,337 @@
+"""
+Central, push-only package management: plan, deploy, promote.
+
+Each function needs the ``cpacman`` library in the Python that Salt runs in
+(``salt-pip install cpacman``). SEL stands for the hosts that a command means:
+``[tgt] tgt_type= class= level= channel= meta=role:web``.
+
+.. versionadded:: 0.1.0
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+try:
+    from cpacman.commands import deploying, looking, planning, staging
+    from cpacman.commands import refresh as refreshing
+    from cpacman.commands.context import open_context
+    from cpacman.commands.fleet import Selection
+    from cpacman.doors import Names, SaltReporter, listed, runner, signals_watched
+
+    MISSING = ""
+except ImportError as error:
+    MISSING = str(error)
+
+    Names = object
+
+    def runner(function):
+        """Stand in for the decorator, so that this file can say what is missing."""
+        return function
+
+
+__virtualname__ = "cpacman"
+
+
+def __virtual__():
+    if MISSING:
+        return (False, f"the cpacman library is missing, run: salt-pip install cpacman ({MISSING})")
+    return __virtualname__
+
+
+@contextmanager
+def _context(watch=False):
+    """Open settings and state for one command; with ``watch`` a Ctrl-C is asked for politely."""
+    import salt.utils.user
+
+    who = salt.utils.user.get_specific_user()
+    reporter = SaltReporter(_fire())
+    with (
+        signals_watched(reporter, watch) as stopping,
+        open_context(__opts__, who=who, reporter=reporter, stopping=stopping) as context,
+    ):
+        yield context
+
+
+def _fire():
+    """Return what shows progress in this terminal, or None: with --out=json there is none."""
+    if __opts__.get("output") is not None:
+        return None
+    try:
+        return __jid_event__.fire_event
+    except NameError:
+        return None
+
+
+@runner
+def plan(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    upgrade: Names = None,
+    install: Names = None,
+    refresh: str = "stale",
+):
+    """
+    Work out exactly what each host would get, freeze it as a plan, and show it. Changes nothing.
+
+    SEL
+        which hosts; none given means all of them
+    upgrade
+        only these installed packages; without any name everything is upgraded
+    install
+        these packages, and what they need
+    refresh
+        ``stale`` asks hosts whose inventory is missing or old, ``all`` asks every host,
+        ``none`` asks nobody
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.plan class=production
+        salt-run cpacman.plan 'web*' upgrade=openssl,httpd
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return planning.plan(
+            context, selection, upgrade=listed(upgrade), install=listed(install), refresh=refresh
+        )
+
+
+@runner
+def deploy(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    plan: str | None = None,
+    levels: Names = None,
+    upgrade: Names = None,
+    install: Names = None,
+    now: bool = False,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Carry out a plan, level by level: push the bytes, install them, prove that they are there.
+
+    Without ``plan=`` the named hosts (SEL) are planned, the plan is shown, and nothing else
+    happens, unless ``now=True``.
+
+    plan
+        the id of a plan, or a unique prefix of it
+    levels
+        only these levels of the plan's hosts
+    now
+        with SEL: carry the plan out at once
+    test
+        run every check and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.deploy plan=p-7c41e9
+        salt-run cpacman.deploy plan=p-7c41e9 levels=canary
+        salt-run cpacman.deploy class=development now=True
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context(watch=True) as context:
+        return deploying.deploy(
+            context,
+            selection,
+            plan=plan,
+            levels=listed(levels),
+            upgrade=listed(upgrade),
+            install=listed(install),
+            now=now,
+            test=test,
+            reason=reason,
+            ticket=ticket,
+        )
+
+
+@runner
+def refresh(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    full: bool = False,
+):
+    """
+    Ask hosts what they have installed. An unchanged host sends a few bytes.
+
+    SEL
+        which hosts; they must be named
+    full
+        ask for everything again
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.refresh '*'
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return refreshing.refresh(context, selection, full=full)
+
+
+@runner
+def snapshot(channel: Names = None, verify: bool = False, test: bool = False):
+    """
+    Freeze what the repositories of a channel hold now, for the first class.
+
+    channel
+        only these channels
+    verify
+        hash every package file instead of comparing sizes
+    test
+        run every check and change nothing
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.snapshot
+        salt-run cpacman.snapshot channel=el9-x86_64 verify=True
+    """
+    with _context() as context:
+        return staging.snapshot(context, listed(channel), verify=verify, test=test)
+
+
+@runner
+def promote(
+    to: str,
+    channel: Names = None,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Point a class at the snapshots that the class before it holds.
+
+    to
+        the class that receives
+    channel
+        only these channels
+    test
+        show what would change, and change nothing
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.promote to=production test=True
+    """
+    with _context() as context:
+        return staging.promote(
+            context, to, listed(channel), test=test, reason=reason, ticket=ticket
+        )
+
+
+@runner
+def show(id: str, host: str | None = None, group: str | None = None):
+    """
+    Show a plan, a snapshot or a rollout in full.
+
+    id
+        an id, or a unique prefix of it: p- plan, s- snapshot, r- rollout
+    host, group
+        only this host, or this group of equal hosts
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.show p-7c41e9 group=A
+    """
+    with _context() as context:
+        return looking.show(context, id, host=host, group=group)
+
+
+@runner
+def status(class_: Names = None, channel: Names = None):
+    """
+    Show the board: classes and channels, their snapshots, and how the hosts stand.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.status
+    """
+    with _context() as context:
+        return looking.status(context, listed(class_), listed(channel))
+
+
+@runner
+def history(
+    *,
+    host: str | None = None,
+    package: str | None = None,
+    by: str | None = None,
+    ticket: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+):
+    """
+    Show who put what where, and when.
+
+    since, until
+        a day (2026-11-22), or how long ago (36h, 14d)
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.history package=openssl-libs since=14d
+    """
+    with _context() as context:
+        return looking.history(
+            context, host=host, package=package, by=by, ticket=ticket, since=since, until=until
+        )
+
+
+@runner
+def config(host: str | None = None):
+    """
+    Show each value of the configuration, or of a host's membership, and where it comes from.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.config host=web1
+    """
+    with _context() as context:
+        return looking.config(context, host)
+
+
+@runner
+def version():
+    """
+    Show the versions of CPacMan and of what it stands on.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.version
+    """
+    return looking.version()

@@ -1,0 +1,1 @@
+"""What each command does: one function a command, plain values in and out, no Salt."""

@@ -1,0 +1,78 @@
+"""What every command works with: settings, state, the directory of hosts, a transport.
+
+Invariant: settings are read anew by every command, so no master has to be restarted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from cpacman.config import Settings, settings_from_opts
+from cpacman.depot.pool import Pool
+from cpacman.report.progress import Reporter, Silent
+from cpacman.signing import PlanKey
+from cpacman.store import Store
+from cpacman.transport.master import SaltDirectory
+from cpacman.transport.port import Directory, Transport
+from cpacman.transport.publish import PublishTransport
+
+
+class Context(NamedTuple):
+    """The outside world of one command."""
+
+    settings: Settings
+    store: Store
+    pool: Pool
+    key: PlanKey
+    directory: Directory
+    transport: Transport
+    who: str
+    reporter: Reporter = Silent()
+    stopping: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.time
+
+
+def database_url(settings: Settings) -> str:
+    """Return the database's URL: the configured one, or a SQLite file in the state directory."""
+    return settings.database or f"sqlite:///{settings.state_dir / 'cpacman.db'}"
+
+
+@contextmanager
+def open_context(
+    opts: Mapping[str, Any],
+    *,
+    who: str,
+    reporter: Reporter | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Context]:
+    """Read the settings of a Salt master and open what they name.
+
+    Raises:
+        ConfigError: the settings are wrong; every problem at once.
+        CpacmanError: the state database can't be opened.
+    """
+    settings = settings_from_opts(opts)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = SaltDirectory(opts)
+    transport = PublishTransport(
+        opts,
+        who=who,
+        connected=directory.accepted,
+        chunk=settings.transport.chunk,
+        window=settings.transport.window,
+    )
+    with Store.open(database_url(settings)) as store:
+        yield Context(
+            settings=settings,
+            store=store,
+            pool=Pool(settings.depot),
+            key=PlanKey(settings.state_dir / "keys"),
+            directory=directory,
+            transport=transport,
+            who=who,
+            reporter=reporter or Silent(),
+            stopping=stopping,
+        )

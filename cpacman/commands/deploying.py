@@ -1,0 +1,375 @@
+"""Carrying out a plan: every check first, then the rollout.
+
+Invariants: nothing ever means "everything" by default; a plan is only carried out while its class
+still points at the snapshots it was made from; what is configured as a safeguard and can't be
+enforced stops the deploy; a rollout whose process died is brought to an end before another starts.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cpacman.commands import planning
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Fleet, Selection, place_all
+from cpacman.commands.looking import plan_body, rollout_body
+from cpacman.commands.refresh import refresh_hosts
+from cpacman.depot.snapshot import load_snapshot
+from cpacman.errors import (
+    EXIT_NOT_THERE,
+    CpacmanError,
+    Problem,
+    SafetyError,
+    UsageError,
+)
+from cpacman.model import Outcome, short_id
+from cpacman.rollout.machine import NOT_STARTED, HostState
+from cpacman.rollout.runner import (
+    CHANGED,
+    HALTED,
+    Job,
+    Level,
+    Recheck,
+    Times,
+    Tools,
+    changes_of,
+    check_files,
+    judge_report,
+    new_rollout_id,
+    run_rollout,
+)
+from cpacman.signing import verify_report
+from cpacman.store import RolloutHost, StoredPlan
+
+THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
+
+
+def deploy(
+    context: Context,
+    selection: Selection,
+    *,
+    plan: str | None = None,
+    levels: Sequence[str] = (),
+    upgrade: Sequence[str] = (),
+    install: Sequence[str] = (),
+    now: bool = False,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+) -> dict[str, Any]:
+    """Carry out a stored plan; or plan the selection, and carry that out only with `now`.
+
+    Raises:
+        UsageError: neither a plan nor hosts are named, or both.
+        SafetyError: a check failed; nothing was started.
+        ConflictError: another rollout has one of the hosts; nothing was started.
+    """
+    _check_usage(selection, plan, upgrade or install)
+    if plan is None:
+        answer = planning.plan(context, selection, upgrade=upgrade, install=install)
+        if not now:
+            return answer
+        plan = str(answer["plan"]["plan_id"])
+    close_abandoned(context)
+    stored = context.store.plan(plan)
+    job = _job(context, stored, levels, reason, ticket)
+    _check(context, stored, job)
+    if test:
+        return _rehearse(context, stored, job)
+    run_rollout(job, _tools(context, stored))
+    return _result(context, job.rollout)
+
+
+def _check_usage(selection: Selection, plan: str | None, named: Sequence[str]) -> None:
+    if plan is None and selection.is_empty:
+        raise UsageError(
+            Problem("deploy", "nothing is deployed by default",
+                    "name a plan (plan=p-...) or hosts (class=, level=, a target such as 'web*')")
+        )  # fmt: skip
+    if plan is not None and (named or not selection.is_empty):
+        raise UsageError(
+            Problem("plan", "is frozen: hosts and packages can't be named beside it",
+                    "limit it by levels=, or make another plan")
+        )  # fmt: skip
+
+
+# ---- the checks ----------------------------------------------------------------------------
+
+
+def _check(context: Context, stored: StoredPlan, job: Job) -> None:
+    names = [level.name for level in job.levels]
+    hosts = _busy_hosts(job)
+    problems = [
+        *context.settings.unenforced(stored.class_, names),
+        *context.settings.unenforced_policy(),
+        *_moved_pointers(context, stored),
+        *context.transport.check(hosts),
+    ]
+    if problems:
+        raise SafetyError(problems)
+
+
+def _busy_hosts(job: Job) -> list[str]:
+    hosts = [host for level in job.levels for host in level.hosts]
+    return [h for h in hosts if job.plan.transactions[job.plan.hosts[h]].actions]
+
+
+def _moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
+    """Return the channels in which the class points elsewhere now: that plan is of the past."""
+    pointers = context.store.pointers()
+    problems = []
+    for channel, snapshot in sorted(stored.plan.snapshots.items()):
+        pointer = pointers.get((stored.class_, channel))
+        held = pointer["snapshot"] if pointer else "nothing"
+        if held != snapshot:
+            message = f"holds {short_id(held)} now, the plan was made from {short_id(snapshot)}"
+            mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
+            problems.append(Problem(f"{stored.class_} {channel}", message, mend))
+    return problems
+
+
+def _job(
+    context: Context,
+    stored: StoredPlan,
+    levels: Sequence[str],
+    reason: str | None,
+    ticket: str | None,
+) -> Job:
+    fleet = place_all(context, sorted(stored.plan.hosts))
+    return Job(
+        rollout=new_rollout_id(),
+        plan=stored.plan,
+        class_=stored.class_,
+        levels=_levels(context, stored, fleet, levels),
+        inventories=context.store.inventories(sorted(stored.plan.hosts)),
+        names=_file_names(context, stored),
+        protected=planning.PROTECTED,
+        who=context.who,
+        reason=reason,
+        ticket=ticket,
+        owner=owner_of(os.getpid()),
+    )
+
+
+def _levels(
+    context: Context, stored: StoredPlan, fleet: Fleet, asked: Sequence[str]
+) -> tuple[Level, ...]:
+    known = context.settings.level_names
+    wrong = [name for name in asked if name not in known]
+    if wrong:
+        mend = f"known are: {', '.join(known)}"
+        raise UsageError([Problem("levels", f"there is no level {n!r}", mend) for n in wrong])
+    members: dict[str, list[str]] = {name: [] for name in known}
+    for host in sorted(stored.plan.hosts):
+        # Who lost its place is told so by the recheck, in the last level, and gets nothing.
+        level = fleet.placements[host].host.level
+        members[level if level in members else known[-1]].append(host)
+    wanted = [n for n in known if members[n] and (not asked or n in asked)]
+    if not wanted:
+        raise UsageError(Problem("levels", "the plan has no host in these levels"))
+    return tuple(_level(context, name, members[name]) for name in wanted)
+
+
+def _level(context: Context, name: str, hosts: Sequence[str]) -> Level:
+    settings = next(one for one in context.settings.levels if one.name == name)
+    budget, total = context.settings.budget, len(hosts)
+    failures = budget.max_failures if settings.max_failures is None else settings.max_failures
+    return Level(
+        name=name,
+        hosts=tuple(hosts),
+        concurrency=settings.concurrency.of(total, least=1),
+        max_failures=failures.of(total),
+        # A share of a small level rounds to none, and one host that is down must not halt it.
+        max_unreachable=budget.max_unreachable.of(total, least=1),
+    )
+
+
+def _file_names(context: Context, stored: StoredPlan) -> dict[str, str]:
+    return {
+        package.sha256: Path(package.location).name
+        for snapshot in stored.plan.snapshots.values()
+        for package in load_snapshot(context.settings.depot, snapshot).packages
+    }
+
+
+def _rehearse(context: Context, stored: StoredPlan, job: Job) -> dict[str, Any]:
+    """Run every check that a deploy runs; ask the hosts, change nothing."""
+    tools = _tools(context, stored)
+    busy = _busy_hosts(job)
+    check_files(stored.plan, busy, tools)
+    found = tools.recheck(busy)
+    would = {
+        host: "apply" if one.inventory else f"skip: {one.detail}" for host, one in found.items()
+    }
+    body = {**plan_body(context, stored, stored.plan), "test": True, "would": would}
+    return {"plan": body}
+
+
+# ---- the tools -----------------------------------------------------------------------------
+
+
+def _tools(context: Context, stored: StoredPlan) -> Tools:
+    return Tools(
+        store=context.store,
+        transport=context.transport,
+        files=context.pool,
+        signer=context.key,
+        verify=lambda host, text, signature: verify_report(
+            text, signature, context.directory.public_key(host)
+        ),
+        recheck=lambda hosts: _recheck(context, stored, hosts),
+        refresh=lambda hosts: _refresh(context, hosts),
+        reporter=context.reporter,
+        stopping=context.stopping,
+        times=Times(context.settings.transport.answer, context.settings.transport.apply),
+        clock=context.clock,
+    )
+
+
+def _refresh(context: Context, hosts: Sequence[str]) -> None:
+    refresh_hosts(context, hosts)
+
+
+def _recheck(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> Mapping[str, Recheck]:
+    """Ask hosts whether they are still what the plan was made for."""
+    results = refresh_hosts(context, hosts)
+    fleet = place_all(context, hosts)
+    inventories = context.store.inventories(hosts)
+    found: dict[str, Recheck] = {}
+    for host in hosts:
+        place = fleet.placements[host]
+        if results[host].error:
+            found[host] = Recheck(None, results[host].code, results[host].error)
+        elif place.problems or place.host.class_ != stored.class_:
+            found[host] = Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+        elif inventories[host].cookie == stored.plan.inventories[host].cookie:
+            found[host] = Recheck(inventories[host])
+        else:
+            found[host] = _solve_again(context, stored, host, fleet)
+            if found[host].code == "":
+                found[host] = found[host]._replace(inventory=inventories[host])
+    return found
+
+
+def _solve_again(context: Context, stored: StoredPlan, host: str, fleet: Fleet) -> Recheck:
+    again = planning.make_plan(
+        context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
+    )
+    if again.hosts.get(host) == stored.plan.hosts[host]:
+        return Recheck(None, "", "packages changed since the plan; solved again, same actions")
+    mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
+    return Recheck(None, CHANGED, f"its packages changed since the plan; {mend}")
+
+
+def _result(context: Context, rollout: str) -> dict[str, Any]:
+    row, hosts = context.store.rollout(rollout)
+    missed = [host for host in hosts if host.outcome not in THERE]
+    body = rollout_body(row, hosts)
+    return {"rollout": body, "retcode": EXIT_NOT_THERE if missed else 0}
+
+
+# ---- rollouts whose process died -----------------------------------------------------------
+
+
+def owner_of(pid: int) -> str:
+    """Return who a process is, so that another one with the same number is not taken for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return f"{socket.gethostname()}:{pid}:{fields[19]}"
+
+
+def is_alive(owner: str) -> bool:
+    """Return whether that process runs; one of another machine counts as running."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname():
+        return True
+    with suppress(OSError, ValueError):
+        return owner_of(int(rest)) == owner
+    return False
+
+
+def close_abandoned(context: Context) -> None:
+    """Give every host of a rollout whose process died its outcome, and unlock it."""
+    for row in context.store.rollouts(active=True):
+        if not is_alive(row["owner"]):
+            _close(context, row)
+
+
+def _close(context: Context, row: Mapping[str, Any]) -> None:
+    _, hosts = context.store.rollout(row["id"])
+    stored = context.store.plan(row["plan"])
+    open_hosts = [h for h in hosts if h.state != HostState.ENDED.value]
+    context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
+    for one in open_hosts:
+        if HostState(one.state) in NOT_STARTED:
+            _end(context, row, one, Outcome.SKIPPED, HALTED, "the process of the rollout died")
+    applying = {h.host: h for h in open_hosts if h.state == HostState.APPLYING.value}
+    still = _collect_abandoned(context, row, stored, applying)
+    if not still:
+        context.store.end_rollout(row["id"], state="halted", at=context.clock(), who=context.who)
+
+
+def _collect_abandoned(
+    context: Context,
+    row: Mapping[str, Any],
+    stored: StoredPlan,
+    applying: Mapping[str, RolloutHost],
+) -> list[str]:
+    """Ask hosts that were told to start how it ended; return those that are still at it."""
+    if not applying:
+        return []
+    nonce = secrets.token_hex(16)
+    requests = {host: {"session": row["id"], "nonce": nonce} for host in applying}
+    still = []
+    for answer in context.transport.call(
+        "result", requests, timeout=context.settings.transport.answer
+    ):
+        one = applying[answer.host]
+        report = _report(context, answer.host, answer.value, nonce)
+        if report.get("state") in {"checking", "running", "verifying"}:
+            still.append(answer.host)
+        elif report.get("outcome"):
+            manifest = msgspec.json.decode(one.manifest or "{}")
+            outcome, code, detail = judge_report(report, str(manifest.get("after")))
+            changes = changes_of(stored.plan.transactions[one.transaction])
+            _end(context, row, one, outcome, code, detail,
+                 changes if outcome is Outcome.APPLIED else ())  # fmt: skip
+        else:
+            _end(context, row, one, Outcome.SILENT, "silent", "the process of the rollout died")
+    return still
+
+
+def _report(context: Context, host: str, value: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
+    try:
+        report = verify_report(
+            str(value.get("report")),
+            str(value.get("signature")),
+            context.directory.public_key(host),
+        )
+    except CpacmanError as error:
+        context.reporter.line(f"ignored a report of {host}: {error}")
+        return {}
+    return report if (report.get("host"), report.get("nonce")) == (host, nonce) else {}
+
+
+def _end(
+    context: Context,
+    row: Mapping[str, Any],
+    one: RolloutHost,
+    outcome: Outcome,
+    code: str | None,
+    detail: str,
+    changes: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    context.store.end_host(
+        row["id"], one.host, expected=one.state, outcome=outcome.value, at=context.clock(),
+        who=context.who, code=code, detail=detail, ticket=row["ticket"], reason=row["reason"],
+        changes=changes,
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""Who is meant by a command, and where every host belongs.
+
+Invariant: membership is worked out anew from its sources; a host that can't be placed is listed
+with its problems and is in no selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cpacman.commands.context import Context
+from cpacman.errors import Problem, UsageError
+from cpacman.fleet import (
+    Facts,
+    HostsFiles,
+    Placement,
+    facts_of,
+    load_hosts_files,
+    parse_selector,
+    place_host,
+)
+from cpacman.model import Host, Inventory
+
+
+class Selection(NamedTuple):
+    """Which hosts a command line means; nothing given means nothing said."""
+
+    tgt: str | None = None
+    tgt_type: str = "glob"
+    class_: str | list[str] | None = None
+    level: str | list[str] | None = None
+    channel: str | list[str] | None = None
+    meta: str | list[str] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said. That never means every host where something is changed."""
+        return self == Selection(tgt_type=self.tgt_type)
+
+
+class Fleet(NamedTuple):
+    """The hosts that were meant and where each belongs; `placements` has the unplaced ones too."""
+
+    placements: Mapping[str, Placement]
+
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """Those that could be placed."""
+        return {name: p.host for name, p in self.placements.items() if not p.problems}
+
+    @property
+    def problems(self) -> dict[str, tuple[Problem, ...]]:
+        """Those that could not, with why."""
+        return {name: p.problems for name, p in self.placements.items() if p.problems}
+
+
+def place_all(
+    context: Context, hosts: Sequence[str], heads: Mapping[str, Inventory] | None = None
+) -> Fleet:
+    """Work out where these hosts belong.
+
+    Args:
+        context: the outside world.
+        hosts: ids of accepted hosts.
+        heads: their inventories without packages, where they are at hand.
+    """
+    files = load_hosts_files(context.settings.membership.hosts_d, context.settings)
+    known = heads if heads is not None else _heads(context)
+    sources = context.settings.membership.sources
+    wants_grains = "grains" in sources or "pillar" in sources
+    grains = context.directory.grains(hosts) if wants_grains else {}
+    return Fleet(
+        {
+            host: _place(context, host, files, grains.get(host, {}), known.get(host))
+            for host in hosts
+        }
+    )
+
+
+def _heads(context: Context) -> dict[str, Inventory]:
+    return {host: head for host, (head, _) in context.store.inventory_heads().items()}
+
+
+def _place(
+    context: Context,
+    host: str,
+    files: HostsFiles,
+    grains: Mapping[str, Any],
+    head: Inventory | None,
+) -> Placement:
+    sources = context.settings.membership.sources
+    placement = place_host(
+        host,
+        settings=context.settings,
+        hosts_files=files,
+        pillar=context.directory.pillar(host, grains) if "pillar" in sources else {},
+        grains=grains if "grains" in sources else {},
+        facts=facts_of(head) if head else Facts(),
+    )
+    if head or placement.host.channel:
+        return placement
+    # Without an inventory no channel can be found out; that is the one thing to say.
+    ask = Problem(
+        host, "has no inventory yet", f"run: salt-run cpacman.refresh {host}; is its minion up?"
+    )
+    others = tuple(p for p in placement.problems if "no channel" not in p.message)
+    return Placement(host=placement.host, problems=(*others, ask), policy=placement.policy)
+
+
+def target_of(context: Context, selection: Selection) -> list[str]:
+    """Return the accepted hosts that the target of a selection names; without one, all of them.
+
+    Raises:
+        UsageError: the target matches no accepted host.
+    """
+    if selection.tgt is None:
+        return context.directory.accepted()
+    found = context.directory.match(selection.tgt, selection.tgt_type)
+    if not found:
+        raise UsageError(
+            Problem(f"tgt {selection.tgt}", "matches no host whose key is accepted",
+                    "look with: salt-key -L")
+        )  # fmt: skip
+    return found
+
+
+def select(context: Context, selection: Selection) -> Fleet:
+    """Return the hosts that a selection means, each with its place.
+
+    A host that can't be placed stays in while nothing it is judged by contradicts: with `class=`
+    given, one of no class is left out, one that only lacks a channel is not.
+
+    Raises:
+        UsageError: unknown class, level or channel; or nothing is left.
+    """
+    selector = parse_selector(
+        context.settings,
+        class_=selection.class_,
+        level=selection.level,
+        channel=selection.channel,
+        meta=selection.meta,
+    )
+    fleet = place_all(context, target_of(context, selection))
+    chosen = {
+        name: placement
+        for name, placement in fleet.placements.items()
+        if selector.selects(placement.host)
+    }
+    if not chosen and not selection.is_empty:
+        raise UsageError(Problem("selection", "no host fits it", "see: salt-run cpacman.status"))
+    return Fleet(chosen)
+
+
+def one_class(context: Context, fleet: Fleet) -> str:
+    """Return the class that all placed hosts are of.
+
+    Raises:
+        UsageError: they are of several; a plan is for one class, since classes point at
+            different snapshots.
+    """
+    found = sorted({host.class_ for host in fleet.hosts.values()})
+    if len(found) > 1:
+        names = ", ".join(found)
+        raise UsageError(
+            Problem("class", f"hosts of several classes are selected ({names})", "name one: class=")
+        )
+    return found[0] if found else context.settings.class_names[0]
+
+
+def by_channel(hosts: Iterable[Host]) -> dict[str, list[str]]:
+    """Return channel -> hosts, both sorted."""
+    found: dict[str, list[str]] = {}
+    for host in sorted(hosts, key=lambda h: h.id):
+        found.setdefault(host.channel, []).append(host.id)
+    return dict(sorted(found.items()))

@@ -1,0 +1,301 @@
+"""Commands that only look: show, status, history, config, version.
+
+Invariant: nothing here changes anything, asks a host, or needs one to be up.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from cpacman import __version__
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Fleet, place_all
+from cpacman.depot.snapshot import load_snapshot
+from cpacman.errors import InputError, Problem, UsageError
+from cpacman.model import Host, Plan, short_id
+from cpacman.store import RolloutHost, StoredPlan
+
+_AGO = re.compile(r"([0-9]+)([mhdw])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+LIBRARIES = ("salt", "solv", "createrepo_c", "SQLAlchemy", "pydantic", "msgspec", "cryptography")
+
+
+def show(
+    context: Context, number: str, *, host: str | None = None, group: str | None = None
+) -> dict[str, Any]:
+    """Show what an id stands for.
+
+    Raises:
+        InputError: no such id, or no such host in it.
+    """
+    kinds = {"p-": _show_plan, "s-": _show_snapshot, "r-": _show_rollout}
+    kind = kinds.get(number[:2])
+    if kind is None:
+        mend = "p-... is a plan, s-... a snapshot, r-... a rollout"
+        raise InputError(Problem("id", f"{number!r} is no id", mend))
+    return kind(context, number, host, group)
+
+
+def _show_plan(
+    context: Context, number: str, host: str | None, group: str | None
+) -> dict[str, Any]:
+    stored = context.store.plan(number)
+    plan = only_host(stored.plan, host) if host else stored.plan
+    return {"plan": {**plan_body(context, stored, plan), "full": True, "group": group}}
+
+
+def only_host(plan: Plan, host: str) -> Plan:
+    """Return the part of a plan that is about one host, under the same id.
+
+    Raises:
+        InputError: the plan has no such host.
+    """
+    if host not in plan.hosts and host not in plan.failed:
+        raise InputError(Problem(host, f"is not in {short_id(plan.plan_id)}"))
+    hosts = {h: t for h, t in plan.hosts.items() if h == host}
+    return msgspec.structs.replace(
+        plan,
+        hosts=hosts,
+        inventories={h: plan.inventories[h] for h in hosts},
+        transactions={t: plan.transactions[t] for t in hosts.values()},
+        failed={h: f for h, f in plan.failed.items() if h == host},
+    )
+
+
+def plan_body(context: Context, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
+    """Return a plan as a runner answers it: the document, and what the screen says around it."""
+    heads = context.store.inventory_heads()
+    now = context.clock()
+    ages = {h: int(now - heads[h][1]) for h in plan.hosts if h in heads}
+    return {
+        **msgspec.to_builtins(plan),
+        "class": stored.class_,
+        "by": stored.who,
+        "created": stored.created,
+        "ages": ages,
+    }
+
+
+def _show_snapshot(
+    context: Context, number: str, host: str | None, group: str | None
+) -> dict[str, Any]:
+    snapshot = load_snapshot(context.settings.depot, number)
+    packages = [
+        {"nevra": p.nevra, "repository": p.repository, "size": p.size, "sha256": p.sha256}
+        for p in snapshot.packages
+    ]
+    return {"snapshot": {"id": snapshot.id, "channel": snapshot.channel, "packages": packages}}
+
+
+def _show_rollout(
+    context: Context, number: str, host: str | None, group: str | None
+) -> dict[str, Any]:
+    row, hosts = context.store.rollout(number)
+    if host is not None and host not in {h.host for h in hosts}:
+        raise InputError(Problem(host, f"is not in {short_id(row['id'])}"))
+    return {"rollout": rollout_body(row, [h for h in hosts if host in (None, h.host)])}
+
+
+def rollout_body(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> dict[str, Any]:
+    """Return a rollout as plain values: its header, each host, and the sums."""
+    shown = {
+        h.host: {"level": h.level, "state": h.state, "outcome": h.outcome, "code": h.code,
+                 "detail": h.detail, "transaction": h.transaction}
+        for h in hosts
+    }  # fmt: skip
+    sums: dict[str, dict[str, int]] = {}
+    for h in hosts:
+        level = sums.setdefault(h.level, {})
+        level[h.outcome or h.state] = level.get(h.outcome or h.state, 0) + 1
+    header = {k: row[k] for k in ("id", "plan", "class", "state", "who", "reason", "ticket")}
+    times = {"created": row["created"], "ended": row["ended"]}
+    return {**header, **times, "levels": sums, "hosts": shown}
+
+
+# ---- the board -----------------------------------------------------------------------------
+
+
+def status(
+    context: Context, classes: Sequence[str] = (), channels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Show classes and channels: snapshot, age, how many hosts stand how."""
+    wanted = _known("class", classes, context.settings.class_names)
+    serving = _known("channel", channels, tuple(context.settings.channels))
+    fleet = place_all(context, context.directory.accepted())
+    pointers = context.store.pointers()
+    standing = _standing(context, fleet.hosts, pointers)
+    now = context.clock()
+    cells = {
+        channel: {
+            class_: _cell(pointers.get((class_, channel)), standing, class_, channel, now)
+            for class_ in wanted
+        }
+        for channel in serving
+    }
+    return {
+        "status": {
+            "classes": list(wanted),
+            "board": cells,
+            "hosts": _host_rows(fleet, standing, wanted, serving),
+            "unplaced": _unplaced(fleet),
+            "rollouts": [_active(row) for row in context.store.rollouts(active=True)],
+        }
+    }
+
+
+def _known(what: str, asked: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    wrong = [name for name in asked if name not in known]
+    if wrong:
+        mend = f"known are: {', '.join(known)}"
+        raise UsageError([Problem(what, f"there is no {what} {name!r}", mend) for name in wrong])
+    return asked or known
+
+
+def _standing(
+    context: Context, hosts: Mapping[str, Host], pointers: Mapping[tuple[str, str], Any]
+) -> dict[str, str]:
+    """Return host -> current, behind or unknown, by comparing with its class's snapshot."""
+    from cpacman.commands.planning import plan_quietly
+
+    found: dict[str, str] = {}
+    for class_ in sorted({host.class_ for host in hosts.values()}):
+        members = {name: host for name, host in hosts.items() if host.class_ == class_}
+        plan = plan_quietly(context, class_, members)
+        for name, number in plan.hosts.items():
+            found[name] = "behind" if plan.transactions[number].actions else "current"
+        found.update(dict.fromkeys(plan.failed, "unknown"))
+    return found
+
+
+def _cell(
+    pointer: Mapping[str, Any] | None,
+    standing: Mapping[str, str],
+    class_: str,
+    channel: str,
+    now: float,
+) -> dict[str, Any]:
+    if pointer is None:
+        return {"snapshot": None}
+    return {
+        "snapshot": pointer["snapshot"],
+        "previous": pointer["previous"],
+        "age": int(now - pointer["since"]),
+    }
+
+
+def _host_rows(
+    fleet: Fleet, standing: Mapping[str, str], classes: Iterable[str], channels: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    return {
+        name: {"class": host.class_, "level": host.level, "channel": host.channel,
+               "state": standing.get(name, "unknown")}
+        for name, host in sorted(fleet.hosts.items())
+        if host.class_ in set(classes) and host.channel in set(channels)
+    }  # fmt: skip
+
+
+def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
+    return {host: [str(p) for p in found] for host, found in sorted(fleet.problems.items())}
+
+
+def _active(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": row["id"], "class": row["class"], "who": row["who"], "created": row["created"]}
+
+
+def states_of(rows: Mapping[str, Mapping[str, str]], class_: str, channel: str) -> Counter[str]:
+    """Return how many hosts of a class and channel are in which state."""
+    return Counter(
+        row["state"]
+        for row in rows.values()
+        if row["class"] == class_ and row["channel"] == channel
+    )
+
+
+# ---- history, config, version --------------------------------------------------------------
+
+
+def history(
+    context: Context,
+    *,
+    host: str | None = None,
+    package: str | None = None,
+    by: str | None = None,
+    ticket: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> dict[str, Any]:
+    """Show the journal's entries that match."""
+    now = context.clock()
+    entries = context.store.history(
+        host=host,
+        package=package,
+        who=by,
+        ticket=ticket,
+        since=read_time("since", since, now),
+        until=read_time("until", until, now),
+    )
+    return {"history": {"entries": entries}}
+
+
+def read_time(name: str, text: str | None, now: float) -> float | None:
+    """Return the moment that a day (`2026-11-22`), a time of it or an age (`36h`) means.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now - int(ago[1]) * _SECONDS[ago[2]]
+    try:
+        return datetime.datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        problem = Problem(name, f"{text!r} is no time", "write 2026-11-22, or 36h, 14d ago")
+        raise UsageError(problem) from None
+
+
+def config(context: Context, host: str | None = None) -> dict[str, Any]:
+    """Show each value and where it comes from: of the settings, or of one host.
+
+    Raises:
+        UsageError: the master accepted no key of that host.
+    """
+    if host is None:
+        values = [dict(one._asdict()) for one in context.settings.explain()]
+        return {"config": {"values": values}}
+    if host not in context.directory.accepted():
+        raise UsageError(Problem(f"host {host}", "the master accepted no key of it"))
+    placement = place_all(context, [host]).placements[host]
+    place, sources = placement.host, placement.host.sources
+    flat: dict[str, Any] = {
+        "class": place.class_, "level": place.level, "channel": place.channel,
+        "transport": place.transport, **{f"meta.{k}": v for k, v in sorted(place.meta.items())},
+    }  # fmt: skip
+    values = [
+        {"path": name, "value": value, "source": sources.get(name, "default")}
+        for name, value in flat.items()
+    ]
+    problems = [str(problem) for problem in placement.problems]
+    return {"config": {"host": host, "values": values, "problems": problems}}
+
+
+def version() -> dict[str, Any]:
+    """Show the versions of CPacMan and of what it stands on."""
+    found: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return {
+        "version": {"cpacman": __version__, "python": platform.python_version(), "libraries": found}
+    }

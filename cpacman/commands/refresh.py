@@ -1,0 +1,181 @@
+"""Asking hosts what they have installed, thin: an unchanged host sends a few bytes.
+
+Invariants: what a host says is validated before it is kept; a host that does not answer, or
+answers nonsense, keeps its last inventory and is named.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Selection, target_of
+from cpacman.errors import EXIT_OTHER, CpacmanError, UsageError
+from cpacman.inventory import merge_thin
+from cpacman.model import InstalledPackage
+from cpacman.transport.port import Answer
+
+_MAX_DETAILS = 64 * 2**20
+_PAGE = 400
+
+
+class Refreshed(NamedTuple):
+    """How one host's inventory stands after it was asked."""
+
+    state: str
+    packages: int = 0
+    code: str = ""
+    error: str = ""
+
+
+def refresh(context: Context, selection: Selection, *, full: bool = False) -> dict[str, Any]:
+    """Ask the selected hosts for their inventories and keep them.
+
+    Args:
+        context: the outside world.
+        selection: which hosts; they must be named.
+        full: ask for everything again, also where nothing changed.
+    """
+    from cpacman.commands.fleet import select
+
+    if selection.is_empty:
+        raise UsageError("name the hosts: a target such as '*', or class= level= channel= meta=")
+    only_target = Selection(tgt=selection.tgt, tgt_type=selection.tgt_type) == selection
+    # By target alone every accepted host is meant, also one that has no place yet.
+    found = target_of(context, selection) if only_target else sorted(
+        select(context, selection).placements
+    )  # fmt: skip
+    results = refresh_hosts(context, found, full=full)
+    failed = {host: r for host, r in results.items() if r.error}
+    body = {"hosts": {host: dict(r._asdict()) for host, r in sorted(results.items())}}
+    return {"refresh": body, "retcode": EXIT_OTHER if failed else 0}
+
+
+def refresh_hosts(
+    context: Context, hosts: Sequence[str], *, full: bool = False
+) -> dict[str, Refreshed]:
+    """Ask these hosts, keep what they say, and return how each stands."""
+    heads = context.store.inventory_heads()
+    cookies = {} if full else {host: heads[host][0].cookie for host in hosts if host in heads}
+    requests = {host: {"cookie": cookies.get(host)} for host in hosts}
+    results: dict[str, Refreshed] = {}
+    changed: dict[str, _Thin] = {}
+    timeout = context.settings.transport.answer
+    for answer in context.transport.call("inventory", requests, timeout=timeout):
+        if answer.code:
+            results[answer.host] = Refreshed("failed", 0, answer.code, answer.error)
+        elif answer.value.get("unchanged") is True and answer.host in cookies:
+            context.store.touch_inventory(answer.host, at=context.clock())
+            results[answer.host] = Refreshed("unchanged")
+        else:
+            _read_thin(answer, changed, results)
+        context.reporter.progress("inventories", len(results) + len(changed), len(hosts), "hosts")
+    _keep_details(context, changed, results)
+    for host in sorted(changed):
+        if host not in results:
+            results[host] = _keep(context, host, changed[host], known=host in heads)
+    _pin(context, [h for h in hosts if not results[h].error])
+    return results
+
+
+class _Thin(msgspec.Struct, frozen=True):
+    """The thin answer: everything but the packages, and `(digest, installtime, reason)`."""
+
+    cookie: str
+    head: dict[str, Any]
+    packages: list[tuple[str, int, str]]
+
+
+def _read_thin(answer: Answer, changed: dict[str, _Thin], results: dict[str, Refreshed]) -> None:
+    try:
+        changed[answer.host] = msgspec.convert(answer.value, _Thin)
+    except msgspec.ValidationError as error:
+        results[answer.host] = Refreshed("failed", 0, "garbled", f"inventory: {error}")
+
+
+def _keep_details(
+    context: Context, changed: Mapping[str, _Thin], results: dict[str, Refreshed]
+) -> None:
+    """Ask for the details of packages that no host reported before, each from one host."""
+    tried: dict[str, set[str]] = {}
+    while True:
+        mine = {
+            h: {d for d, _, _ in thin.packages} for h, thin in changed.items() if h not in results
+        }
+        unknown = context.store.unknown_digests(set().union(*mine.values())) if mine else []
+        requests = _share(unknown, mine, tried)
+        if not requests:
+            return
+        for answer in context.transport.call(
+            "details", {h: {"digests": d} for h, d in requests.items()},
+            timeout=context.settings.transport.answer,
+        ):  # fmt: skip
+            try:
+                context.store.add_packages(_read_details(answer, requests[answer.host]))
+            except CpacmanError as error:
+                results[answer.host] = Refreshed("failed", 0, answer.code or "garbled", str(error))
+
+
+def _share(
+    unknown: Sequence[str], mine: Mapping[str, set[str]], tried: dict[str, set[str]]
+) -> dict[str, list[str]]:
+    """Spread unknown digests over the hosts that have them; each host is asked once for each."""
+    requests: dict[str, list[str]] = {}
+    for digest in unknown:
+        owners = [h for h in sorted(mine) if digest in mine[h] and digest not in tried.get(h, ())]
+        host = min(owners, key=lambda h: len(requests.get(h, ())), default=None)
+        if host is not None and len(requests.get(host, ())) < _PAGE:
+            requests.setdefault(host, []).append(digest)
+            tried.setdefault(host, set()).add(digest)
+    return requests
+
+
+def _read_details(answer: Answer, asked: Sequence[str]) -> Iterator[InstalledPackage]:
+    if answer.code:
+        raise CpacmanError(answer.error)
+    try:
+        raw = base64.b64decode(answer.value.get("packed", ""), validate=True)
+        text = zlib.decompressobj().decompress(raw, _MAX_DETAILS)
+        packages = msgspec.json.decode(text, type=list[InstalledPackage])
+    except (binascii.Error, TypeError, zlib.error, msgspec.DecodeError) as error:
+        raise CpacmanError(f"details: {error}") from error
+    return (package for package in packages if package.digest in set(asked))
+
+
+def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed:
+    details = context.store.packages_by_digest(digest for digest, _, _ in thin.packages)
+    missing = sorted({digest for digest, _, _ in thin.packages} - set(details))
+    if missing:
+        return Refreshed("failed", 0, "garbled", f"no details of {len(missing)} packages came")
+    try:
+        inventory = merge_thin({**thin.head, "cookie": thin.cookie}, thin.packages, details)
+    except CpacmanError as error:
+        return Refreshed("failed", 0, "garbled", str(error))
+    if inventory.host != host:
+        return Refreshed("failed", 0, "garbled", f"it says that it is {inventory.host!r:.100}")
+    context.store.put_inventory(inventory, at=context.clock())
+    return Refreshed("changed" if known else "new", len(inventory.packages))
+
+
+def _pin(context: Context, hosts: Sequence[str]) -> None:
+    """Introduce the plan key to hosts that have none. A host never takes another one silently."""
+    pinned = context.store.pinned_hosts(context.key.fingerprint)
+    fresh = [host for host in hosts if host not in pinned]
+    if not fresh:
+        return
+    requests = {host: {"key": context.key.public_key} for host in fresh}
+    for answer in context.transport.call(
+        "pin", requests, timeout=context.settings.transport.answer
+    ):
+        if not answer.code:
+            context.store.pin(
+                answer.host, context.key.fingerprint, at=context.clock(), who=context.who
+            )
+        else:
+            context.reporter.line(f"{answer.host}: plan key not taken: {answer.error}")

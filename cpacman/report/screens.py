@@ -1,0 +1,301 @@
+"""What a person sees in the terminal for each answer of a runner: pure functions.
+
+Invariants: every answer has a screen, also one of a shape that nobody foresaw; text that came from
+a host or a repository is shown without control characters; what failed, and the next command to
+type, stand where the eye looks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cpacman.model import short_id
+
+Answer = Mapping[str, Any]
+_NAMED = 12
+
+
+def render(data: Any) -> str:
+    """Return the screen for what a runner answered, or the line for a progress event."""
+    if isinstance(data, Mapping) and set(data) == {"suffix", "event"}:
+        event = data["event"]
+        return clean(f".. {event.get('message', '') if isinstance(event, Mapping) else event}")
+    if not isinstance(data, Mapping):
+        return clean(str(data))
+    parts = [
+        SCREENS.get(what, _plain)(body) if isinstance(body, Mapping) else clean(str(body))
+        for what, body in data.items()
+        if what != "retcode"
+    ]
+    return "\n".join(parts)
+
+
+def clean(text: str) -> str:
+    """Return text without anything that could steer a terminal; newlines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
+    """Return rows as columns that line up; the last column is as wide as it likes."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    widths = [
+        max((len(row[i]) for row in cells if len(row) > i + 1), default=0)
+        for i in range(max(map(len, cells), default=0))
+    ]
+    return "\n".join(
+        (indent + "  ".join(c.ljust(widths[i]) for i, c in enumerate(row))).rstrip()
+        for row in cells
+    )
+
+
+def some(names: Sequence[str], most: int = _NAMED) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return " ".join(names[:most]) + more
+
+
+def age(seconds: float) -> str:
+    """Return a time span as one number and its unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def when(moment: float | None) -> str:
+    """Return a moment in the local time zone."""
+    if moment is None:
+        return "-"
+    return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain(body: Answer) -> str:
+    return clean(json.dumps(body, indent=2, default=str))
+
+
+# ---- errors --------------------------------------------------------------------------------
+
+
+def _error(body: Answer) -> str:
+    lines = []
+    for problem in body.get("problems", ()):
+        where = f"{problem['path']}: " if problem["path"] else ""
+        lines.append(f"{where}{problem['message']}")
+        if problem["mend"]:
+            lines.append(f"    {problem['mend']}")
+    return clean("\n".join(lines))
+
+
+def _bug(body: Answer) -> str:
+    return clean(
+        f"{body['traceback']}\nThis is a bug in cpacman.{body['command']}, not your mistake."
+        " Please report it with the lines above; nothing more was done."
+    )
+
+
+# ---- plans ---------------------------------------------------------------------------------
+
+
+def _plan(body: Answer) -> str:
+    import msgspec
+
+    from cpacman.model import Plan
+    from cpacman.report.table import render_plan
+
+    # What the runner adds around the document is the screen's, not the plan's.
+    plan = msgspec.convert({**body}, Plan)
+    text = render_plan(
+        plan,
+        class_=str(body.get("class", "")),
+        by=str(body.get("by", "")),
+        ages=body.get("ages") or {},
+        full=bool(body.get("full")),
+        group=body.get("group"),
+    )
+    would = body.get("would")
+    if would is not None:
+        rows = [(host, what) for host, what in sorted(would.items())]
+        return f"{text}\nTEST, nothing done\n{table(rows)}".rstrip()
+    if any(plan.transactions[number].actions for number in plan.hosts.values()):
+        text += f"\nnext: salt-run cpacman.deploy plan={short_id(plan.plan_id)}"
+    return text
+
+
+# ---- rollouts ------------------------------------------------------------------------------
+
+
+def _rollout(body: Answer) -> str:
+    hosts: Mapping[str, Answer] = body["hosts"]
+    head = (
+        f"{short_id(body['id'])} {str(body['state']).upper()}  {body['class']}"
+        f"  plan {short_id(body['plan'])}  by {body['who']} {body['ticket'] or ''}"
+    )
+    wrong = {
+        outcome: {h: one for h, one in hosts.items() if one["outcome"] == outcome}
+        for outcome in ("failed", "silent", "refused", "skipped")
+    }
+    lines = [head.rstrip()]
+    for outcome, found in wrong.items():
+        lines += _grouped_details(outcome, found)
+    rows = []
+    for level, sums in body["levels"].items():
+        shown = ", ".join(f"{count} {name}" for name, count in sorted(sums.items()))
+        rows.append((level, f"{sum(sums.values())}:", shown))
+    lines.append(table(rows, indent=""))
+    lines += _next_after(body, wrong)
+    return clean("\n".join(lines))
+
+
+def _grouped_details(outcome: str, hosts: Mapping[str, Answer]) -> list[str]:
+    """Say once what several hosts have in common."""
+    reasons: dict[str, list[str]] = {}
+    for host, one in sorted(hosts.items()):
+        reasons.setdefault(one["detail"] or one["code"] or "", []).append(host)
+    note = {
+        "refused": ": NOTHING CHANGED",
+        "skipped": ": NOTHING CHANGED",
+        "failed": ": MAY HAVE CHANGED",
+    }.get(outcome, "")
+    return [
+        f"{outcome.upper():8} {some(names)}  {reason}{note}" for reason, names in reasons.items()
+    ]
+
+
+def _next_after(body: Answer, wrong: Mapping[str, Answer]) -> list[str]:
+    if not any(wrong.values()):
+        return ["next: salt-run cpacman.status"]
+    return [
+        f"next: salt-run cpacman.show {short_id(body['id'])} host=..."
+        f" | salt-run cpacman.plan class={body['class']}"
+    ]
+
+
+# ---- inventories, snapshots, promotion -----------------------------------------------------
+
+
+def _refresh(body: Answer) -> str:
+    hosts: Mapping[str, Answer] = body["hosts"]
+    rows = []
+    for host, one in hosts.items():
+        count = f"{one['packages']} packages" if one["packages"] else ""
+        rows.append((host, one["state"], one["error"] or count))
+    failed = [host for host, one in hosts.items() if one["error"]]
+    sums = f"{len(hosts)} hosts asked, {len(hosts) - len(failed)} answered"
+    return f"{sums}\n{table(rows)}".rstrip()
+
+
+def _moves(body: Answer, word: str) -> str:
+    rows = []
+    for channel, one in body["channels"].items():
+        before = short_id(one["before"]) if one["before"] else "nothing"
+        if not one["new"]:
+            rows.append((channel, short_id(one["id"]), "unchanged"))
+            continue
+        change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
+        rows.append((channel, f"{before} -> {short_id(one['id'])}", change))
+    test = "  TEST, nothing done" if body["test"] else ""
+    return f"{word}{test}\n{table(rows)}"
+
+
+def _snapshot(body: Answer) -> str:
+    if "channels" in body:
+        return _moves(body, f"snapshot for {body['class']}")
+    rows = [(p["nevra"], p["repository"], f"{p['size'] / 1e6:.1f} MB") for p in body["packages"]]
+    head = f"snapshot {short_id(body['id'])}  {body['channel']}  {len(rows)} packages"
+    return f"{head}\n{table(rows)}"
+
+
+def _promote(body: Answer) -> str:
+    return _moves(body, f"{body['from']} -> {body['to']}")
+
+
+# ---- looking -------------------------------------------------------------------------------
+
+
+def _status(body: Answer) -> str:
+    classes = body["classes"]
+    rows: list[Sequence[str]] = [("", *classes, "")]
+    for channel, cells in body["board"].items():
+        rows.append((channel, *(_pointer(cells[c]) for c in classes), ""))
+        rows.append(("", *(_counts(body["hosts"], c, channel) for c in classes), ""))
+    lines = [table(rows, indent="")]
+    hosts = [
+        (name, one["class"], one["level"], one["state"]) for name, one in body["hosts"].items()
+    ]
+    if hosts and len(hosts) <= _NAMED:
+        lines += ["hosts", table(hosts)]
+    for host, problems in body["unplaced"].items():
+        lines += [f"UNPLACED {host}: {'; '.join(problems)}"]
+    for one in body["rollouts"]:
+        lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']})")
+    return clean("\n".join(lines))
+
+
+def _pointer(cell: Answer) -> str:
+    if not cell["snapshot"]:
+        return "-"
+    was = f", was {short_id(cell['previous'])}" if cell["previous"] else ""
+    return f"{short_id(cell['snapshot'])} {age(cell['age'])}{was}"
+
+
+def _counts(hosts: Mapping[str, Answer], class_: str, channel: str) -> str:
+    found: dict[str, int] = {}
+    for one in hosts.values():
+        if (one["class"], one["channel"]) == (class_, channel):
+            found[one["state"]] = found.get(one["state"], 0) + 1
+    return " ".join(f"{count} {state}" for state, count in sorted(found.items())) or "no hosts"
+
+
+def _history(body: Answer) -> str:
+    rows = []
+    for entry in body["entries"]:
+        subject = entry["subject"]
+        short = short_id(subject) if subject[1:2] == "-" else subject
+        rows.append((when(entry["at"]), entry["who"], entry["action"], short,
+                     entry["host"] or "", _happened(entry)))  # fmt: skip
+    return table(rows, indent="") if rows else "nothing in the journal fits"
+
+
+def _happened(entry: Answer) -> str:
+    parts = [entry["ticket"] or "", entry["reason"] or ""]
+    parts += [
+        f"{c['action']} {c['from'] + ' -> ' if c['from'] else ''}{c['nevra']}"
+        for c in entry["changes"][:3]
+    ]
+    if len(entry["changes"]) > 3:
+        parts.append(f"and {len(entry['changes']) - 3} more")
+    detail = entry["detail"]
+    moved = detail.get("to") and f"{short_id(detail['from'] or '-')} -> {short_id(detail['to'])}"
+    parts += [moved or "", str(detail.get("detail") or "") if not entry["changes"] else ""]
+    return "  ".join(part for part in parts if part)
+
+
+def _config(body: Answer) -> str:
+    head = f"host {body['host']}" if "host" in body else "configuration"
+    rows = [(v["path"], json.dumps(v["value"]), v["source"]) for v in body["values"]]
+    problems = [f"PROBLEM {problem}" for problem in body.get("problems", ())]
+    return clean("\n".join([head, table(rows), *problems]))
+
+
+def _version(body: Answer) -> str:
+    rows = [("cpacman", body["cpacman"]), ("python", body["python"])]
+    rows += [(name, found or "not installed") for name, found in body["libraries"].items()]
+    return table(rows, indent="")
+
+
+SCREENS: dict[str, Callable[[Answer], str]] = {
+    "error": _error,
+    "bug": _bug,
+    "plan": _plan,
+    "rollout": _rollout,
+    "refresh": _refresh,
+    "snapshot": _snapshot,
+    "promote": _promote,
+    "status": _status,
+    "history": _history,
+    "config": _config,
+    "version": _version,
+}

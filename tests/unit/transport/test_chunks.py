@@ -1,0 +1,45 @@
+"""Chunks: every host gets what it asked for, once, and nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpacman.transport.chunks import plan_chunks
+
+HOSTS = ("web1", "web2", "db1")
+NEEDS = st.dictionaries(
+    st.sampled_from(HOSTS),
+    st.sets(st.sampled_from("abcd"), max_size=4).map(
+        lambda names: [(name * 64, 0, 10 * (1 + "abcd".index(name))) for name in sorted(names)]
+    ),
+)
+
+
+@given(NEEDS, st.integers(min_value=1, max_value=64))
+def test_each_host_gets_each_byte_once(needs, limit) -> None:
+    """The chunks of a host cover its segments exactly once, and nothing beside them."""
+    got: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for chunk in plan_chunks(needs, limit):
+        assert 0 < chunk.size <= limit
+        for host in chunk.hosts:
+            for sha256, offset, length in chunk.segments:
+                got[host][sha256] += range(offset, offset + length)
+    for host, segments in needs.items():
+        wanted = {sha256: list(range(length)) for sha256, _, length in segments}
+        assert {sha256: sorted(bytes_) for sha256, bytes_ in got[host].items()} == wanted
+
+
+def test_equal_needs_share_chunks() -> None:
+    """What all hosts lack is sent once, to all of them, before what one lacks."""
+    common, own = ("a" * 64, 0, 100), ("b" * 64, 0, 50)
+    chunks = plan_chunks({"web1": [common], "web2": [own, common]}, 1000)
+    assert [(sorted(c.hosts), c.size) for c in chunks] == [(["web1", "web2"], 100), (["web2"], 50)]
+
+
+def test_small_files_travel_together() -> None:
+    """Many small files fill one chunk instead of a load each."""
+    needs = {"web1": [(f"{n:064x}", 0, 10) for n in range(100)]}
+    assert [chunk.size for chunk in plan_chunks(needs, 500)] == [500, 500]
