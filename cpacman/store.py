@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -399,9 +399,14 @@ class Store:
         """Keep what a host reported; equal sets of packages share one row."""
         self.add_packages(inventory.packages)
         ids = self._package_ids({p.digest for p in inventory.packages})
-        reasons = {ids[p.digest]: p.reason for p in inventory.packages if p.reason}
+        details = self._details(set(ids.values()))
+        own = [
+            _Own(ids[p.digest], p.reason, p.files)
+            for p in inventory.packages
+            if p.reason or p.files != details[ids[p.digest]].files
+        ]
         numbers = array("I", sorted(ids[p.digest] for p in inventory.packages))
-        members = _pack([numbers.tobytes(), sorted(reasons.items())])
+        members = _pack(_Members(numbers.tobytes(), tuple(sorted(own))))
         digest = inventory_digest(inventory)
         head = msgspec.structs.replace(inventory, packages=())
         with self._write() as connection:
@@ -441,12 +446,10 @@ class Store:
             for part in _parts(sorted({set_id for set_id, _ in found.values()})):
                 query = sa.select(s.id, s.members).where(s.id.in_(part))
                 sets.update((row[0], row[1]) for row in connection.execute(query))
-        members: dict[int, tuple[bytes, list[tuple[int, str]]]] = {
-            number: _unpack(blob, _MEMBERS) for number, blob in sets.items()
-        }
-        numbers = {n for ids, _ in members.values() for n in array("I", ids)}
+        members = {number: _unpack(blob, _Members) for number, blob in sets.items()}
+        numbers = {n for one in members.values() for n in array("I", one.ids)}
         details = self._details(numbers)
-        packages = {n: _assemble(ids, reasons, details) for n, (ids, reasons) in members.items()}
+        packages = {number: _assemble(one, details) for number, one in members.items()}
         return {
             host: msgspec.structs.replace(_unpack(head, Inventory), packages=packages[set_id])
             for host, (set_id, head) in found.items()
@@ -653,8 +656,19 @@ class Store:
         return row, [RolloutHost(**{k: v for k, v in r.items() if k != "rollout"}) for r in rows]
 
 
-# Ids of packages as a packed array of unsigned ints, and the reasons of those that have one.
-_MEMBERS = tuple[bytes, list[tuple[int, str]]]
+class _Own(NamedTuple):
+    """What belongs to a host's package and not to all that share its details."""
+
+    id: int
+    reason: str
+    files: tuple[str, ...]
+
+
+class _Members(NamedTuple):
+    """A distinct set of packages: their ids as a packed array, and what is the host's own."""
+
+    ids: bytes
+    own: tuple[_Own, ...]
 
 
 def _engine_of(url: str) -> Engine:
@@ -754,12 +768,12 @@ def _moved(class_: str, channel: str, expected: str | None, now: str | None) -> 
 
 
 def _assemble(
-    ids: bytes, reasons: list[tuple[int, str]], details: Mapping[int, InstalledPackage]
+    members: _Members, details: Mapping[int, InstalledPackage]
 ) -> tuple[InstalledPackage, ...]:
-    known = dict(reasons)
+    own = {one.id: {"reason": one.reason, "files": one.files} for one in members.own}
     return tuple(
-        msgspec.structs.replace(details[n], reason=known[n]) if n in known else details[n]
-        for n in array("I", ids)
+        msgspec.structs.replace(details[n], **own[n]) if n in own else details[n]
+        for n in array("I", members.ids)
     )
 
 

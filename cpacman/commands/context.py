@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cpacman.config import Settings, settings_from_opts
 from cpacman.depot.pool import Pool
 from cpacman.report.progress import Reporter, Silent
-from cpacman.signing import PlanKey
+from cpacman.signing import PlanKey, load_plan_key
 from cpacman.store import Store
 from cpacman.transport.master import SaltDirectory
 from cpacman.transport.port import Directory, Transport
@@ -63,13 +63,14 @@ def open_context(
         connected=directory.accepted,
         chunk=settings.transport.chunk,
         window=settings.transport.window,
+        stall=settings.transport.stall,
     )
     with Store.open(database_url(settings)) as store:
         yield Context(
             settings=settings,
             store=store,
             pool=Pool(settings.depot),
-            key=PlanKey(settings.state_dir / "keys"),
+            key=load_plan_key(settings.state_dir),
             directory=directory,
             transport=transport,
             who=who,

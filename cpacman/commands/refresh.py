@@ -169,7 +169,7 @@ def _pin(context: Context, hosts: Sequence[str]) -> None:
     fresh = [host for host in hosts if host not in pinned]
     if not fresh:
         return
-    requests = {host: {"key": context.key.public_key} for host in fresh}
+    requests = {host: {"key": context.key.public_key_b64} for host in fresh}
     for answer in context.transport.call(
         "pin", requests, timeout=context.settings.transport.answer
     ):

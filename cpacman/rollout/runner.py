@@ -33,7 +33,7 @@ _APPLY_AGAIN = 10.0
 class Files(Protocol):
     """The depot, as far as a push needs it."""
 
-    def check(self, sha256: str, size: int) -> None:
+    def check(self, sha256: str, size: int) -> object:
         """Raise when the file is not there or not the one that its name says."""
         ...
 

@@ -71,6 +71,14 @@ def test_same_package_with_two_reasons(store: Store) -> None:
     assert [found[h].packages[0].reason for h in ("web1", "web2")] == ["user", "dep"]
 
 
+def test_files_that_one_host_was_asked_for(store: Store) -> None:
+    """Files that only one host's dependencies name stay with that host."""
+    store.put_inventory(inventory("web1", package("a")), at=1.0)
+    store.put_inventory(inventory("web2", package("a", files=("/opt/a",))), at=1.0)
+    found = store.inventories(["web1", "web2"])
+    assert [found[h].packages[0].files for h in ("web1", "web2")] == [(), ("/opt/a",)]
+
+
 def test_duplicate_packages_stay(store: Store) -> None:
     """A database that holds the same package twice is shown as it is."""
     store.put_inventory(inventory("web1", package("a"), package("a")), at=1.0)

@@ -1,0 +1,215 @@
+"""Making plans from what the classes hold and what the hosts have.
+
+Invariants: a plan is for one class, from the snapshots that class points at; a host that can't be
+planned stands in `failed` with its reason and spoils no other; rules that are configured and that
+nothing enforces stop the planning, since a plan that ignores them would lie.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
+from cpacman.commands.looking import plan_body
+from cpacman.commands.refresh import refresh_hosts
+from cpacman.depot.snapshot import Snapshot, load_snapshot
+from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, Problem, UsageError
+from cpacman.fleet import Placement, load_hosts_files
+from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
+from cpacman.planner.plan import ChannelInput, plan_hosts
+from cpacman.planner.policy import Line, Policy
+from cpacman.planner.solver import Candidate, Source
+
+STALE = 3600.0
+"""Seconds after which `refresh=stale` asks a host again."""
+
+PROTECTED = (
+    "bash", "coreutils", "dnf", "filesystem", "glibc", "kernel-core", "openssh-server", "openssl",
+    "python3", "python3-rpm", "rpm", "rpm-libs", "salt", "salt-minion", "setup", "sudo",
+    "systemd", "yum",
+)  # fmt: skip
+"""Packages that no transaction removes: without them a host can't be reached or mended."""
+
+
+def plan(
+    context: Context,
+    selection: Selection,
+    *,
+    upgrade: Sequence[str] = (),
+    install: Sequence[str] = (),
+    refresh: str = "stale",
+) -> dict[str, Any]:
+    """Plan the selected hosts, keep the plan, and return it with what its screen shows.
+
+    Raises:
+        UsageError: no such hosts, or hosts of several classes.
+        ConfigError: rules are configured that this version can't enforce.
+    """
+    if refresh not in ("stale", "all", "none"):
+        raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
+    fleet = _fresh_fleet(context, selection, refresh)
+    class_ = one_class(context, fleet)
+    request = Request(upgrade=tuple(upgrade), install=tuple(install))
+    made = make_plan(context, class_, fleet.hosts, request, fleet=fleet)
+    context.store.put_plan(made, class_=class_, at=context.clock(), who=context.who)
+    body = plan_body(context, context.store.plan(made.plan_id), made)
+    return {"plan": body, "retcode": EXIT_NOT_PLANNED if made.failed else 0}
+
+
+def _fresh_fleet(context: Context, selection: Selection, refresh: str) -> Fleet:
+    """Ask the hosts whose inventory is missing or old, then place them."""
+    fleet = select(context, selection)
+    if refresh == "none":
+        return fleet
+    heads = context.store.inventory_heads()
+    oldest = context.clock() - STALE
+    ask = [
+        host
+        for host in sorted(fleet.placements)
+        if refresh == "all" or host not in heads or heads[host][1] < oldest
+    ]
+    if not ask:
+        return fleet
+    for host, result in sorted(refresh_hosts(context, ask).items()):
+        if result.error:
+            context.reporter.line(f"{host}: {result.error}")
+    return select(context, selection)
+
+
+def make_plan(
+    context: Context,
+    class_: str,
+    hosts: Mapping[str, Host],
+    request: Request,
+    *,
+    fleet: Fleet | None = None,
+) -> Plan:
+    """Plan placed hosts of one class from what the class holds; nothing is kept.
+
+    Args:
+        context: the outside world.
+        class_: their class.
+        hosts: id -> where the host belongs.
+        request: what is asked for.
+        fleet: the selection they are from; its unplaced hosts stand in `failed`.
+    """
+    _check_policy(context)
+    held = fleet or place_all(context, sorted(hosts))
+    inventories = context.store.inventories(sorted(hosts))
+    failed = dict(_not_planned(context, class_, hosts, inventories, held))
+    ready = {name: host for name, host in hosts.items() if name not in failed}
+    channels = [
+        _channel(context, class_, channel, [inventories[n] for n in names], held.placements)
+        for channel, names in by_channel(ready.values()).items()
+    ]
+    made = plan_hosts(channels, request=request, cache=context.settings.cache_dir / "solver")
+    return msgspec.structs.replace(made, failed=dict(sorted({**made.failed, **failed}.items())))
+
+
+def _check_policy(context: Context) -> None:
+    files = load_hosts_files(context.settings.membership.hosts_d, context.settings)
+    standing = [*context.settings.unenforced_policy(), *files.unenforced_policy()]
+    if standing:
+        raise ConfigError(standing)
+
+
+def _not_planned(
+    context: Context,
+    class_: str,
+    hosts: Mapping[str, Host],
+    inventories: Mapping[str, Inventory],
+    fleet: Fleet,
+) -> Iterator[tuple[str, Failure]]:
+    for name, problems in fleet.problems.items():
+        asked = any("no inventory" in problem.message for problem in problems)
+        error = FailedError.INVENTORY if asked else FailedError.NO_CHANNEL
+        causes = tuple(str(problem._replace(path="")) for problem in problems)
+        yield name, Failure(error=error, causes=causes)
+    pointers = context.store.pointers()
+    for name, host in hosts.items():
+        if name not in inventories:
+            cause = f"has no inventory yet; run: salt-run cpacman.refresh {name}"
+            yield name, Failure(error=FailedError.INVENTORY, causes=(cause,))
+        elif (class_, host.channel) not in pointers:
+            yield name, Failure(error=FailedError.NO_SNAPSHOT, causes=(_missing(context, host),))
+
+
+def _missing(context: Context, host: Host) -> str:
+    first = context.settings.class_names[0]
+    how = "salt-run cpacman.snapshot" if host.class_ == first else (
+        f"salt-run cpacman.promote to={host.class_}"
+    )  # fmt: skip
+    return f"{host.class_} holds no snapshot of {host.channel} yet; run: {how}"
+
+
+def _channel(
+    context: Context,
+    class_: str,
+    channel: str,
+    inventories: Sequence[Inventory],
+    placements: Mapping[str, Placement],
+) -> ChannelInput:
+    pointer = context.store.pointers()[(class_, channel)]
+    snapshot = load_snapshot(context.settings.depot, pointer["snapshot"])
+    sha256s = {(p.repository, p.nevra): p.sha256 for p in snapshot.packages}
+    today = datetime.datetime.fromtimestamp(context.clock()).astimezone().date()
+    return ChannelInput(
+        channel=channel,
+        snapshot=snapshot.id,
+        sources=sources_of(snapshot),
+        inventories=tuple(inventories),
+        advisories=snapshot.advisories,
+        policies={one.host: _policy(context, placements[one.host], today) for one in inventories},
+        sha256_of=lambda c: _find_sha256(sha256s, c),
+    )
+
+
+def _find_sha256(known: Mapping[tuple[str, str], str], candidate: Candidate) -> str:
+    return known.get((candidate.repository, candidate.nevra), "")
+
+
+def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
+    """Return a snapshot's repositories as the solver reads them: files of the depot."""
+    return tuple(
+        Source(
+            name=one.name,
+            primary=str(one.metadata.primary),
+            checksum=one.checksums.get("primary", ""),
+            filelists=str(one.metadata.filelists or ""),
+            updateinfo=str(one.metadata.updateinfo or ""),
+            autoupdate=one.autoupdate,
+            priority=one.priority,
+        )
+        for one in snapshot.repositories
+    )
+
+
+def _policy(context: Context, placement: Placement, today: datetime.date) -> Policy:
+    """Return the lines that hold for a host today: the fleet's, then its own."""
+    meta = placement.host.meta
+    lines = [
+        (f"policy[{index}]", line) for index, line in enumerate(context.settings.policy)
+    ] + list(placement.policy)
+    return Policy(
+        lines=tuple(
+            Line(
+                kind=line.kind,
+                packages=line.packages,
+                where=place,
+                reason=line.reason,
+                until=line.until.isoformat() if line.until else "",
+            )
+            for place, line in lines
+            if line.applies(meta, today)
+        )
+    )
+
+
+def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host]) -> Plan:
+    """Plan an upgrade of everything without keeping it, to see how hosts stand."""
+    return make_plan(context, class_, hosts, Request())
