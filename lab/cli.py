@@ -223,8 +223,8 @@ def command_shell(arguments: argparse.Namespace) -> int:
     if host is None:
         mend = f"there are: {' '.join(state['hosts'])}"
         raise LabError(Problem(arguments.host, "no such host", mend))
-    environ = {**state["host_environ"], "PS1": f"[{arguments.host} \\W]# "}
-    become(host["pid"], ["-a"], without_dashes(arguments.argv) or ["/bin/bash"], environ)
+    argv = without_dashes(arguments.argv) or ["/bin/bash"]
+    become(host["pid"], ["-a"], argv, state["host_environ"])
 
 
 def command_run(arguments: argparse.Namespace) -> int:
@@ -233,7 +233,7 @@ def command_run(arguments: argparse.Namespace) -> int:
     argv = without_dashes(arguments.argv) or ["/bin/bash"]
     script = 'cd "$1" && shift && exec "$@"'
     inside = ["sh", "-c", script, "sh", str(Path.cwd()), *argv]
-    become(state["hub"], KINDS, inside, {**state["environ"], "PS1": "[master \\W]# "})
+    become(state["hub"], KINDS, inside, state["environ"])
 
 
 def without_dashes(argv: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 Invariants: the lock is held by the owner and by the lab's first process (its pid 1 has the open
 file as its standard input), so a free lock means that not one process of that lab is left, and
 so no mount either: what remains is a directory, and it is removed by whoever finds it next.
-Only directories that this module made, in a base that belongs to root, are ever removed.
+Only directories below a base that belongs to the caller alone are ever removed.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def make_base(base: Path) -> None:
     """Make `base`, and refuse one that others could write to.
 
     Raises:
-        LabError: it is too long, a link, not root's, or open to others.
+        LabError: it is too long, a link, somebody else's, or open to others.
     """
     if len(str(base)) > LONGEST_BASE or re.search(r"[,:\\\s]", str(base)):
         mend = "set CPACMAN_LAB_DIR to a short path without , : \\ and blanks"
         raise LabError(Problem(str(base), f"longer than {LONGEST_BASE} or unusual", mend))
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = base.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
-        raise LabError(Problem(str(base), "not a directory that only root can write to"))
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise LabError(Problem(str(base), "not a directory that only you can write to"))
 
 
 class Directory:

@@ -298,7 +298,7 @@ class Lab:
 
     def salt(
         self,
-        target: str | Iterable[str],
+        target: str | Sequence[str],
         function: str,
         *args: str,
         timeout: float = 120,
@@ -307,17 +307,20 @@ class Lab:
         """`salt TARGET FUNCTION ...`; a target that is not text is a list of ids (`-L`).
 
         Returns:
-            An object with `returncode`, `stdout`, `stderr` and `data`: the answer of one target,
-            or answers by id for a list or a pattern.
+            An object with `returncode`, `stdout`, `stderr` and `data`: the answer of one id that
+            was given as text, else answers by id.
         """
+        import attr
         from saltfactories.cli.salt import Salt
 
         listed = not isinstance(target, str)
         flags = ["--static", "-L"] if listed else ["--static"]
         text = ",".join(target) if listed else target
-        return self.master.cli(Salt).run(
+        found = self.master.cli(Salt).run(
             *flags, function, *args, minion_tgt=text, _timeout=timeout, **keywords
         )
+        # Factories take a list of one for a single id, and unwrap its answer.
+        return attr.evolve(found, data={text: found.data}) if listed and len(target) == 1 else found
 
     def salt_key(self, *args: str) -> Any:
         """`salt-key ARGS`."""
