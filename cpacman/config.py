@@ -448,12 +448,14 @@ class Access(Section):
 class TransportSettings(Section):
     """How bytes travel: the size of one chunk, and how many are under way at once.
 
-    `answer` and `apply` are how long to wait for a host's answer and for its transaction.
+    `answer`, `stall` and `apply` are how long to wait for a host's answer, for its
+    acknowledgement of a chunk, and for its transaction.
     """
 
     chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
     window: Annotated[StrictInt, Field(ge=1, le=64)] = 3
     answer: Annotated[Duration, Field(ge=1)] = 30
+    stall: Annotated[Duration, Field(ge=1)] = 30
     apply: Annotated[Duration, Field(ge=1)] = 1800
 
 
@@ -729,7 +731,10 @@ def load_settings(raw: Mapping[str, Any], *, source: str, base: Path) -> Setting
     """
     if not isinstance(raw, Mapping):
         raise ConfigError(Problem(source, "the cpacman section is not a mapping of settings"))
-    section = _plain(raw)
+    try:
+        section = _plain(raw)
+    except RecursionError:
+        raise ConfigError(Problem(source, "holds a value that contains itself")) from None
     problems = [
         *_duplicates(section, "classes"),
         *_duplicates(section, "levels"),

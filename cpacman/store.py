@@ -577,12 +577,16 @@ class Store:
                      "ticket": rollout.get("ticket"), "detail": _json(detail)}  # fmt: skip
             _record(connection, entry)
 
-    def next_sequence(self, host: str) -> int:
-        """Return the next manifest sequence for a host; never the same one twice."""
+    def next_sequence(self, host: str, *, at: float) -> int:
+        """Return the next manifest sequence for a host; never the same one twice.
+
+        It is the time in seconds or one more than the last, so that a master whose database was
+        lost still gives numbers that hosts take for new.
+        """
         s = sequences_table
         with self._write() as connection:
             row = connection.execute(sa.select(s.c.sequence).where(s.c.host == host)).first()
-            number = int(row[0]) + 1 if row else 1
+            number = max(int(row[0]) + 1, int(at)) if row else int(at)
             if row:
                 connection.execute(s.update().where(s.c.host == host).values(sequence=number))
             else:

@@ -239,7 +239,7 @@ class _Rollout:
             transaction_id=self._job.plan.hosts[host],
             transaction=self._transaction(host),
             rollout=self._job.rollout,
-            sequence=self._tools.store.next_sequence(host),
+            sequence=self._tools.store.next_sequence(host, at=now),
             created=now,
             expires=now + self._tools.times.apply,
             inventory=inventory,

@@ -149,7 +149,7 @@ def test_history_by_package(store: Store) -> None:
 
 def _take_sequences(url: str, count: int) -> list[int]:
     with Store.open(url) as store:
-        return [store.next_sequence("web1") for _ in range(count)]
+        return [store.next_sequence("web1", at=1.0) for _ in range(count)]
 
 
 def test_sequences_of_several_processes_never_repeat(store: Store, tmp_path: Path) -> None:
