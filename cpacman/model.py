@@ -65,6 +65,7 @@ class FailedError(str, Enum):
     REQUIRES = "requires"
     CONFLICTS = "conflicts"
     PROTECTED = "protected"
+    POLICY = "policy"
     PLATFORM = "platform"
     INVENTORY = "inventory"
     NO_SNAPSHOT = "no-snapshot"

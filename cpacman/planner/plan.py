@@ -1,0 +1,441 @@
+"""Plans: frozen documents made from snapshots, policies, inventories and a request.
+
+Invariants: same inputs, same bytes, in whatever order repositories, hosts and packages are given;
+inventories that are equal in what matters are solved once; a host is planned whole or stands in
+`failed`, and a host that can't be planned never spoils the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cpacman.model import (
+    Action,
+    ActionKind,
+    Advisory,
+    FailedError,
+    Failure,
+    InstalledPackage,
+    Inventory,
+    InventoryRef,
+    Plan,
+    Reason,
+    Request,
+    Transaction,
+    content_id,
+    inventory_digest,
+    plan_id,
+    transaction_id,
+)
+from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy
+from cpacman.planner.resolve import CannotPlan, Host, Outcome, resolve
+from cpacman.planner.solver import Candidate, Source, Step, Universe
+
+CHUNK = 4000
+"""Distinct packages of hosts that share one solver pool: more make each solve slower."""
+
+Digest = Callable[[Candidate], str]
+"""Finds the sha256 of a package whose metadata has a checksum of another kind."""
+
+
+class ChannelInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What one channel brings to a plan.
+
+    `policies` are those of single hosts, by host id; the others have `policy`. `sha256_of` is
+    asked for packages whose metadata carries no sha256 (repositories of EL6 and before).
+    """
+
+    channel: str
+    snapshot: str
+    sources: tuple[Source, ...]
+    inventories: tuple[Inventory, ...]
+    advisories: tuple[Advisory, ...] = ()
+    policy: Policy = Policy()
+    policies: dict[str, Policy] = {}
+    platform: str = "rpm"
+    sha256_of: Digest | None = None
+
+
+def plan_hosts(
+    channels: Iterable[ChannelInput], *, request: Request, cache: Path | None = None
+) -> Plan:
+    """Plan every host of some channels.
+
+    Args:
+        channels: snapshots and hosts; no host may stand in two.
+        request: what was asked for.
+        cache: a directory for the solver's files, or None.
+
+    Raises:
+        RepositoryError: metadata that can't be read; every problem of all channels' sources.
+    """
+    channels = sorted(channels, key=lambda c: c.channel)
+    hosts: dict[str, str] = {}
+    transactions: dict[str, Transaction] = {}
+    failed: dict[str, Failure] = {}
+    references: dict[str, InventoryRef] = {}
+    for channel in channels:
+        for host, digest, result in _plan_channel(channel, request, cache):
+            references[host.host] = InventoryRef(digest=digest, cookie=host.cookie)
+            if isinstance(result, Failure):
+                failed[host.host] = result
+            else:
+                known = transaction_id(channel.platform, channel.snapshot, result)
+                hosts[host.host], transactions[known] = known, result
+    snapshots = {c.channel: c.snapshot for c in channels}
+    policy = _policy_hash(channels)
+    return Plan(
+        plan_id=plan_id(
+            snapshots=snapshots,
+            policy=policy,
+            request=request,
+            hosts=hosts,
+            inventories=references,
+        ),
+        request=request,
+        policy=policy,
+        snapshots=snapshots,
+        hosts=dict(sorted(hosts.items())),
+        inventories=dict(sorted(references.items())),
+        transactions=dict(sorted(transactions.items())),
+        failed=dict(sorted(failed.items())),
+    )
+
+
+def _policy_hash(channels: Sequence[ChannelInput]) -> str:
+    """Return the hash of every rule that had a say, repositories' flags included."""
+    body = [
+        (
+            c.channel,
+            c.policy,
+            sorted(c.policies.items()),
+            sorted((s.name, s.autoupdate, s.priority) for s in c.sources),
+        )
+        for c in channels
+    ]
+    return content_id("policy", body).removeprefix("policy-")
+
+
+_Result = Transaction | Failure
+_Case = tuple[str, Policy]
+"""What makes two hosts equal: the digest of the inventory and the policy."""
+
+
+def _plan_channel(
+    channel: ChannelInput, request: Request, cache: Path | None
+) -> Iterator[tuple[Inventory, str, _Result]]:
+    """Yield every host of a channel with its inventory's digest and its result."""
+    groups: dict[_Case, list[Inventory]] = {}
+    for inventory in sorted(channel.inventories, key=lambda i: i.host):
+        digest = inventory_digest(inventory)
+        if failure := check_inventory(inventory, channel.platform):
+            yield inventory, digest, failure
+        else:
+            rules = channel.policies.get(inventory.host, channel.policy)
+            groups.setdefault((digest, rules), []).append(inventory)
+    for arch in sorted({found[0].arch for found in groups.values()}):
+        mine = {case: found for case, found in groups.items() if found[0].arch == arch}
+        for case, result in _solve_groups(channel, arch, mine, request, cache):
+            yield from ((inventory, case[0], result) for inventory in mine[case])
+
+
+def _solve_groups(
+    channel: ChannelInput,
+    arch: str,
+    groups: Mapping[_Case, Sequence[Inventory]],
+    request: Request,
+    cache: Path | None,
+) -> Iterator[tuple[_Case, _Result]]:
+    """Solve each group of equal hosts once."""
+    specs = (*request.upgrade, *request.install)
+    paths = [spec for spec in specs if spec.startswith("/")]
+    universe = Universe(channel.sources, arch=arch, cache=cache, paths=paths)
+    delivered = _Delivered(channel.advisories, universe.versions.compare)
+    order = sorted(groups, key=lambda case: groups[case][0].host)
+    for chunk in _chunks(order, groups):
+        universe.admit(p for case in chunk for p in groups[case][0].packages)
+        for case in chunk:
+            yield case, _solve(universe, groups[case][0], case[1], request, delivered, channel)
+
+
+def _chunks(
+    order: Iterable[_Case], groups: Mapping[_Case, Sequence[Inventory]]
+) -> Iterator[list[_Case]]:
+    """Yield hosts in lots of about `CHUNK` distinct packages."""
+    chunk: list[_Case] = []
+    seen: set[tuple[str, str]] = set()
+    for case in order:
+        mine = {(p.nevra, p.digest) for p in groups[case][0].packages}
+        if chunk and len(seen | mine) > CHUNK:
+            yield chunk
+            chunk, seen = [], set()
+        chunk.append(case)
+        seen |= mine
+    if chunk:
+        yield chunk
+
+
+def _solve(
+    universe: Universe,
+    inventory: Inventory,
+    rules: Policy,
+    request: Request,
+    delivered: _Delivered,
+    channel: ChannelInput,
+) -> _Result:
+    """Return the transaction of one inventory, or why there is none."""
+    with universe.host(inventory.packages) as view:
+        host = Host(universe, view, inventory.packages, rules)
+        try:
+            outcome = resolve(host, request)
+            actions = _actions(host, outcome, request, delivered, channel.sha256_of)
+        except CannotPlan as error:
+            return Failure(error=error.error, causes=error.causes)
+        if request.strict and outcome.held:
+            causes = tuple(f"{h.nevra} is held: {h.detail}" for h in outcome.held)
+            return Failure(error=FailedError.POLICY, causes=causes)
+    return _transaction(host, actions, outcome, delivered)
+
+
+def _transaction(
+    host: Host, actions: tuple[Action, ...], outcome: Outcome, delivered: _Delivered
+) -> Transaction:
+    lost = sorted({a.from_ for a in actions if a.from_ and not _is_offered(host, a.from_)})
+    return Transaction(
+        actions=actions,
+        held=outcome.held,
+        size=sum(a.size for a in actions),
+        reboot=any(a.name in REBOOT_NAMES or delivered.wants_reboot(a) for a in actions),
+        reversible=not lost,
+        irreversible=tuple(lost),
+    )
+
+
+def _is_offered(host: Host, nevra: str) -> bool:
+    """Return whether an installed package could be had again from the snapshot."""
+    name = host.by_nevra[nevra].name
+    return any(c.nevra == nevra for c in host.universe.candidates(name))
+
+
+# Steps to actions
+
+
+def _actions(
+    host: Host,
+    outcome: Outcome,
+    request: Request,
+    delivered: _Delivered,
+    sha256_of: Digest | None,
+) -> tuple[Action, ...]:
+    """Return the actions of a solution, in the order of the format."""
+    found = _kinds(host, outcome.steps)
+    made = [
+        _action(kind, new, old, first, _reason(kind, step, new, outcome, request), sha256_of)
+        for step, kind, new, old, first in found
+    ]
+    told = (delivered.tell(action, host.by_nevra.get(action.from_ or "")) for action in made)
+    return tuple(sorted(told, key=lambda action: action.sort_key))
+
+
+_Kind = tuple[Step, ActionKind, Candidate, InstalledPackage | None, bool]
+"""A step, what it is, what comes, what it replaces, and whether it carries the bytes."""
+
+
+def _kinds(host: Host, steps: Sequence[Step]) -> Iterator[_Kind]:
+    """Yield what each step is: one row for each package that comes or is replaced.
+
+    A package that its own newer version replaces is upgraded; that another one obsoletes its old
+    version besides is not worth a word.
+    """
+    renewed = {o for s in steps if s.new for o in s.old if host.by_nevra[o].name == s.new.name}
+    for step in steps:
+        if step.new is None:
+            continue
+        olds = [host.by_nevra[nevra] for nevra in step.old]
+        own = [p for p in olds if p.name == step.new.name]
+        others = [p for p in olds if p.name != step.new.name and p.nevra not in renewed]
+        own.sort(key=lambda p: host.universe.versions.key(p.evr), reverse=True)
+        yield from _rows(host, step, step.new, own, others)
+
+
+def _rows(
+    host: Host,
+    step: Step,
+    new: Candidate,
+    own: Sequence[InstalledPackage],
+    others: Sequence[InstalledPackage],
+) -> Iterator[_Kind]:
+    if own:
+        yield step, _direction(host, new, own[0]), new, own[0], True
+        rest = [*own[1:], *others]
+    elif others:
+        yield step, ActionKind.OBSOLETE, new, others[0], True
+        rest = list(others[1:])
+    else:
+        yield step, ActionKind.INSTALL, new, None, True
+        rest = []
+    yield from ((step, ActionKind.OBSOLETE, new, old, False) for old in rest)
+
+
+def _direction(host: Host, new: Candidate, old: InstalledPackage) -> ActionKind:
+    order = host.compare(new.evr, old.evr)
+    if order == 0:
+        return ActionKind.REINSTALL
+    return ActionKind.UPGRADE if order > 0 else ActionKind.DOWNGRADE
+
+
+def _reason(
+    kind: ActionKind, step: Step, new: Candidate, outcome: Outcome, request: Request
+) -> Reason:
+    if new in outcome.asked:
+        return Reason.REQUESTED
+    if kind is ActionKind.OBSOLETE:
+        return Reason.OBSOLETES
+    updates = kind is ActionKind.UPGRADE or step.side_by_side
+    if request.upgrade_all and updates:
+        return Reason.UPDATE
+    return Reason.WEAK if step.weak else Reason.DEPENDENCY
+
+
+def _action(
+    kind: ActionKind,
+    new: Candidate,
+    old: InstalledPackage | None,
+    first: bool,
+    reason: Reason,
+    sha256_of: Digest | None,
+) -> Action:
+    epoch, _, rest = new.evr.rpartition(":")
+    version, _, release = rest.rpartition("-")
+    return Action(
+        action=kind,
+        name=new.name,
+        epoch=int(epoch or 0),
+        version=version or release,
+        release=release if version else "",
+        arch=new.arch,
+        nevra_=new.nevra,
+        from_=old.nevra if old else None,
+        repository=new.repository,
+        sha256=_sha256(new, sha256_of),
+        size=new.size if first else 0,
+        reason=reason,
+    )
+
+
+def _sha256(new: Candidate, sha256_of: Digest | None) -> str:
+    """Return the package file's sha256.
+
+    Raises:
+        CannotPlan: the metadata has none and nobody else knows it: what can't be verified is
+            not planned.
+    """
+    kind, _, digest = new.checksum.partition(":")
+    if kind == "sha256":
+        return digest
+    if sha256_of is not None and (found := sha256_of(new)):
+        return found
+    words = f"{new.nevra}: the metadata of {new.repository} has no sha256 of it"
+    raise CannotPlan(FailedError.REQUIRES, (words,))
+
+
+class _Delivered:
+    """Which advisories an action delivers."""
+
+    def __init__(self, advisories: Iterable[Advisory], compare: Callable[[str, str], int]) -> None:
+        self._compare = compare
+        self._rows: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._reboot = {a.id for a in advisories if a.reboot}
+        for advisory in advisories:
+            for nevra in advisory.packages:
+                name, evr, arch = split_nevra(nevra)
+                self._rows.setdefault((name, arch), []).append((evr, advisory.id))
+
+    def tell(self, action: Action, old: InstalledPackage | None) -> Action:
+        """Return the action with its advisories: newer than what it replaces, up to itself."""
+        rows = self._rows.get((action.name, action.arch), ())
+        same = old if old is not None and old.name == action.name else None
+        found = {i for evr, i in rows if self._delivers(evr, action.evr, same)}
+        return msgspec.structs.replace(action, advisories=tuple(sorted(found)))
+
+    def _delivers(self, evr: str, new: str, old: InstalledPackage | None) -> bool:
+        order = self._compare(evr, new)
+        return order == 0 or (order < 0 and old is not None and self._compare(evr, old.evr) > 0)
+
+    def wants_reboot(self, action: Action) -> bool:
+        """Return whether an advisory of the action suggests a reboot."""
+        return not self._reboot.isdisjoint(action.advisories)
+
+
+def split_nevra(nevra: str) -> tuple[str, str, str]:
+    """Return name, `[epoch:]version-release` and arch of a NEVRA."""
+    rest, _, arch = nevra.rpartition(".")
+    rest, _, release = rest.rpartition("-")
+    name, _, version = rest.rpartition("-")
+    return name, f"{version}-{release}", arch
+
+
+# What a host may say
+
+
+_WORD = re.compile(r"[A-Za-z0-9._+~^%{}:@-]{1,255}\Z")
+_TEXT = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]{0,8192}\Z")
+_MANY = 10
+"""Causes shown of one inventory."""
+
+
+def check_inventory(inventory: Inventory, platform: str) -> Failure | None:
+    """Return why an inventory can't be planned from, or None: what a host says is only data."""
+    if inventory.platform != platform:
+        words = f"the host reports platform {inventory.platform!r}, its channel is {platform!r}"
+        return Failure(error=FailedError.PLATFORM, causes=(words,))
+    if inventory.arch not in ARCHES:
+        words = f"architecture {_shown(inventory.arch)} is not one that rpm knows"
+        return Failure(error=FailedError.PLATFORM, causes=(words,))
+    causes = [c for p in inventory.packages for c in _wrong_with(p)]
+    counts = Counter(p.nevra for p in inventory.packages)
+    causes += [f"{_shown(n)} is listed {times} times" for n, times in counts.items() if times > 1]
+    if not causes:
+        return None
+    more = [f"and {len(causes) - _MANY} more"] if len(causes) > _MANY else []
+    return Failure(error=FailedError.INVENTORY, causes=(*sorted(causes)[:_MANY], *more))
+
+
+def _wrong_with(package: InstalledPackage) -> Iterator[str]:
+    words = {"name": package.name, "version": package.version}
+    if package.release:
+        words["release"] = package.release
+    for field, value in words.items():
+        if not _WORD.match(value):
+            yield f"{_shown(package.name)}: {field} {_shown(value)} is not one that rpm allows"
+    if package.arch and package.arch not in ARCHES:
+        yield f"{_shown(package.name)}: architecture {_shown(package.arch)} is unknown"
+    if package.epoch < 0 or package.epoch > 0xFFFFFFFF:
+        yield f"{_shown(package.name)}: epoch {package.epoch} is out of range"
+    if not _is_clean(package):
+        yield f"{_shown(package.name)}: a dependency or file has characters that rpm does not allow"
+
+
+@functools.lru_cache(maxsize=200_000)
+def _is_text(text: str) -> bool:
+    return _TEXT.match(text) is not None
+
+
+def _is_clean(package: InstalledPackage) -> bool:
+    deps = (
+        package.provides, package.requires, package.conflicts, package.obsoletes,
+        package.recommends, package.suggests, package.supplements, package.enhances,
+    )  # fmt: skip
+    texts = (text for many in deps for dep in many for text in dep)
+    return all(map(_is_text, texts)) and all(map(_is_text, (package.vendor, *package.files)))
+
+
+def _shown(text: str) -> str:
+    """Return a host's text fit for a terminal: escaped, and not too long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

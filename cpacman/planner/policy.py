@@ -1,0 +1,286 @@
+"""The rules of ours that the solver does not know, as pure functions over plain values.
+
+Invariants: a rule never chooses, it only hides candidates from a host or refuses a step, each
+time with the reason and, where a setting would allow it, that setting. An update keeps its
+architecture and its vendor; a repository left out of autoupdate serves named packages only; what
+came from such a repository is not replaced from another. A vendor that an inventory does not
+tell is unknown, and an unknown vendor is no change of vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cpacman.model import HeldReason, InstalledPackage
+
+if TYPE_CHECKING:
+    from cpacman.planner.solver import Candidate
+
+Compare = Callable[[str, str], int]
+"""The order of two `[epoch:]version-release` texts: -1, 0, 1."""
+
+REBOOT_NAMES = frozenset(
+    {
+        "kernel", "kernel-core", "kernel-modules", "kernel-modules-core", "kernel-rt",
+        "kernel-rt-core", "kernel-PAE", "kernel-default", "kernel-uek", "kernel-uek-core",
+        "kernel-64k-core", "glibc", "systemd", "dbus", "dbus-broker", "dbus-daemon",
+        "linux-firmware", "microcode_ctl", "ucode-intel", "kernel-firmware", "udev", "hal",
+    }
+)  # fmt: skip
+"""Packages whose update wants a reboot.
+
+Source: dnf's needs-restarting (kernel, kernel-rt, glibc, linux-firmware, systemd, dbus,
+dbus-broker, dbus-daemon, microcode_ctl), with the names of EL6/7, SUSE and Oracle.
+"""
+
+ARCHES = frozenset(
+    {
+        "noarch", "x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v4", "amd64", "ia32e", "i386",
+        "i486", "i586", "i686", "athlon", "geode", "aarch64", "armv5tel", "armv5tejl", "armv6l",
+        "armv6hl", "armv7l", "armv7hl", "armv7hnl", "armv8l", "ppc", "ppc64", "ppc64p7",
+        "ppc64le", "ppc64iseries", "ppc64pseries", "s390", "s390x", "ia64", "alpha", "sparc",
+        "sparcv9", "sparc64", "mips", "mipsel", "mips64", "mips64el", "riscv64", "loongarch64",
+        "sh4", "m68k",
+    }
+)  # fmt: skip
+"""The architectures rpm knows. Source: rpmrc, and openSUSE's list."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of policy that holds for a host.
+
+    `kind` is one of lock, exclude, arch_change, vendor_change, together; `packages` are names or
+    globs; `where` is the line's place (`policy[0]`), `until` the last day it holds.
+    """
+
+    kind: str
+    packages: tuple[str, ...]
+    where: str = ""
+    reason: str = ""
+    until: str = ""
+
+    def __str__(self) -> str:
+        extra = [self.where, self.reason, f"to {self.until}" if self.until else ""]
+        return ", ".join(filter(None, extra))
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The lines of policy that hold for one host."""
+
+    lines: tuple[Line, ...] = ()
+
+    def line(self, kind: str, name: str) -> Line | None:
+        """Return the first line of a kind that names a package."""
+        found = (line for line in self.lines if line.kind == kind)
+        return next((line for line in found if matches(name, line.packages)), None)
+
+    def allows(self, kind: str, name: str) -> bool:
+        """Return whether a line of a kind names a package."""
+        return self.line(kind, name) is not None
+
+
+class Hiding(NamedTuple):
+    """Why a candidate is not for a host: a reason and the words for it."""
+
+    reason: HeldReason
+    detail: str
+
+
+class Offer(NamedTuple):
+    """One name on one host: what is installed under it, and what the repositories offer.
+
+    `origin` is the repository left out of autoupdate that the installed one came from, or empty.
+    """
+
+    installed: tuple[InstalledPackage, ...]
+    candidates: tuple[Candidate, ...]
+    origin: str = ""
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Return whether a name is among names or globs."""
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def color(arch: str) -> int:
+    """Return which packages of one name exclude each other: 1 is 32 bit, 2 is 64 bit, 3 both.
+
+    Source: libsolv, `pool_arch2color`.
+    """
+    if arch in ("noarch", ""):
+        return 3
+    return 2 if "64" in arch or arch == "s390x" else 1
+
+
+def is_arch_change(installed: Iterable[str], arch: str) -> bool:
+    """Return whether a package of `arch` would displace one of another architecture.
+
+    A second architecture beside an installed one (i686 beside x86_64) displaces nothing.
+    """
+    arches = set(installed)
+    return bool(arches) and arch not in arches and any(color(a) & color(arch) for a in arches)
+
+
+def is_vendor_change(installed: str, vendor: str) -> bool:
+    """Return whether an update would change the vendor; an unknown one can't be told to."""
+    return bool(installed) and installed != vendor
+
+
+def arch_setting(name: str) -> str:
+    """Return the words for the setting that allows a change of architecture."""
+    return f"policy: [{{arch_change: {name}}}] or --arch-change {name} allows it"
+
+
+def vendor_setting(name: str) -> str:
+    """Return the words for the setting that allows a change of vendor."""
+    return f"policy: [{{vendor_change: {name}}}] allows it"
+
+
+def hide(offer: Offer, policy: Policy, compare: Compare) -> dict[Candidate, Hiding]:
+    """Return which candidates of an installed name this host must not get.
+
+    The first rule that speaks gives the reason. What is already installed is never hidden.
+    """
+    have = {p.nevra for p in offer.installed}
+    found = {}
+    for candidate in offer.candidates:
+        if candidate.nevra not in have and (hiding := _judge(offer, candidate, policy, compare)):
+            found[candidate] = hiding
+    return found
+
+
+def _judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
+    rules = (_lock, _arch, _vendor, _origin)
+    found = (rule(offer, candidate, policy) for rule in rules)
+    return next(filter(None, found), None) or _together(offer, candidate, compare)
+
+
+def _lock(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
+    for line in policy.lines:
+        if line.kind == "lock" and _locks(line, offer, candidate):
+            return Hiding(HeldReason.LOCK, f"locked by {line}")
+    return None
+
+
+def _locks(line: Line, offer: Offer, candidate: Candidate) -> bool:
+    """A lock on a name keeps what is installed; one on a version keeps to that version."""
+    if matches(candidate.name, line.packages):
+        return True
+    forms = [_forms(p.name, p.evr, p.arch) for p in offer.installed]
+    forms += [_forms(c.name, c.evr, c.arch) for c in offer.candidates]
+    globs = [g for g in line.packages if any(matches(f, (g,)) for many in forms for f in many)]
+    own = _forms(candidate.name, candidate.evr, candidate.arch)
+    return bool(globs) and not any(matches(form, globs) for form in own)
+
+
+def _forms(name: str, evr: str, arch: str) -> tuple[str, ...]:
+    """Return the ways to write one version of a package: with and without epoch, release, arch."""
+    bare = evr.partition(":")[2] or evr
+    version = bare.rpartition("-")[0]
+    return (
+        f"{name}-{evr}.{arch}", f"{name}-{bare}.{arch}", f"{name}-{evr}", f"{name}-{bare}",
+        f"{name}-{version}",
+    )  # fmt: skip
+
+
+def _arch(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
+    arches = sorted({p.arch for p in offer.installed})
+    if not is_arch_change(arches, candidate.arch) or policy.allows("arch_change", candidate.name):
+        return None
+    return Hiding(HeldReason.ARCH, arch_detail(arches, candidate))
+
+
+def arch_detail(arches: Sequence[str], candidate: Candidate) -> str:
+    """Return the words for a candidate of another architecture than the installed ones."""
+    swap = f"only as {candidate.arch}, installed is {' and '.join(arches)}"
+    return f"{swap}; {arch_setting(candidate.name)}"
+
+
+def _vendor(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
+    same = [p for p in offer.installed if p.arch == candidate.arch]
+    rivals = same or [p for p in offer.installed if color(p.arch) & color(candidate.arch)]
+    changed = [p for p in rivals if is_vendor_change(p.vendor, candidate.vendor)]
+    if not changed or policy.allows("vendor_change", candidate.name):
+        return None
+    return Hiding(HeldReason.VENDOR, vendor_detail(changed[0], candidate))
+
+
+def vendor_detail(installed: InstalledPackage, candidate: Candidate) -> str:
+    """Return the words for a candidate of another vendor than the installed package's."""
+    change = f"vendor {candidate.vendor or '(none)'}, installed is {installed.vendor}"
+    return f"{change}; {vendor_setting(installed.name)}"
+
+
+def _origin(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
+    if not offer.origin or candidate.repository == offer.origin:
+        return None
+    return Hiding(HeldReason.ORIGIN, origin_detail(offer.origin, candidate))
+
+
+def origin_detail(origin: str, candidate: Candidate) -> str:
+    """Return the words for a candidate from another repository than a noautoupdate one."""
+    came = f"installed from {origin}, which is left out of autoupdate"
+    return f"{came}; {candidate.repository} would replace it; --upgrade {candidate.nevra} allows it"
+
+
+def _together(offer: Offer, candidate: Candidate, compare: Compare) -> Hiding | None:
+    """Architectures installed at one version only move to a version that all of them have."""
+    rows = [p for p in offer.installed if p.arch != candidate.arch]
+    own = [p for p in offer.installed if p.arch == candidate.arch]
+    if not own or not rows or any(p.evr != own[0].evr for p in (*own, *rows)):
+        return None
+    if compare(candidate.evr, own[0].evr) <= 0:
+        return None
+    offered = {c.arch for c in offer.candidates if c.evr == candidate.evr}
+    missing = sorted({p.arch for p in rows} - offered)
+    return together_hiding(candidate, missing) if missing else None
+
+
+def together_hiding(candidate: Candidate, missing: Sequence[str]) -> Hiding:
+    """Return the hiding of a package whose other installed architectures can't follow."""
+    what = f"{candidate.name} is installed as {' and '.join(sorted([*missing, candidate.arch]))}"
+    where = f"{' and '.join(missing)} can't move to {candidate.evr}"
+    return Hiding(HeldReason.TOGETHER, f"{what}; {where}")
+
+
+def closed_hiding(candidate: Candidate) -> Hiding:
+    """Return the hiding of a package in a repository that is left out of autoupdate."""
+    only = f"only in {candidate.repository}, which is left out of autoupdate"
+    return Hiding(HeldReason.NOAUTOUPDATE, f"{only}; --upgrade {candidate.name} takes it")
+
+
+def origin_of(
+    package: InstalledPackage, candidates: Iterable[Candidate], closed: Iterable[str]
+) -> str:
+    """Return the repository left out of autoupdate that a package came from, or nothing.
+
+    It came from there when a package of the same name, version, arch, build time and vendor is
+    there and in no other repository; what an inventory does not tell matches anything.
+    """
+    same = [c for c in candidates if c.nevra == package.nevra]
+    if package.buildtime:
+        same = [c for c in same if c.buildtime in (0, package.buildtime)]
+    if package.vendor:
+        same = [c for c in same if c.vendor == package.vendor]
+    homes = {c.repository for c in same}
+    return min(homes) if homes and homes <= set(closed) else ""
+
+
+def unequal_arches(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the architectures of one name that a solution would part, as (moved, left behind).
+
+    Args:
+        before: architecture -> version, as installed.
+        after: the same, after the solution.
+    """
+    if len(after) < 2 or len(set(after.values())) == 1 or len(set(before.values())) > 1:
+        return
+    moved = [a for a in sorted(after) if before.get(a) != after[a]]
+    for arch in moved:
+        yield from ((arch, other) for other in sorted(after) if after[other] != after[arch])
