@@ -1,0 +1,6 @@
+# Which hosts get which pillar: ordinary Salt. Copy into your pillar_roots.
+base:
+  'web*.fra':
+    - cpacman.web
+  'db*':
+    - cpacman.db
