@@ -15,8 +15,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml setup.py tools/system-packages 
 	./tools/system-packages
 	@echo "setup: $(VENV) from requirements.lock (a minute or two the first time)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: setup ## the main job, for real: a lab of master and hosts, plan, push, install, promote
@@ -42,7 +42,7 @@ property: setup ## many random cases against dnf
 	CPACMAN_PROPERTY_CASES=2000 $(PYTEST) tests/property
 
 lock: setup ## requirements.lock anew from requirements.in
-	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/pip install -qq --disable-pip-version-check uv
 	$(BIN)/uv pip compile -q --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    --python-version 3.11 requirements.in -o requirements.lock
 
