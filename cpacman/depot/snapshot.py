@@ -360,7 +360,9 @@ def _publish(snapshot: Snapshot, depot: Path) -> None:
     target = depot / "snapshots" / snapshot.id
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=depot / "tmp", prefix="snapshot-"))
-    (temporary / "manifest.msgpack").write_bytes(_encoded(snapshot, depot))
+    manifest = temporary / "manifest.msgpack"
+    manifest.write_bytes(_encoded(snapshot, depot))
+    manifest.chmod(0o600)
     _sync_filesystem(depot)
     temporary.rename(target)
     _sync_filesystem(depot)

@@ -149,8 +149,8 @@ def test_all_problems_at_once_with_their_paths() -> None:
         ({"membership": {"sources": ["pillr"]}}, "membership.sources[0]", "pillar"),
         ({"classes": ["production"], "access": {"deploy": {"prodution": ["a"]}}},
          "access.deploy.prodution", "production"),
-        ({"classes": ["a"], "channels": {"e": {"repositories": {"r": {"path": "/a", "classes": "b"}}}}},
-         "channels.e.repositories.r.classes[0]", "a"),
+        ({"channels": {"e": {"repositories": {"r": {"path": "/a", "classes": "al"}}}}},
+         "channels.e.repositories.r.classes[0]", "all"),
     ],
 )  # fmt: skip
 def test_misspelt_names_get_the_nearest(raw: Any, path: str, mend: str) -> None:
