@@ -20,6 +20,7 @@ import os
 import pwd
 import re
 import subprocess
+import zlib
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +179,11 @@ def _inventory(agent, cookie, paths):
     if paths:
         arguments.append("--paths")
     answer = _run_agent(agent, arguments, paths)
+    pinned = _pinned(_settings())
+    answer["pinned"] = _fingerprint(agent, pinned) if pinned else ""
     if "head" in answer:
         answer["head"]["facts"]["salt"] = _salt_version()
+        answer["head"]["facts"]["zmq_filtering"] = bool(__opts__.get("zmq_filtering"))
     return answer
 
 
@@ -211,7 +215,10 @@ def _details(agent, digests):
         isinstance(digest, str) and DIGEST.match(digest) for digest in digests
     ):
         raise agent.Refused("usage", "digests: a list of sha256:, sha1: or md5: digests")
-    return _run_agent(agent, ["details"], list(digests))
+    answer = _run_agent(agent, ["details"], list(digests))
+    # The event bus cuts what is larger than a mebibyte; this text shrinks to a tenth.
+    packed = zlib.compress(json.dumps(answer["packages"]).encode("utf-8"))
+    return {"packed": base64.b64encode(packed).decode("ascii"), "missing": answer["missing"]}
 
 
 # --- the plan key and the manifest ----------------------------------------------------------------
@@ -288,7 +295,7 @@ def _check_signature(agent, settings, manifest, signature):
         raise agent.Refused("signature", "the pinned plan key did not sign this manifest")
 
 
-def begin(manifest, signature):
+def begin(manifest=None, signature=None, **kwargs):
     """
     Take in a signed manifest; the same one again resumes its session.
 
@@ -304,6 +311,10 @@ def begin(manifest, signature):
 
         salt web1 cpacman.begin '{...}' 'base64...'
     """
+    # The runner sends both beside the job's arguments: those would come back with the return.
+    extra = kwargs.get("__pub_cpacman")
+    if manifest is None and isinstance(extra, dict):
+        manifest, signature = extra.get("manifest"), extra.get("signature")
     return _answer(_begin, manifest, signature)
 
 

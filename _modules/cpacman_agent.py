@@ -1057,13 +1057,14 @@ def begin(settings, text, extra=None):
         check_sequence(settings, manifest, text)
         make_session(settings, path, text, extra or {})
         note_sequence(settings, manifest, text)
-    need, missing = needed_files(settings["cache_dir"], sizes_of(manifest))
+    missing = missing_segments(settings["cache_dir"], sizes_of(manifest))
+    lacking = sum(length for _, _, length in missing)
     free = disk_facts(settings["cache_dir"])["free"]
-    if missing and missing + SPACE_RESERVE > free:
+    if lacking and lacking + SPACE_RESERVE > free:
         raise Refused("space", "%s: %d bytes are free, %d are needed" % (
-            settings["cache_dir"], free, missing + SPACE_RESERVE))  # fmt: skip
+            settings["cache_dir"], free, lacking + SPACE_RESERVE))  # fmt: skip
     state = session_status(path)["state"]
-    return {"session": manifest["session"], "need": need, "free": free, "state": state}
+    return {"session": manifest["session"], "missing": missing, "free": free, "state": state}
 
 
 def check_address(manifest, host):
@@ -1120,16 +1121,13 @@ def make_session(settings, path, text, extra):
     sync_directory(os.path.dirname(path))
 
 
-def needed_files(cache, sizes):
-    """Return ([[sha256, bytes held], ...] of incomplete files, bytes that are missing)."""
-    need, missing = [], 0
-    for sha256 in sorted(sizes):
-        gaps, _ = settle(cache, sha256, sizes[sha256])
-        lacking = sum(length for _, length in gaps)
-        if lacking:
-            need.append([sha256, sizes[sha256] - lacking])
-            missing += lacking
-    return need, missing
+def missing_segments(cache, sizes):
+    """Return [[sha256, offset, length], ...] of what the cache lacks of these files."""
+    return [
+        [sha256, offset, length]
+        for sha256 in sorted(sizes)
+        for offset, length in settle(cache, sha256, sizes[sha256])[0]
+    ]
 
 
 @contextlib.contextmanager
@@ -1481,6 +1479,7 @@ def transact(session, rpm):
         return session.finish("unchanged", "", "", state_of(rows))
     if cookie_of(rows) != session.manifest["cookie"]:
         raise Refused("changed", "the packages changed since the plan")
+    steps.check_present()
     steps.check_protected(session.manifest.get("protected", []), is_live(session.root))
     check_contents(session)
     transaction = (ByBindings if rpm is not None else ByCommand)(session, steps, rpm)
@@ -1599,6 +1598,9 @@ class Steps(object):
         self.kinds = set().union(*kinds.values()) if kinds else set()
         for nevra, path in self.adds.items():
             self.adds[nevra] = (path, self.mode(nevra, kinds[nevra]))
+
+    def check_present(self):
+        """Refuse a plan that replaces or removes what is not installed."""
         absent = sorted((self.leaving | self.reinstalled) - set(self.rows))
         if absent:
             raise Refused("plan", "not installed: %s" % " ".join(absent[:NAMES_SHOWN]))
@@ -1970,6 +1972,7 @@ class ByCommand(object):
         lines = [line.strip() for line in errors.splitlines()]
         self.scriptlets = [line for line in lines if "scriptlet failed" in line]
         if not code:
+            self.scriptlets = self.scriptlets or rpm_errors(errors)
             return None
         return rpm_errors(errors) or ["rpm %s ended with %d" % (self.mode, code)]
 

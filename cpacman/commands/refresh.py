@@ -66,6 +66,7 @@ def refresh_hosts(
     requests = {host: {"cookie": cookies.get(host)} for host in hosts}
     results: dict[str, Refreshed] = {}
     changed: dict[str, _Thin] = {}
+    pinned: dict[str, str] = {}
     timeout = context.settings.transport.answer
     for answer in context.transport.call("inventory", requests, timeout=timeout):
         if answer.code:
@@ -75,12 +76,14 @@ def refresh_hosts(
             results[answer.host] = Refreshed("unchanged")
         else:
             _read_thin(answer, changed, results)
+        if not answer.code:
+            pinned[answer.host] = str(answer.value.get("pinned") or "")
         context.reporter.progress("inventories", len(results) + len(changed), len(hosts), "hosts")
     _keep_details(context, changed, results)
     for host in sorted(changed):
         if host not in results:
             results[host] = _keep(context, host, changed[host], known=host in heads)
-    _pin(context, [h for h in hosts if not results[h].error])
+    _pin(context, [h for h, key in pinned.items() if key != context.key.fingerprint])
     return results
 
 
@@ -164,18 +167,16 @@ def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed
 
 
 def _pin(context: Context, hosts: Sequence[str]) -> None:
-    """Introduce the plan key to hosts that have none. A host never takes another one silently."""
-    pinned = context.store.pinned_hosts(context.key.fingerprint)
-    fresh = [host for host in hosts if host not in pinned]
-    if not fresh:
+    """Introduce the plan key to hosts that have none; one that has another one refuses."""
+    if not hosts:
         return
-    requests = {host: {"key": context.key.public_key_b64} for host in fresh}
-    for answer in context.transport.call(
-        "pin", requests, timeout=context.settings.transport.answer
-    ):
-        if not answer.code:
-            context.store.pin(
-                answer.host, context.key.fingerprint, at=context.clock(), who=context.who
-            )
-        else:
-            context.reporter.line(f"{answer.host}: plan key not taken: {answer.error}")
+    before = context.store.pinned_hosts(context.key.fingerprint)
+    requests = {host: {"key": context.key.public_key_b64} for host in hosts}
+    timeout = context.settings.transport.answer
+    for answer in context.transport.call("pin", requests, timeout=timeout):
+        if answer.code:
+            context.reporter.line(f"{answer.host}: takes no plan of this master: {answer.error}")
+            continue
+        if answer.host in before:
+            context.reporter.line(f"{answer.host}: had lost the plan key: was it rebuilt?")
+        context.store.pin(answer.host, context.key.fingerprint, at=context.clock(), who=context.who)

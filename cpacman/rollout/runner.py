@@ -240,6 +240,7 @@ class _Rollout:
             transaction=self._transaction(host),
             rollout=self._job.rollout,
             sequence=self._tools.store.next_sequence(host, at=now),
+            nonce=secrets.token_hex(16),
             created=now,
             expires=now + self._tools.times.apply,
             inventory=inventory,

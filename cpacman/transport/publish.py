@@ -21,6 +21,8 @@ from cpacman.transport.chunks import Chunk, plan_chunks
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, ReadSegment, Segment
 
 MOST_OF_THE_FLEET = 0.8
+LARGE = frozenset({"begin"})
+"""Functions whose arguments are too large to come back with the return."""
 _TICK = 0.25
 _ROUNDS = 3
 
@@ -79,7 +81,10 @@ class PublishTransport:
         with _Channel.opened(self._opts, self._who) as channel:
             waiting: dict[tuple[str, str], str] = {}
             for arguments, hosts in _grouped(requests):
-                jid = channel.publish(function, hosts, arguments)
+                large = function in LARGE
+                jid = channel.publish(
+                    function, hosts, {} if large else arguments, arguments if large else None
+                )
                 waiting.update({(jid, host): host for host in hosts})
             deadline = time.monotonic() + timeout
             while waiting and time.monotonic() < deadline:
@@ -150,20 +155,28 @@ class _Channel:
                 server.close()
                 channel._loop.close()
 
-    def publish(self, function: str, hosts: Sequence[str], argument: Mapping[str, Any]) -> str:
+    def publish(
+        self,
+        function: str,
+        hosts: Sequence[str],
+        arguments: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
         """Send one load to an explicit list of hosts and return its job id.
 
-        The argument travels under a key of its own: the door sees it as `__pub_cpacman`, and it
-        is neither returned in `fun_args` nor written to the job cache.
+        What is `extra` travels under a key of its own: the door sees it as `__pub_cpacman`, and
+        it is neither returned in `fun_args` nor written to the job cache.
         """
         import salt.payload
         import salt.utils.jid
 
         jid = str(salt.utils.jid.gen_jid(self._opts))
-        load = {
-            "fun": f"cpacman.{function}", "arg": [], "tgt": list(hosts), "tgt_type": "list",
-            "jid": jid, "ret": "", "user": self._who, "cpacman": dict(argument),
+        load: dict[str, Any] = {
+            "fun": f"cpacman.{function}", "arg": [{"__kwarg__": True, **arguments}],
+            "tgt": list(hosts), "tgt_type": "list", "jid": jid, "ret": "", "user": self._who,
         }  # fmt: skip
+        if extra is not None:
+            load["cpacman"] = dict(extra)
         sent = self._server.publish(salt.payload.dumps(load))
         if asyncio.iscoroutine(sent):
             self._loop.run_until_complete(sent)
@@ -240,8 +253,8 @@ class _Push:
         if not hosts:
             return
         data = b"".join(self._read(*segment) for segment in chunk.segments)
-        argument = {"session": self._session, "segments": chunk.segments, "data": data}
-        jid = self._channel.publish("receive", sorted(hosts), argument)
+        extra = {"session": self._session, "segments": chunk.segments, "data": data}
+        jid = self._channel.publish("receive", sorted(hosts), {"session": self._session}, extra)
         self._flight[jid] = (chunk, hosts, time.monotonic())
 
     def _acknowledge(self, event: _Event) -> None:
