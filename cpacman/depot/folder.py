@@ -32,6 +32,8 @@ from cpacman.errors import Problem, RepositoryError
 from cpacman.model import Package
 
 FORMAT = 1
+OWN = "repositories"
+"""The folder of the cache that is ours alone: what is old in it may be removed."""
 UPDATEINFO = tuple(f"updateinfo.xml{suffix}" for suffix in SUFFIXES)
 
 
@@ -66,7 +68,8 @@ def scan_folder(name: str, path: Path) -> tuple[Found, ...]:
     """
     problems: list[Problem] = []
     found: list[Found] = []
-    for file in _walk(path):
+    unreadable: list[OSError] = []
+    for file in _walk(path, unreadable):
         location = str(file.relative_to(path))
         try:
             state = file.stat()
@@ -77,6 +80,8 @@ def scan_folder(name: str, path: Path) -> tuple[Found, ...]:
             problems.append(Problem(f"{name}: {file}", fault, "mend or remove it"))
         else:
             found.append(Found(location, state.st_size, state.st_mtime_ns))
+    for gone in unreadable:
+        problems.append(Problem(f"{name}: {gone.filename}", f"can't be read: {gone.strerror}"))
     beside = [one.location for one in found if one.location in UPDATEINFO]
     if len(beside) > 1:
         text = f"holds {' and '.join(beside)}"
@@ -86,10 +91,10 @@ def scan_folder(name: str, path: Path) -> tuple[Found, ...]:
     return tuple(sorted(found))
 
 
-def _walk(path: Path) -> Iterator[Path]:
+def _walk(path: Path, unreadable: list[OSError]) -> Iterator[Path]:
     """Yield the files that count. Linked folders are followed, each real one once."""
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(path, followlinks=True):
+    for folder, folders, files in os.walk(path, followlinks=True, onerror=unreadable.append):
         here = Path(folder)
         state = here.stat()
         if (state.st_dev, state.st_ino) in seen:
@@ -112,7 +117,7 @@ def folder_fingerprint(found: tuple[Found, ...]) -> str:
 def read_folder(
     name: str, path: Path, found: tuple[Found, ...], fingerprint: str, cache: Path
 ) -> list[Package]:
-    """Read the packages of a folder and write metadata for it below `cache/<fingerprint>`.
+    """Read the packages of a folder and write metadata for it into the cache.
 
     Raises:
         RepositoryError: files that are damaged or unusable; names all of them.
@@ -129,18 +134,21 @@ def read_folder(
     if problems:
         raise RepositoryError(capped(problems))
     entries = [one for one in index.values() if one.package is not None]
-    _write_metadata(path, found, entries, cache / fingerprint)
+    _write_metadata(path, found, entries, cache / OWN / fingerprint)
     return [msgspec.structs.replace(one.package, repository=name) for one in entries if one.package]
 
 
 def folder_metadata(fingerprint: str, cache: Path) -> Metadata | None:
     """Return the metadata written for a folder, or None when it is not there."""
-    base = cache / fingerprint
-    primary, filelists = base / "primary.xml.gz", base / "filelists.xml.gz"
-    if not primary.is_file() or not filelists.is_file():
+    base = cache / OWN / fingerprint
+    if not _is_written(base):
         return None
     updateinfo = next((base / one for one in UPDATEINFO if (base / one).is_file()), None)
-    return Metadata(primary, filelists, updateinfo)
+    return Metadata(base / "primary.xml.gz", base / "filelists.xml.gz", updateinfo)
+
+
+def _is_written(base: Path) -> bool:
+    return (base / "primary.xml.gz").is_file() and (base / "filelists.xml.gz").is_file()
 
 
 def _is_known(indexed: Indexed | None, found: Found) -> bool:
@@ -238,9 +246,13 @@ def _write_metadata(
         for one in found:
             if one.location in UPDATEINFO:
                 shutil.copyfile(path / one.location, temporary / one.location)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        if not _is_written(target):
+            shutil.rmtree(target, ignore_errors=True)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not _is_written(target):  # else another process was faster, with the same
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

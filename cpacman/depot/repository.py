@@ -23,7 +23,7 @@ import msgspec
 
 from cpacman.depot import folder, rpmmd
 from cpacman.depot.rpmmd import FileChecksum, Metadata
-from cpacman.errors import Problem, RepositoryError
+from cpacman.errors import CpacmanError, Problem, RepositoryError
 from cpacman.model import Advisory, Package
 
 FORMAT = 1
@@ -77,12 +77,17 @@ def read_repository(name: str, path: Path, cache: Path) -> Repository:
 
     Raises:
         RepositoryError: it is missing, empty, damaged or says what it must not.
+        CpacmanError: the cache can't be written.
     """
     path = path.absolute()
     state = _state(name, path)
-    if state.kind == "rpm-md":
-        return _read_rpmmd(name, path, state, cache)
-    return _read_folder(name, path, state, cache)
+    read = _read_rpmmd if state.kind == "rpm-md" else _read_folder
+    try:
+        return read(name, path, state, cache)
+    except OSError as error:
+        what = f"the cache can't be used: {error.strerror or error}"
+        where = str(error.filename or cache)
+        raise CpacmanError(Problem(where, what, "make room, or name another cache")) from error
 
 
 def fingerprint_of(name: str, path: Path) -> str:
@@ -179,7 +184,7 @@ def _advisories(name: str, metadata: Metadata) -> tuple[Advisory, ...]:
 
 def _cache_path(name: str, state: _State, cache: Path) -> Path:
     key = hashlib.sha256(f"{FORMAT}\0{name}\0{state.fingerprint}".encode()).hexdigest()
-    return cache / "repositories" / f"{key}.msgpack"
+    return cache / folder.OWN / f"{key}.msgpack"
 
 
 def _through_cache(
@@ -197,7 +202,7 @@ def _through_cache(
     data = msgspec.msgpack.encode(_Cached(FORMAT, state.fingerprint, kept, advisories))
     with contextlib.suppress(OSError):  # without a cache the next read is slow, not wrong
         folder.write_atomically(path, data)
-        _sweep(cache, time.time() - CACHE_AGE)
+        _sweep(path.parent, time.time() - CACHE_AGE)
     return kept, advisories
 
 
@@ -210,15 +215,15 @@ def _load_cached(path: Path, state: _State) -> _Cached | None:
     return cached if (cached.format, cached.fingerprint) == (FORMAT, state.fingerprint) else None
 
 
-def _sweep(cache: Path, before: float) -> None:
+def _sweep(own: Path, before: float) -> None:
     """Remove what was not used for long: each change of a mirror leaves an entry behind."""
-    for entry in [*(cache / "repositories").iterdir(), *cache.iterdir()]:
+    for entry in own.iterdir():
         if entry.stat().st_mtime >= before:
             continue
-        if entry.is_file():
-            entry.unlink(missing_ok=True)
-        elif len(entry.name) == 64 or entry.name.startswith(".tmp-"):
+        if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def sorted_packages(packages: Iterable[Package]) -> tuple[Package, ...]:

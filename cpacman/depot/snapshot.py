@@ -5,8 +5,8 @@ hash of everything that decides what a plan from it contains, so taking it twice
 changed gives the same one, and a manifest that was altered is refused; nothing of a snapshot is
 read from the mirror again; a repository that is rewritten while the snapshot is taken is noticed.
 
-Layout: `snapshots/<id>/manifest.msgpack`, `metadata/<sha256>/` (metadata files, and beside them
-the solver's own cache), `files/` (the pool), `tmp/` (whatever is not finished), `lock`.
+Layout: `snapshots/<id>/manifest.msgpack`, `metadata/<sha256>/` (the metadata files of a
+repository), `files/` (the pool), `tmp/` (whatever is not finished), `lock`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ from cpacman.model import SCHEMA, Advisory, Package, canonical_json, content_id
 if TYPE_CHECKING:
     from cpacman.config import RepositorySettings
 
-SOLVER_CACHE = "solver.solv"
 _ID = re.compile(r"s-[0-9a-f]{64}")
 _PREFIX = re.compile(r"s-[0-9a-f]{1,64}")
 
@@ -73,11 +72,6 @@ class SnapshotRepository(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     priority: int = 99
-
-    @property
-    def solver_cache(self) -> Path:
-        """Where the solver may keep its own form of the metadata."""
-        return self.metadata.primary.parent / SOLVER_CACHE
 
 
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import createrepo_c
 import pytest
 
 from cpacman.depot.repository import check_files, fingerprint_of, read_repository
-from cpacman.errors import RepositoryError
+from cpacman.errors import CpacmanError, RepositoryError
 from tests.unit.depot.conftest import Build
 
 Createrepo = Callable[..., None]
@@ -93,7 +93,7 @@ def test_cache_is_only_a_cache(indexed: Path, tmp_path: Path) -> None:
     """A damaged or foreign cache is read past, and two names never share packages."""
     cache = tmp_path / "cache"
     first = read_repository("zoo", indexed, cache)
-    for file in (cache / "repositories").iterdir():
+    for file in (cache / "repositories").glob("*.msgpack"):
         file.write_bytes(b"\x93junk")
     assert read_repository("zoo", indexed, cache) == first
     assert {one.repository for one in read_repository("other", indexed, cache).packages} == {
@@ -425,6 +425,23 @@ def test_fingerprint_follows_content(zoo: Path, tmp_path: Path) -> None:
     (zoo / "updateinfo.xml").write_text("<updates/>")
     seen.add(fingerprint_of("zoo", zoo))
     assert len(seen) == 3
+
+
+def test_a_cache_that_can_not_be_written(zoo: Path, tmp_path: Path) -> None:
+    """A cache directory that is a file is named, and is no bug report."""
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(CpacmanError, match="cache"):
+        read_repository("zoo", zoo, tmp_path / "cache")
+
+
+def test_the_cache_keeps_to_its_own_folder(indexed: Path, zoo: Path, tmp_path: Path) -> None:
+    """Whoever names a shared directory as cache loses nothing in it."""
+    other = tmp_path / "cache" / ("0" * 64)
+    other.mkdir(parents=True)
+    os.utime(other, (1, 1))
+    read_repository("zoo", indexed, tmp_path / "cache")
+    assert other.is_dir()
+    assert {one.name for one in (tmp_path / "cache").iterdir()} == {"0" * 64, "repositories"}
 
 
 def test_cache_does_not_grow_for_ever(
