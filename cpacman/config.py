@@ -613,19 +613,6 @@ def policy_hash(lines: Iterable[PolicyLine]) -> str:
     return hashlib.sha256(canonical_json(body)).hexdigest()
 
 
-def arch_changes(
-    lines: Iterable[PolicyLine], meta: Mapping[str, Any], today: datetime.date
-) -> tuple[str, ...]:
-    """Return the names and globs that may change architecture on a host, on this day."""
-    names = {
-        name
-        for line in lines
-        if line.kind == "arch_change" and line.applies(meta, today)
-        for name in line.packages
-    }
-    return tuple(sorted(names))
-
-
 class Explained(NamedTuple):
     """One value of the settings, as plain JSON types, and where it comes from."""
 

@@ -12,7 +12,6 @@ from cpacman.config import (
     Amount,
     PolicyLine,
     Settings,
-    arch_changes,
     load_settings,
     parse_match,
     policy_hash,
@@ -330,16 +329,14 @@ def test_policy_hash_covers_what_decides() -> None:
     assert policy_hash(()) == load({}).policy_hash()
 
 
-def test_arch_changes_honour_scope_and_date() -> None:
-    """An exception holds for the hosts in its scope, to its last day and no longer."""
-    lines = (
-        PolicyLine.model_validate({"arch_change": ["b", "a"]}),
-        PolicyLine.model_validate({"arch_change": "c", "scope": "role:x", "until": "2026-01-31"}),
-    )
+def test_policy_lines_honour_scope_and_date() -> None:
+    """A line holds for the hosts in its scope, to its last day and no longer."""
+    line = PolicyLine.model_validate({"arch_change": "c", "scope": "role:x", "until": "2026-01-31"})
     last, after = datetime.date(2026, 1, 31), datetime.date(2026, 2, 1)
-    assert arch_changes(lines, {"role": "x"}, last) == ("a", "b", "c")
-    assert arch_changes(lines, {"role": "x"}, after) == ("a", "b")
-    assert arch_changes(lines, {"role": "y"}, last) == ("a", "b")
+    assert line.applies({"role": "x"}, last)
+    assert not line.applies({"role": "x"}, after)
+    assert not line.applies({"role": "y"}, last)
+    assert PolicyLine.model_validate({"lock": "c"}).applies({}, after)
 
 
 @pytest.mark.parametrize(
