@@ -34,11 +34,14 @@ from lab.namespace import (
 SALT, SSH = "salt", "ssh"
 BITS = 16
 MASTER_ADDRESS = "10.203.0.1"
+PUBLISH_PORT, RETURN_PORT = 4505, 4506
 INIT = Path(__file__).resolve().parent / "host-init.sh"
 DAEMON_LOG = "/var/log/lab.log"
 
 MINION = {
     "master": MASTER_ADDRESS,
+    "publish_port": PUBLISH_PORT,
+    "master_port": RETURN_PORT,
     "zmq_filtering": True,
     # Without these a minion can stay deaf for minutes after its link was down for one.
     "tcp_keepalive": True,

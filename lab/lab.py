@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from cpacman.errors import Problem
 from lab import rpms
+from lab.commands import Commands
 from lab.directory import Directory, base_directory, sweep
 from lab.errors import LabError
-from lab.host import BITS, MASTER_ADDRESS, SALT, SSH, Host, host_environ
+from lab.host import BITS, MASTER_ADDRESS, PUBLISH_PORT, SALT, SSH, Host, host_environ
 from lab.hub import CHECKOUT, Hub, start_hub
-from lab.namespace import Result, Running, inner_environ, wait_for
+from lab.namespace import inner_environ, wait_for
 from lab.requirements import check_requirements
+from lab.sockets import connected
 
 if TYPE_CHECKING:
     from lab.master import Master
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-class Lab:
+class Lab(Commands):
     """A lab, for `with`; nothing is done before `__enter__`.
 
     Args:
@@ -268,72 +270,6 @@ class Lab:
         found.parent.mkdir(parents=True, exist_ok=True)
         return found
 
-    # -- commands
-
-    def run(self, argv: Sequence[str], *, timeout: float = 120) -> Result:
-        """Run any command where the master runs."""
-        return self.hub.run(argv, timeout=timeout)
-
-    def start(self, argv: Sequence[str]) -> Running:
-        """Start any command where the master runs, to be watched, killed or waited for."""
-        return self.hub.start(argv)
-
-    def salt_run(self, function: str, *args: str, timeout: float = 120, **keywords: Any) -> Any:
-        """`salt-run FUNCTION ARGS KEY=VALUE`, as a person sees it (our outputter).
-
-        Returns:
-            An object with `returncode`, `stdout`, `stderr`, and `data` where the output is JSON.
-        """
-        from lab.master import PlainSaltRun
-
-        return self.master.cli(PlainSaltRun).run(function, *args, _timeout=timeout, **keywords)
-
-    def salt_run_argv(self, function: str, *args: str, **keywords: Any) -> list[str]:
-        """The command line of `salt_run`, for `start`."""
-        from lab.master import PlainSaltRun
-
-        cli = self.master.cli(PlainSaltRun)
-        argv: list[str] = cli.cmdline(function, *args, **keywords)
-        return argv[len(self.hub.prefix()) :]
-
-    def salt(
-        self,
-        target: str | Sequence[str],
-        function: str,
-        *args: str,
-        timeout: float = 120,
-        **keywords: Any,
-    ) -> Any:
-        """`salt TARGET FUNCTION ...`; a target that is not text is a list of ids (`-L`).
-
-        Returns:
-            An object with `returncode`, `stdout`, `stderr` and `data`: the answer of one id that
-            was given as text, else answers by id.
-        """
-        import attr
-        from saltfactories.cli.salt import Salt
-
-        listed = not isinstance(target, str)
-        flags = ["--static", "-L"] if listed else ["--static"]
-        text = ",".join(target) if listed else target
-        found = self.master.cli(Salt).run(
-            *flags, function, *args, minion_tgt=text, _timeout=timeout, **keywords
-        )
-        # Factories take a list of one for a single id, and unwrap its answer.
-        return attr.evolve(found, data={text: found.data}) if listed and len(target) == 1 else found
-
-    def salt_key(self, *args: str) -> Any:
-        """`salt-key ARGS`."""
-        from saltfactories.cli.key import SaltKey
-
-        return self.master.cli(SaltKey).run(*args)
-
-    def salt_ssh(self, target: str, *args: str, timeout: float = 120) -> Any:
-        """`salt-ssh TARGET ARGS`, with the lab's roster and key."""
-        from saltfactories.cli.ssh import SaltSsh
-
-        return self.master.cli(SaltSsh).run(*args, minion_tgt=target, _timeout=timeout)
-
     # -- what tests change
 
     def default_settings(self) -> dict[str, Any]:
@@ -356,10 +292,8 @@ class Lab:
         Raises:
             LabError: one is not within `seconds`.
         """
-        from lab.master import PORTS, connected
-
         wanted = {self._hosts[name].address for name in self.minions()}
-        wait_for("minions", lambda: wanted <= connected(self.hub.pid, PORTS[0]), seconds)
+        wait_for("minions", lambda: wanted <= connected(self.hub.pid, PUBLISH_PORT), seconds)
 
     def sync_modules(self, seconds: float = 60) -> None:
         """Bring the door and the agent, as they are in the checkout now, to the minions.

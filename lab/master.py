@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +30,12 @@ from saltfactories.manager import FactoriesManager
 from cpacman.errors import Problem
 from lab.directory import write_atomically
 from lab.errors import LabError
+from lab.host import PUBLISH_PORT, RETURN_PORT
 from lab.namespace import Daemon, Namespace, wait_for
+from lab.sockets import listening
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOOR_FILES = ("cpacman.py", "cpacman_agent.py")
-PORTS = (4505, 4506)
 # Folder -> option of the master's configuration, for a checkout that is not pip-installed.
 LOADER_DIRS = {
     "_runners": "runner_dirs",
@@ -45,8 +45,8 @@ LOADER_DIRS = {
 }
 MASTER = {
     "interface": "0.0.0.0",
-    "publish_port": PORTS[0],
-    "ret_port": PORTS[1],
+    "publish_port": PUBLISH_PORT,
+    "ret_port": RETURN_PORT,
     "zmq_filtering": True,
     "tcp_keepalive": True,
     "tcp_keepalive_idle": 5,
@@ -204,13 +204,13 @@ class Master:
         if self._daemon is None or not self._daemon.alive():
             said = (self.root / "logs" / "master.out").read_text(encoding="utf-8").strip()
             raise LabError(Problem("salt-master", f"ended: {said[-1000:]}"))
-        return set(PORTS) <= listening(self.hub.pid)
+        return {PUBLISH_PORT, RETURN_PORT} <= listening(self.hub.pid)
 
     def kill(self) -> None:
         """kill -9 of the master and all its processes."""
         if self._daemon is not None:
             self._daemon.signal(signal.SIGKILL)
-            wait_for("end of salt-master", lambda: not listening(self.hub.pid) & set(PORTS), 10)
+            wait_for("end of salt-master", lambda: RETURN_PORT not in listening(self.hub.pid), 10)
             self._daemon = None
 
     # -- commands
@@ -241,30 +241,3 @@ def loader_dirs() -> dict[str, list[str]]:
         for folder, option in LOADER_DIRS.items()
         if (CHECKOUT / folder).is_dir()
     }
-
-
-def listening(pid: int) -> set[int]:
-    """The TCP ports that are open in the network namespace of process `pid`."""
-    return {local[1] for local, _, state in connections(pid) if state == "0A"}
-
-
-def connected(pid: int, port: int) -> set[str]:
-    """The addresses with an established connection to `port` there."""
-    return {
-        remote[0] for local, remote, state in connections(pid) if state == "01" and local[1] == port
-    }
-
-
-def connections(pid: int) -> Iterable[tuple[tuple[str, int], tuple[str, int], str]]:
-    """Local and remote (address, port) and state of each TCP socket (/proc/PID/net/tcp)."""
-    lines = Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
-    for line in lines:
-        words = line.split()
-        yield endpoint(words[1]), endpoint(words[2]), words[3]
-
-
-def endpoint(text: str) -> tuple[str, int]:
-    """`0100CB0A:1199` -> ("10.203.0.1", 4505): the address's bytes come in the machine's order."""
-    address, port = text.split(":")
-    raw = int(address, 16).to_bytes(4, sys.byteorder)
-    return ".".join(str(byte) for byte in raw), int(port, 16)
