@@ -68,6 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
     for command in (up, own):
         command.add_argument("--hosts", default="3", metavar="N|NAMES", help="hosts with a minion")
         command.add_argument("--ssh-hosts", default="0", metavar="N|NAMES", help="hosts with sshd")
+    demo = add("demo", command_demo, "the main job, for real, in a lab of its own")
+    demo.add_argument("--keep", action="store_true", help="leave the lab up until Ctrl-C")
     add("status", command_status, "what is up")
     add("down", command_down, "end a lab, and remove what dead ones left")
     shell = add("shell", command_shell, "a shell, or a command, on a host")
@@ -128,6 +130,14 @@ def command_own(arguments: argparse.Namespace) -> int:
             os.dup2(log, stream)
         lab.wait()
     return 0
+
+
+def command_demo(arguments: argparse.Namespace) -> int:
+    """Tell the story; the lab goes away with it, whatever happens."""
+    from lab.demo import run_demo
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    return run_demo(keep=arguments.keep)
 
 
 def command_down(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,11 @@ from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, ReadSegmen
 MOST_OF_THE_FLEET = 0.8
 LARGE = frozenset({"begin"})
 """Functions whose arguments are too large to come back with the return."""
+TWINS_TOLD = frozenset({"inventory"})
+"""Functions in whose answers a second machine of the same id is noticed: what is asked before
+anything is planned or changed."""
+TWIN_WAIT = 0.4
+"""Seconds to listen for such a second answer."""
 _TICK = 0.25
 _ROUNDS = 3
 
@@ -86,16 +91,9 @@ class PublishTransport:
                     function, hosts, {} if large else arguments, arguments if large else None
                 )
                 waiting.update({(jid, host): host for host in hosts})
-            deadline = time.monotonic() + timeout
-            while waiting and time.monotonic() < deadline:
-                event = channel.wait(min(_TICK, deadline - time.monotonic()))
-                if event is None:
-                    continue
-                host = waiting.pop((event.jid, event.host), None)
-                if host is not None:
-                    yield _answer(host, function, event.value)
-            for host in waiting.values():
-                yield Answer(host, {}, UNREACHABLE, f"no answer in {timeout:.0f} s")
+            linger = TWIN_WAIT if function in TWINS_TOLD else 0.0
+            arriving = _arriving(channel, function, waiting, timeout, linger)
+            yield from _without_twins(arriving) if linger else arriving
 
     def push(
         self,
@@ -114,6 +112,44 @@ class PublishTransport:
                     break
                 run.send_all(plan_chunks(again, self._chunk), self._window, self._stall)
             return run.results()
+
+
+def _arriving(
+    channel: _Channel,
+    function: str,
+    jobs: Mapping[tuple[str, str], str],
+    timeout: float,
+    linger: float,
+) -> Iterator[Answer]:
+    """Yield what arrives for `(job id, host)` pairs, and what comes again `linger` seconds more."""
+    waiting = dict(jobs)
+    end = time.monotonic() + timeout
+    complete = False
+    while not complete or linger:
+        if not waiting and not complete:
+            complete, end = True, min(end, time.monotonic() + linger)
+        left = end - time.monotonic()
+        if left <= 0:
+            break
+        event = channel.wait(min(_TICK, left))
+        if event is not None and (event.jid, event.host) in jobs:
+            waiting.pop((event.jid, event.host), None)
+            yield _answer(event.host, function, event.value)
+    for host in waiting.values():
+        yield Answer(host, {}, UNREACHABLE, f"no answer in {timeout:.0f} s")
+
+
+def _without_twins(answers: Iterable[Answer]) -> Iterator[Answer]:
+    """Make one error of the answers of several machines that go by one id."""
+    found: dict[str, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.host, []).append(answer)
+    for host, given in found.items():
+        if len(given) == 1:
+            yield given[0]
+        else:
+            mend = "give the copy an id and a key of its own"
+            yield Answer(host, {}, "twins", f"{len(given)} machines answer to this id; {mend}")
 
 
 class _Event:
