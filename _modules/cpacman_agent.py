@@ -1648,12 +1648,11 @@ class Steps(object):
 def check_contents(session):
     """Hash every file again; one that is not what the manifest says is dropped and refused."""
     for entry in session.manifest["files"]:
-        path = os.path.join(session.cache_dir, entry["sha256"])
-        if not os.path.lexists(path):
-            raise Refused("file", "%s is not staged" % entry["name"])
-        if not is_right(path, entry["sha256"], entry["size"]):
-            remove_file(path)
+        gaps, dropped = settle(session.cache_dir, entry["sha256"], entry["size"])
+        if dropped:
             raise Refused("file", "%s is damaged and was removed" % entry["name"])
+        if gaps:
+            raise Refused("file", "%s is not staged" % entry["name"])
 
 
 def check_header(nevra, values, source):
