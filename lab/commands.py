@@ -42,7 +42,7 @@ class Commands(ABC):
         """`salt-run FUNCTION ARGS KEY=VALUE`, as a person sees it (our outputter).
 
         Returns:
-            An object with `returncode`, `stdout`, `stderr`, and `data` where the output is JSON.
+            An object with `returncode`, `stdout`, `stderr`, and, with `--out=json`, `data`.
         """
         from lab.master import PlainSaltRun
 

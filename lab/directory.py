@@ -3,7 +3,7 @@
 Invariants: the lock is held by the owner and by the lab's first process (its pid 1 has the open
 file as its standard input), so a free lock means that not one process of that lab is left, and
 so no mount either: what remains is a directory, and it is removed by whoever finds it next.
-Only directories below a base that belongs to the caller alone are ever removed.
+Only directories that have the lock's file are ever removed, below a base of the caller's own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from cpacman.errors import Problem
 from lab.errors import LabError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
-LOCK = "lock"
+LOCK = ".cpacman-lab.lock"
 STATE = "lab.json"
 # A unix socket's path has 107 bytes; Salt's longest below a lab is about 60.
 LONGEST_BASE = 45
@@ -78,6 +79,8 @@ class Directory:
         until = time.monotonic() + LONGEST_DEATH
         while not has_owner(path) and time.monotonic() < until:
             path.mkdir(mode=0o700, exist_ok=True)
+            if not (path / LOCK).exists() and any(path.iterdir()):
+                raise LabError(Problem(str(path), "is not empty, and no lab's directory"))
             lock = lock_directory(path)
             if lock is not None:
                 empty(path)
@@ -153,15 +156,18 @@ def empty(path: Path) -> None:
 def labs(base: Path) -> Iterator[Path]:
     """The directories of labs in `base`, alive or stale."""
     if base.is_dir():
-        yield from sorted(path for path in base.iterdir() if NAME.fullmatch(path.name))
+        yield from sorted(lock.parent for lock in base.glob(f"*/{LOCK}"))
 
 
 def sweep(base: Path) -> list[str]:
     """Remove what dead labs left in `base`; returns their names."""
     removed = []
     for path in labs(base):
-        if has_owner(path) or not wait_until_free(path, LONGEST_DEATH):
+        if has_owner(path):
             continue
+        if not wait_until_free(path, LONGEST_DEATH):
+            kill_holders(path)
+            wait_until_free(path, LONGEST_DEATH)
         lock = lock_directory(path)
         if lock is not None:
             Directory(path, lock).remove()
@@ -181,6 +187,18 @@ def has_owner(path: Path) -> bool:
     """Whether the lab in `path` is locked and its owner alive (not just its last processes)."""
     owner = read_state(path).get("owner")
     return owner is not None and is_locked(path) and Path(f"/proc/{owner}").exists()
+
+
+def kill_holders(path: Path) -> None:
+    """Kill the first process of a lab whose owner died before it could say "die with me".
+
+    It is known by its standard input: the lock's file, which no other process has there.
+    """
+    wanted = (path / LOCK).stat()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat((entry / "fd" / "0").stat(), wanted):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def wait_until_free(path: Path, seconds: float) -> bool:

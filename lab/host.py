@@ -7,6 +7,7 @@ would lead out of it, and `rpm --root` there makes databases outside).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -269,11 +270,11 @@ class Host:
         return built[package]
 
     def reset_packages(self, nevras: Iterable[str]) -> None:
-        """Make the rpm database hold exactly `nevras` again; quick when it does already."""
+        """Make the host have exactly `nevras` again, every file as packaged."""
         wanted = tuple(sorted(nevras))
-        if self.packages() == wanted:
+        if self.packages() == wanted and not self.run(["rpm", "-Va"]).stdout:
             return
-        script = "rm -f /etc/fickle.*; rpm -qa | xargs -r rpm -e --nodeps --noscripts --allmatches"
+        script = "rpm -qa | xargs -r rpm -e --nodeps --noscripts --allmatches"
         self.run(["sh", "-c", script]).check()
         self.remove("/etc/confapp.conf", "/etc/confapp.conf.rpmsave", "/var/lib/scripted")
         self.install_rpms(wanted)
@@ -324,13 +325,22 @@ class Host:
         self.hub.run(["ip", "link", "set", self.link, "up"]).check()
 
     def reset(self, nevras: Iterable[str]) -> None:
-        """Bring packages, CPacMan's directories, minion and cable back to what they were."""
+        """Bring processes, packages, CPacMan's directories and cable back to what they were."""
         self.link_up()
         if self._daemon_alive():
             self.resume()
         self.start_minion()
-        self.remove("/var/lib/cpacman", "/var/cache/cpacman")
+        self._kill_strays()
+        self.run(["sh", "-c", "rm -rf /etc/fickle.* /var/lib/cpacman /var/cache/cpacman"]).check()
         self.reset_packages(nevras)
+
+    def _kill_strays(self) -> None:
+        """Kill what commands and jobs left behind: all but the first process and the daemon."""
+        kept = {self.pid} | ({self._daemon.pid} if self._daemon else set())
+        for pid, _ in self.inside.processes():
+            with contextlib.suppress(ProcessLookupError):
+                if pid != self.pid and os.getpgid(pid) not in kept:
+                    os.kill(pid, signal.SIGKILL)
 
 
 def host_environ() -> dict[str, str]:

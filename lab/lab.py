@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from cpacman.errors import Problem
 from lab import rpms
 from lab.commands import Commands
-from lab.directory import Directory, base_directory, sweep
+from lab.directory import NAME, Directory, base_directory, sweep
 from lab.errors import LabError
 from lab.host import BITS, MASTER_ADDRESS, PUBLISH_PORT, SALT, SSH, Host, host_environ
 from lab.hub import CHECKOUT, Hub, start_hub
@@ -65,6 +66,7 @@ class Lab(Commands):
     ) -> None:
         self.name = name or f"own-{os.getpid()}-{next(_numbers)}"
         self.packages = tuple(packages)
+        self._names = [*hosts, *ssh_hosts]
         self._kinds = {**dict.fromkeys(hosts, SALT), **dict.fromkeys(ssh_hosts, SSH)}
         self._settings = dict(settings or {})
         self._master_config = dict(master or {})
@@ -80,8 +82,9 @@ class Lab(Commands):
         """Bring everything up; whatever goes wrong, nothing is left.
 
         Raises:
-            LabError: not root, something is missing, or a part did not start.
+            LabError: a name is not one, something is missing, or a part did not start.
         """
+        check_names(self._names)
         check_requirements(ssh=SSH in self._kinds.values())
         base = base_directory()
         sweep(base)
@@ -336,6 +339,22 @@ class Lab(Commands):
         shutil.rmtree(self.directory / "files")
         self.write_master_config({})
         self.wait_for_minions()
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that are no host names (they become paths and ids), and names given twice.
+
+    Raises:
+        LabError: with all of them.
+    """
+    problems = [
+        Problem(name, "a name has small letters, digits, - and . only, 40 at most")
+        for name in names
+        if not NAME.fullmatch(name)
+    ]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if problems or twice:
+        raise LabError([*problems, *(Problem(name, "is named twice") for name in twice)])
 
 
 def python_homes() -> list[Path]:

@@ -7,6 +7,8 @@ and log handlers, which talk to the test process, are left out, as the master co
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import shutil
 import signal
@@ -90,6 +92,16 @@ class PlainSaltRun(SaltRun):
 
     __cli_output_supported__ = attr.ib(repr=False, init=False, default=False)
     __cli_timeout_supported__ = attr.ib(repr=False, init=False, default=False)
+
+    def process_output(
+        self, stdout: str, stderr: str, cmdline: list[str] | None = None
+    ) -> tuple[str, str, Any]:
+        """The output as it is, and parsed where JSON was asked for."""
+        data = None
+        if "--out=json" in (cmdline or ()):
+            with contextlib.suppress(ValueError):
+                data = json.loads(stdout)
+        return stdout, stderr, data
 
 
 def entering(cli: type[SaltCli], prefix: list[str]) -> type[SaltCli]:

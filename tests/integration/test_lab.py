@@ -93,7 +93,7 @@ def test_host_files_arrive_by_sync(lab: Lab) -> None:
     """The door and the agent are on the host as in the checkout; nothing else is served."""
     served = [f"_modules/{path.name}" for path in (CHECKOUT / "_modules").glob("cpacman*.py")]
     listed = lab.salt_run("fileserver.file_list", "--out=json")
-    assert sorted(json.loads(listed.stdout)) == sorted(served)
+    assert sorted(listed.data) == sorted(served)
     for name in served:
         synced = f"/var/cache/salt/minion/extmods/modules/{Path(name).name}"
         assert lab.host("web2").read(synced) == (CHECKOUT / name).read_text(encoding="utf-8")
@@ -201,9 +201,13 @@ def test_reset_brings_a_host_back(clean_lab: Lab) -> None:
     host.install_rpms(["newtool-2.0-1.noarch", "scripted-1.1-1.noarch"])
     host.write("/var/lib/cpacman/pin", "key", mode=0o600)
     clean_lab.path("mirror", "note").write_text("here")
+    host.write("/usr/share/webapp/version", "changed")
+    host.run(["sh", "-c", "setsid sleep 555 >/dev/null 2>&1 &"])
     host.kill_minion()
     host.link_down()
     clean_lab.reset()
+    assert "sleep 555" not in host.run(["ps", "ax"]).stdout
+    assert host.read("/usr/share/webapp/version") == "webapp 1.0\n"
     assert host.packages() == tuple(sorted(rpms.OLD))
     assert not host.exists("/var/lib/cpacman")
     assert not host.exists("/var/lib/scripted/post-1.1")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.directory import (
+    LOCK,
     Directory,
     base_directory,
     has_owner,
@@ -75,6 +77,7 @@ def test_second_taker_is_refused(base: Path, holder: subprocess.Popen[str]) -> N
 def test_sweep_leaves_the_living(base: Path, holder: subprocess.Popen[str]) -> None:
     """Only what nobody holds is removed."""
     (base / "stale" / "layers").mkdir(parents=True)
+    (base / "stale" / LOCK).touch()
     assert sweep(base) == ["stale"]
     assert (base / "held" / "layers").is_dir()
 
@@ -91,10 +94,36 @@ def test_killed_owner_is_stale(base: Path, holder: subprocess.Popen[str]) -> Non
 def test_stale_directory_is_emptied_when_taken(base: Path) -> None:
     """A new lab starts from nothing."""
     (base / "one").mkdir()
+    (base / "one" / LOCK).touch()
     (base / "one" / "rubbish").write_text("old")
     taken = Directory.take(base, "one")
-    assert sorted(path.name for path in taken.path.iterdir()) == ["lab.json", "lock"]
+    assert sorted(path.name for path in taken.path.iterdir()) == [LOCK, "lab.json"]
     taken.remove()
+
+
+def test_foreign_directories_are_not_touched(base: Path) -> None:
+    """A base that was set to a place with other things in it loses none of them."""
+    (base / "mirror").mkdir()
+    (base / "mirror" / "package.rpm").write_text("precious")
+    assert sweep(base) == []
+    with pytest.raises(LabError, match="no lab's directory"):
+        Directory.take(base, "mirror")
+    assert [path.name for path in (base / "mirror").iterdir()] == ["package.rpm"]
+
+
+def test_survivor_without_owner_is_ended(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner killed in the instant before its lab could bind its life to it leaves nothing."""
+    monkeypatch.setattr("lab.directory.LONGEST_DEATH", 0.2)
+    taken = Directory.take(base, "one")
+    taken.write_state({"owner": 2**22 + 1})
+    with subprocess.Popen(["sleep", "100"], stdin=taken.lock) as survivor:
+        os.close(taken.lock)
+        assert is_locked(taken.path)
+        reaper = threading.Thread(target=survivor.wait)
+        reaper.start()
+        assert sweep(base) == ["one"]
+        reaper.join()
+    assert survivor.returncode == -9
 
 
 def test_links_in_a_lab_are_not_followed(base: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from lab import cli, requirements
 from lab.errors import LabError
 from lab.host import Host
+from lab.lab import check_names
 from lab.namespace import Namespace, Result
 
 
@@ -49,6 +50,13 @@ def test_host_that_is_not_up_says_so() -> None:
     )
     with pytest.raises(LabError, match="h: is not up"):
         host.run(["true"])
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["../x"], ["Web1"], [""]])
+def test_host_names_are_checked(names: list[str]) -> None:
+    """A name is a path and an id: nothing is made for a bad one, or for one given twice."""
+    with pytest.raises(LabError, match=r"twice|small letters"):
+        check_names(names)
 
 
 def test_missing_commands_name_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
