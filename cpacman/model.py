@@ -239,7 +239,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact set of actions for one inventory. Empty actions mean: nothing to do."""
+    """The exact set of actions for one inventory. Empty actions mean: nothing to do.
+
+    `vendor_changes` are lines `nevra: old vendor -> new vendor`, one for each that policy allows.
+    """
 
     actions: tuple[Action, ...] = ()
     held: tuple[Held, ...] = ()
@@ -247,6 +250,7 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     reboot: bool = False
     reversible: bool = True
     irreversible: tuple[str, ...] = ()
+    vendor_changes: tuple[str, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,14 +9,15 @@ the expected shape is passed on untouched: the solver's own parser is the judge 
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import hashlib
 import lzma
 import re
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 _KEY = re.compile(
     rb"<name>([^<]*)</name>\s*<arch>([^<]*)</arch>\s*<version ([^>]*)/>"
@@ -79,16 +80,14 @@ def read_text(path: Path) -> bytes:
     """Return a metadata file's uncompressed bytes, whichever compression its name tells.
 
     Raises:
-        OSError: the file can't be read, or is damaged.
-        EOFError: it ends too early.
+        OSError: the file can't be read.
+        ValueError: it is damaged, or ends too early.
     """
-    opener = _OPENERS.get(path.suffix)
-    if opener is not None:
-        with opener(path) as stream:
-            return bytes(stream.read())
     if path.suffix in (".zst", ".zck"):
         return _decompress(path)
-    return path.read_bytes()
+    expand = _EXPAND.get(path.suffix)
+    data = path.read_bytes()
+    return expand(data) if expand else data
 
 
 def _decompress(path: Path) -> bytes:
@@ -97,8 +96,23 @@ def _decompress(path: Path) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "metadata"
-        createrepo_c.decompress_file(str(path), str(target), createrepo_c.AUTO_DETECT_COMPRESSION)
+        kind = createrepo_c.AUTO_DETECT_COMPRESSION
+        try:
+            createrepo_c.decompress_file(str(path), str(target), kind)
+        except createrepo_c.CreaterepoCError as error:
+            raise ValueError(f"damaged: {error}") from error
         return target.read_bytes()
 
 
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+def _expand(decompress: Callable[[bytes], bytes], data: bytes) -> bytes:
+    try:
+        return decompress(data)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"damaged: {error}") from error
+
+
+_EXPAND: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": functools.partial(_expand, gzip.decompress),
+    ".bz2": functools.partial(_expand, bz2.decompress),
+    ".xz": functools.partial(_expand, lzma.decompress),
+}

@@ -33,8 +33,9 @@ from cpacman.model import (
     plan_id,
     transaction_id,
 )
-from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy
-from cpacman.planner.resolve import CannotPlan, Host, Outcome, resolve
+from cpacman.planner.host import CannotPlan, Host
+from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy, is_vendor_change
+from cpacman.planner.resolve import Outcome, resolve
 from cpacman.planner.solver import Candidate, Source, Step, Universe
 
 CHUNK = 4000
@@ -109,17 +110,24 @@ def plan_hosts(
 
 
 def _policy_hash(channels: Sequence[ChannelInput]) -> str:
-    """Return the hash of every rule that had a say, repositories' flags included."""
+    """Return the hash of every rule that had a say, repositories' flags included.
+
+    The reason of a line is wording and stays outside, and so does a last day that has not come.
+    """
     body = [
         (
             c.channel,
-            c.policy,
-            sorted(c.policies.items()),
+            _rules(c.policy),
+            sorted((host, _rules(rules)) for host, rules in c.policies.items()),
             sorted((s.name, s.autoupdate, s.priority) for s in c.sources),
         )
         for c in channels
     ]
     return content_id("policy", body).removeprefix("policy-")
+
+
+def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
+    return [(line.kind, line.packages) for line in rules.lines]
 
 
 _Result = Transaction | Failure
@@ -214,7 +222,15 @@ def _transaction(
         reboot=any(a.name in REBOOT_NAMES or delivered.wants_reboot(a) for a in actions),
         reversible=not lost,
         irreversible=tuple(lost),
+        vendor_changes=tuple(sorted(set(_vendor_changes(host, outcome.steps)))),
     )
+
+
+def _vendor_changes(host: Host, steps: Sequence[Step]) -> Iterator[str]:
+    for step in steps:
+        for old in (host.by_nevra[nevra] for nevra in step.old):
+            if step.new is not None and is_vendor_change(old.vendor, step.new.vendor):
+                yield f"{step.new.nevra}: {old.vendor} -> {step.new.vendor or '(none)'}"
 
 
 def _is_offered(host: Host, nevra: str) -> bool:
@@ -239,6 +255,7 @@ def _actions(
         _action(kind, new, old, first, _reason(kind, step, new, outcome, request), sha256_of)
         for step, kind, new, old, first in found
     ]
+    made += [_removal(host.by_nevra[o]) for s in outcome.steps if s.new is None for o in s.old]
     told = (delivered.tell(action, host.by_nevra.get(action.from_ or "")) for action in made)
     return tuple(sorted(told, key=lambda action: action.sort_key))
 
@@ -297,8 +314,9 @@ def _reason(
         return Reason.REQUESTED
     if kind is ActionKind.OBSOLETE:
         return Reason.OBSOLETES
-    updates = kind is ActionKind.UPGRADE or step.side_by_side
-    if request.upgrade_all and updates:
+    if request.upgrade_all and (kind is ActionKind.UPGRADE or step.side_by_side):
+        return Reason.UPDATE
+    if new in outcome.swapped:
         return Reason.UPDATE
     return Reason.WEAK if step.weak else Reason.DEPENDENCY
 
@@ -326,6 +344,20 @@ def _action(
         sha256=_sha256(new, sha256_of),
         size=new.size if first else 0,
         reason=reason,
+    )
+
+
+def _removal(old: InstalledPackage) -> Action:
+    """Return the action for a package that leaves, because policy lets another take its place."""
+    return Action(
+        action=ActionKind.REMOVE,
+        name=old.name,
+        epoch=old.epoch,
+        version=old.version,
+        release=old.release,
+        arch=old.arch,
+        nevra_=old.nevra,
+        reason=Reason.UPDATE,
     )
 
 

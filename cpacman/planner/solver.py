@@ -201,7 +201,7 @@ class Versions:
     """The order of versions as rpm has it, by libsolv itself."""
 
     def __init__(self) -> None:
-        pool = _new_pool("noarch")
+        pool = _new_pool(None)
         repo = pool.add_repo("versions")
         self._pool = pool
         self._left, self._right = repo.add_solvable(), repo.add_solvable()
@@ -374,6 +374,7 @@ class Universe:
     def _having(self, key: int) -> list[Any]:
         """Return the available solvables that have any dependency of one kind."""
         flags = solv.Selection.SELECTION_GLOB | solv.Selection.SELECTION_FLAT
+        flags |= solv.Selection.SELECTION_WITH_DISABLED
         found = self._pool.matchdeps("*", flags, key).solvables()
         return [s for s in found if not self._is_installed(s.id)]
 
@@ -418,23 +419,20 @@ class HostView:
         """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file."""
         select = solv.Selection
         plain = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
-        kinds = (
-            (plain, True),
-            (plain | select.SELECTION_CANON, False),
-            (select.SELECTION_PROVIDES | select.SELECTION_GLOB | select.SELECTION_REL, False),
-            (select.SELECTION_FILELIST | select.SELECTION_GLOB, False),
-        )
-        for flags, just_name in kinds:
-            if found := self._select(spec, flags):
-                return self._matches(found, just_name)
-        return Matches((), (), False)
+        provides = select.SELECTION_PROVIDES | select.SELECTION_GLOB | select.SELECTION_REL
+        files = select.SELECTION_FILELIST | select.SELECTION_GLOB
+        if found := self._select(spec, plain):
+            return self._matches(found, just_name=True)
+        found = self._select(spec, plain | select.SELECTION_CANON)
+        found = found or [*self._select(spec, provides), *self._select(spec, files)]
+        return self._matches(found, just_name=False)
 
     def _select(self, spec: str, flags: int) -> list[int]:
         flags |= solv.Selection.SELECTION_FLAT | solv.Selection.SELECTION_WITH_DISABLED
         found = (s.id for s in self._pool.select(spec, flags).solvables())
         return [i for i in found if i in self._nevras or not self._universe._is_installed(i)]
 
-    def _matches(self, ids: Iterable[int], just_name: bool) -> Matches:
+    def _matches(self, ids: Iterable[int], *, just_name: bool) -> Matches:
         known = sorted(set(ids))
         installed = tuple(self._nevras[i] for i in known if i in self._nevras)
         offered = (self._universe._candidate(i) for i in known if i not in self._nevras)
@@ -663,10 +661,12 @@ def _content(package: InstalledPackage) -> bytes:
     return msgspec.msgpack.encode((*head, *fields))
 
 
-def _new_pool(arch: str) -> Any:
+def _new_pool(arch: str | None) -> Any:
+    """Return a pool with rpm's rules; without an arch packages of every one count."""
     pool = solv.Pool()
     pool.setdisttype(solv.Pool.DISTTYPE_RPM)
-    pool.setarch(arch)
+    if arch is not None:
+        pool.setarch(arch)
     for flag in (
         solv.Pool.POOL_FLAG_OBSOLETEUSESCOLORS,
         solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS,
@@ -782,7 +782,7 @@ def _read_solv(repo: Any, path: Path) -> bool:
 def _read_primary(repo: Any, source: Source) -> None:
     try:
         text = sort_primary(read_text(Path(source.primary)))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(source, f"cannot be read: {error}") from error
     if not _feed(text, lambda stream: repo.add_rpmmd(stream, None, 0)):
         raise _unreadable(source, f"is not rpm-md: {repo.pool.errstr}")
@@ -854,11 +854,11 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 def _search_filelists(source: Source, paths: set[str], cache: Path | None) -> Owners:
     """Load a repository with its filelists into a pool of its own and look the paths up."""
-    pool = _new_pool("noarch")
+    pool = _new_pool(None)
     loaded = _load_source(pool, source, cache)
     try:
         text = read_text(Path(source.filelists))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, ValueError) as error:
         what = f"cannot be read: {error}"
         raise _unreadable(source, what, source.filelists) from error
     if not _feed(text, functools.partial(_add_filelists, loaded.repo)):

@@ -1,0 +1,200 @@
+"""The console `cpacman`: inventories and plans without Salt and without a running master.
+
+Invariants: nothing is changed on any host; errors go to stderr, one line each with the path of
+what is wrong, all of them at once; `--format json` prints one document to stdout and nothing else.
+Whatever is heavy is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from cpacman import __version__
+from cpacman.errors import EXIT_NOT_PLANNED, EXIT_OK, EXIT_OTHER, EXIT_USAGE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the console and return its exit code.
+
+    0 done, 2 wrong usage, configuration or input, 3 a host could not be planned, 1 anything else.
+    """
+    try:
+        options = _parser().parse_args(argv)
+        return _guarded(options)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter must not find that out again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OTHER
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    """Run a command; every error becomes its lines and its exit code."""
+    from cpacman.errors import CpacmanError
+
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except CpacmanError as error:
+        for line in str(error).splitlines():
+            _complain(line)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_OTHER
+    except Exception as error:
+        if os.environ.get("CPACMAN_DEBUG") == "1":
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}".replace("\n", " ")
+        hint = "please report it; CPACMAN_DEBUG=1 shows where"
+        _complain(f"this is a bug in cpacman, not your mistake ({what}); {hint}")
+        return EXIT_OTHER
+
+
+def _complain(line: str) -> None:
+    text = "".join(c if c.isprintable() else "?" for c in line)
+    with suppress(BrokenPipeError):
+        sys.stderr.write(f"{text}\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that names the option that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{self.prog}: {message}{self._nearest(message)}")
+        self.exit(EXIT_USAGE)
+
+    def _nearest(self, message: str) -> str:
+        words = message.partition("unrecognized arguments: ")[2].split()
+        known = list(self._all_options())
+        for word in (w.partition("=")[0] for w in words if w.startswith("-")):
+            if near := difflib.get_close_matches(word, known, 1):
+                return f"; did you mean {near[0]}?"
+        return ""
+
+    def _all_options(self) -> Iterator[str]:
+        yield from self._option_string_actions
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser._option_string_actions
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cpacman",
+        allow_abbrev=False,
+        description="Inventories and plans, without Salt and without a running master.",
+        epilog="Exit: 0 done, 2 usage, configuration or input, 3 a host not planned, 1 other.",
+    )
+    parser.add_argument("--version", action="version", version=f"cpacman {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_inventory(commands)
+    _add_plan(commands)
+    return parser
+
+
+def _add_inventory(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "inventory",
+        allow_abbrev=False,
+        help="print this machine's inventory as JSON",
+        description="Print what this machine, or the tree DIR, has installed, as JSON.",
+    )
+    parser.add_argument("--root", metavar="DIR", type=Path, help="look below DIR, not at /")
+    parser.add_argument(
+        "--platform", choices=("rpm", "deb"), default="rpm", help="the kind of packages (rpm)"
+    )
+    parser.set_defaults(run=_run_inventory)
+
+
+def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "plan",
+        allow_abbrev=False,
+        help="plan for inventories, from repositories",
+        description="Work out what every host of some inventories needs, from repositories. "
+        "Package files are not looked at. Without --upgrade or --install: upgrade all.",
+    )
+    _add_words(parser, "--repo", "NAME=DIR", "a repository and its name", required=True)
+    _add_words(parser, "--inventory", "FILE|DIR", "inventories, or folders of them", required=True)
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="the cpacman: section, for its policy"
+    )
+    _add_words(parser, "--upgrade", "SPEC", "upgrade these only")
+    _add_words(parser, "--install", "SPEC", "install these")
+    _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
+    _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="how the plan is printed"
+    )
+    parser.set_defaults(run=_run_plan)
+
+
+def _add_words(
+    parser: argparse.ArgumentParser, name: str, what: str, text: str, *, required: bool = False
+) -> None:
+    """Add an option that takes several words and may be repeated."""
+    parser.add_argument(
+        name, metavar=what, help=text, nargs="+", action="extend", default=[], required=required
+    )
+
+
+def _run_inventory(options: argparse.Namespace) -> int:
+    from cpacman.errors import Problem, UsageError
+    from cpacman.inventory import local_inventory
+
+    if options.platform == "deb":
+        raise UsageError(Problem("--platform deb", "is not supported yet", "use rpm"))
+    sys.stdout.buffer.write(local_inventory(options.root))
+    return EXIT_OK
+
+
+def _run_plan(options: argparse.Namespace) -> int:
+    from cpacman.planner import offline
+
+    with _cache_directory() as cache:
+        made = offline.make_plan(
+            offline.Order(
+                repos=tuple(options.repo),
+                inventories=tuple(options.inventory),
+                config=options.config,
+                upgrade=tuple(options.upgrade),
+                install=tuple(options.install),
+                arch_change=tuple(options.arch_change),
+                noautoupdate=tuple(options.noautoupdate),
+            ),
+            cache=cache,
+            today=datetime.date.today(),
+        )
+    sys.stdout.buffer.write(offline.render(made, options.format))
+    return EXIT_NOT_PLANNED if made.plan.failed else EXIT_OK
+
+
+@contextmanager
+def _cache_directory() -> Iterator[Path]:
+    """Give the user's cache, or where that can't be written one that does not stay."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(home) / "cpacman"
+    with suppress(OSError):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.access(path, os.W_OK | os.X_OK):
+        yield path
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="cpacman-") as scratch:
+        yield Path(scratch)

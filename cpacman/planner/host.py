@@ -1,0 +1,161 @@
+"""What is known of one host while it is being planned.
+
+Invariant: everything here is read from the universe, the inventory and the policy; only `refused`
+grows, with each candidate that a solution must do without.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cpacman.model import FailedError, HeldReason, InstalledPackage
+from cpacman.planner import policy
+from cpacman.planner.policy import Hiding, Offer, Policy
+from cpacman.planner.solver import Candidate, HostView, Task, Universe
+
+
+class CannotPlan(Exception):
+    """This host can't be planned: the kind of error and the causes for a person."""
+
+    def __init__(self, error: FailedError, causes: Iterable[str]) -> None:
+        super().__init__(error.value)
+        self.error = error
+        self.causes = tuple(causes)
+
+
+class Swap(NamedTuple):
+    """A change between 32 and 64 bit that policy allows: one of `candidates` for `installed`.
+
+    The two could stand side by side, so rpm does not take it for an upgrade: the old one has to
+    be removed.
+    """
+
+    candidates: tuple[Candidate, ...]
+    installed: tuple[str, ...]
+
+
+class Wish(NamedTuple):
+    """What a request means on one host.
+
+    `named` are the candidates the user's words fit (repositories left out of autoupdate may serve
+    them), `pinned` those among them that a version or file was given for, `targets` the NEVRAs
+    of installed packages whose newest version is wanted.
+    """
+
+    tasks: tuple[Task, ...]
+    named: frozenset[Candidate] = frozenset()
+    pinned: frozenset[Candidate] = frozenset()
+    targets: frozenset[str] = frozenset()
+    swaps: tuple[Swap, ...] = ()
+
+    @property
+    def leaving(self) -> frozenset[str]:
+        """The NEVRAs that may leave without a replacement of their own."""
+        return frozenset(nevra for swap in self.swaps for nevra in swap.installed)
+
+
+class Host:
+    """One host: its packages, what it is offered, what it must not get and why."""
+
+    def __init__(
+        self,
+        universe: Universe,
+        view: HostView,
+        packages: Iterable[InstalledPackage],
+        rules: Policy,
+    ) -> None:
+        self.universe = universe
+        self.view = view
+        self.packages = tuple(sorted(packages, key=lambda p: (p.name, p.arch, p.nevra)))
+        self.by_nevra = {p.nevra: p for p in self.packages}
+        self.rules = rules
+        self.closed = tuple(s.name for s in universe.sources.values() if not s.autoupdate)
+        self.refused: dict[Candidate, Hiding] = {}
+
+    def compare(self, left: str, right: str) -> int:
+        """Return the order of two versions."""
+        return self.universe.versions.compare(left, right)
+
+    def is_newer(self, candidate: Candidate, evr: str) -> bool:
+        """Return whether a candidate is newer than a version."""
+        return self.compare(candidate.evr, evr) > 0
+
+    def newest(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        """Return the newest version of one name, in the repositories of best priority."""
+        rows = list(candidates)
+        first = min(self.priority(c) for c in rows)
+        rows = [c for c in rows if self.priority(c) == first]
+        best = max(rows, key=lambda c: self.universe.versions.key(c.evr))
+        return tuple(c for c in rows if self.compare(c.evr, best.evr) == 0)
+
+    def priority(self, candidate: Candidate) -> int:
+        """Return the priority of a candidate's repository: the smaller number wins."""
+        return self.universe.sources[candidate.repository].priority
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, tuple[InstalledPackage, ...]]:
+        """Name -> what is installed under it, oldest first."""
+        found: dict[str, list[InstalledPackage]] = {}
+        for package in self.packages:
+            found.setdefault(package.name, []).append(package)
+        order = self.universe.versions.key
+        return {n: tuple(sorted(ps, key=lambda p: order(p.evr))) for n, ps in found.items()}
+
+    @functools.cached_property
+    def offers(self) -> dict[str, Offer]:
+        """Name -> what is installed and what is offered, for every installed name."""
+        return {name: self._offer(name, found) for name, found in self.by_name.items()}
+
+    def _offer(self, name: str, installed: tuple[InstalledPackage, ...]) -> Offer:
+        """Of packages that stand side by side only the newest of each arch can have an update."""
+        candidates = self.universe.candidates(name)
+        if len(installed) > 1 and self.view.stands_beside(installed[-1]):
+            installed = tuple({p.arch: p for p in installed}.values())
+        origin = policy.origin_of(installed[-1], candidates, self.closed) if self.closed else ""
+        return Offer(installed, candidates, origin)
+
+    @functools.cached_property
+    def hidden(self) -> dict[Candidate, Hiding]:
+        """What this host must not get whatever is asked for, and why."""
+        found: dict[Candidate, Hiding] = {}
+        for offer in self.offers.values():
+            found.update(policy.hide(offer, self.rules, self.compare))
+        for line in (line for line in self.rules.lines if line.kind == "exclude"):
+            hiding = Hiding(HeldReason.EXCLUDE, f"excluded by {line}")
+            for glob in line.packages:
+                found.update(dict.fromkeys(self.view.match(glob).candidates, hiding))
+        return found
+
+    def why_hidden(self, candidate: Candidate) -> Hiding | None:
+        """Return why a candidate is not for this host, or None when it is."""
+        found = self.hidden.get(candidate) or self.refused.get(candidate)
+        if found is None and candidate.repository in self.closed:
+            return policy.closed_hiding(candidate)
+        return found
+
+    def swap(self, offer: Offer) -> Swap | None:
+        """Return the change between 32 and 64 bit that policy allows for a name, if any."""
+        first = offer.installed[0]
+        allowed = bool(self.rules.lines) and self.rules.allows("arch_change", first.name)
+        if not allowed or self.view.stands_beside(first):
+            return None
+        arches = {p.arch for p in offer.installed}
+        newest = offer.installed[-1].evr
+        newer = [c for c in offer.candidates if self.is_newer(c, newest)]
+        newer = [c for c in newer if self.why_hidden(c) is None]
+        if not newer or any(c.arch in arches for c in newer):
+            return None
+        others = [
+            c for c in newer if not any(policy.color(c.arch) & policy.color(a) for a in arches)
+        ]
+        if not others:
+            return None
+        return Swap(self.newest(others), tuple(p.nevra for p in offer.installed))
+
+
+def native(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return those of the widest architecture: 64 bit or noarch before 32 bit."""
+    wide = [c for c in candidates if policy.color(c.arch) & 2]
+    return wide or list(candidates)

@@ -1,0 +1,330 @@
+"""A plan from directories and files: what the console does where a runner has snapshots.
+
+Invariants: every input is read before anything is planned, and all that is wrong with all of them
+is told at once; package files are not looked at; a configured rule that nothing enforces is an
+error, never ignored.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import msgspec
+
+from cpacman.depot.repository import Repository, read_repository
+from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
+from cpacman.errors import InputError, Problem, UsageError, UserError
+from cpacman.inventory import decode_inventory
+from cpacman.model import Advisory, Inventory, Plan, Request
+from cpacman.planner.plan import ChannelInput, plan_hosts
+from cpacman.planner.policy import Line, Policy
+from cpacman.planner.solver import Candidate, Source
+from cpacman.report.table import render_plan
+
+if TYPE_CHECKING:
+    from cpacman.config import Settings
+
+CHANNEL = "offline"
+"""The name of the one channel that a plan from directories has."""
+
+T = TypeVar("T")
+
+
+class Order(NamedTuple):
+    """What was typed: `repos` as `NAME=DIR`, `inventories` as files or directories."""
+
+    repos: tuple[str, ...]
+    inventories: tuple[str, ...]
+    config: Path | None = None
+    upgrade: tuple[str, ...] = ()
+    install: tuple[str, ...] = ()
+    arch_change: tuple[str, ...] = ()
+    noautoupdate: tuple[str, ...] = ()
+
+
+class Made(NamedTuple):
+    """A plan, and the advisories of its repositories."""
+
+    plan: Plan
+    advisories: tuple[Advisory, ...]
+
+
+class _Collector:
+    """Runs steps and keeps what is wrong, so that one bad input does not hide another."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def run(self, step: Callable[[], T]) -> T | None:
+        """Return what a step returns, or None when it complains."""
+        try:
+            return step()
+        except UserError as error:
+            self.problems += error.problems
+            return None
+
+    def stop_if_any(self) -> None:
+        """Raise everything that was wrong.
+
+        Raises:
+            InputError: something was.
+        """
+        if self.problems:
+            raise InputError(self.problems)
+
+
+def make_plan(order: Order, *, cache: Path, today: datetime.date) -> Made:
+    """Return the plan for what was typed.
+
+    Args:
+        order: what was typed.
+        cache: a directory of our own.
+        today: which lines of policy still hold.
+
+    Raises:
+        UserError: what is wrong with options, configuration, repositories and inventories.
+    """
+    collect = _Collector()
+    places = collect.run(lambda: _places(order.repos)) or {}
+    collect.run(lambda: _check_names("--noautoupdate", order.noautoupdate, places))
+    settings = collect.run(lambda: _settings(order.config))
+    read = [
+        collect.run(functools.partial(read_repository, name, path, cache))
+        for name, path in sorted(places.items())
+    ]
+    inventories = collect.run(lambda: _inventories(order.inventories))
+    collect.stop_if_any()
+    repositories = [one for one in read if one is not None]
+    flags = {one.name: _flags(one, order, settings) for one in repositories}
+    channel = _channel(repositories, flags, inventories or [], cache)
+    policy, warnings = _policy(order, settings, today)
+    request = Request(upgrade=order.upgrade, install=order.install)
+    plan = plan_hosts(
+        [msgspec.structs.replace(channel, policy=policy)], request=request, cache=cache / "solver"
+    )
+    made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
+    return Made(made, channel.advisories)
+
+
+def render(made: Made, how: str) -> bytes:
+    """Return a plan as the console prints it: a table or one JSON document."""
+    if how == "json":
+        return msgspec.json.format(msgspec.json.encode(made.plan), indent=2) + b"\n"
+    severities = {one.id: one.severity for one in made.advisories}
+    return render_plan(made.plan, severities=severities, full=True).encode() + b"\n"
+
+
+# Repositories
+
+
+def _places(repos: Iterable[str]) -> dict[str, Path]:
+    """Return name -> directory of `NAME=DIR` words.
+
+    Raises:
+        UsageError: words that are not of that form, and names that are given twice.
+    """
+    found: dict[str, Path] = {}
+    problems = []
+    for word in repos:
+        name, given, path = word.partition("=")
+        if not (name and given and path):
+            problems.append(Problem(f"--repo {word}", "is not NAME=DIR", "e.g. base=/srv/base"))
+        elif name in found and found[name] != Path(path):
+            problems.append(Problem(f"--repo {word}", f"{name} is {found[name]} already"))
+        found.setdefault(name, Path(path))
+    if problems:
+        raise UsageError(problems)
+    return found
+
+
+def _check_names(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = sorted(known)
+    problems = []
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            problems.append(Problem(f"{option} {name}", "is no --repo", mend))
+    if problems:
+        raise UsageError(problems)
+
+
+class _Flags(NamedTuple):
+    autoupdate: bool
+    priority: int
+
+
+def _flags(repository: Repository, order: Order, settings: Settings | None) -> _Flags:
+    """Return how a repository may be used: as typed, or as any channel configures its name."""
+    channels = settings.channels.values() if settings else ()
+    same = [c.repositories[repository.name] for c in channels if repository.name in c.repositories]
+    autoupdate = all(one.autoupdate for one in same)
+    priority = min((one.priority for one in same), default=99)
+    return _Flags(autoupdate and repository.name not in order.noautoupdate, priority)
+
+
+def _source(repository: Repository, flags: _Flags) -> Source:
+    return Source(
+        name=repository.name,
+        primary=str(repository.metadata.primary),
+        checksum=repository.checksums["primary"],
+        filelists=str(repository.metadata.filelists or ""),
+        updateinfo=str(repository.metadata.updateinfo or ""),
+        autoupdate=flags.autoupdate,
+        priority=flags.priority,
+    )
+
+
+def _channel(
+    repositories: Sequence[Repository],
+    flags: Mapping[str, _Flags],
+    inventories: Sequence[Inventory],
+    cache: Path,
+) -> ChannelInput:
+    return ChannelInput(
+        channel=CHANNEL,
+        snapshot=_snapshot(repositories, flags, cache),
+        sources=tuple(_source(one, flags[one.name]) for one in repositories),
+        inventories=tuple(inventories),
+        advisories=_advisories(repositories),
+        sha256_of=functools.partial(_sha256_of, {one.name: one for one in repositories}),
+    )
+
+
+def _advisories(repositories: Iterable[Repository]) -> tuple[Advisory, ...]:
+    """Return the advisories of all repositories, each once."""
+    found = {msgspec.json.encode(one): one for repo in repositories for one in repo.advisories}
+    return tuple(found[key] for key in sorted(found))
+
+
+def _sha256_of(repositories: Mapping[str, Repository], candidate: Candidate) -> str:
+    """Return the sha256 that was computed for a package whose metadata has another checksum."""
+    packages = repositories[candidate.repository].packages
+    return next((p.sha256 for p in packages if p.nevra == candidate.nevra), "")
+
+
+def _snapshot(repositories: Sequence[Repository], flags: Mapping[str, _Flags], cache: Path) -> str:
+    """Return the id a snapshot of these repositories would have.
+
+    It takes a while to compute, so it is kept under what decides it: contents and flags.
+    """
+    entries = [
+        SnapshotRepository(
+            name=one.name,
+            path=str(one.path),
+            kind=one.kind,
+            fingerprint=one.fingerprint,
+            metadata=one.metadata,
+            checksums=one.checksums,
+            autoupdate=flags[one.name].autoupdate,
+            priority=flags[one.name].priority,
+        )
+        for one in repositories
+    ]
+    packages = (p for one in repositories for p in one.packages)
+    return snapshot_id(CHANNEL, entries, packages, _advisories(repositories))
+
+
+# Inventories
+
+
+def _inventories(words: Iterable[str]) -> list[Inventory]:
+    """Read inventories from files, and from the `*.json` files of directories.
+
+    Raises:
+        InputError: files that can't be read or are no inventories, and hosts that are there twice.
+    """
+    collect = _Collector()
+    found: dict[str, tuple[Path, Inventory]] = {}
+    for path in dict.fromkeys(collect_files(words, collect.problems)):
+        inventory = collect.run(functools.partial(_inventory, path))
+        if inventory is None:
+            continue
+        if inventory.host in found:
+            other = found[inventory.host][0]
+            what = f"host {inventory.host} is in {other} too"
+            collect.problems.append(Problem(str(path), what, "give each host once"))
+        found.setdefault(inventory.host, (path, inventory))
+    collect.stop_if_any()
+    return [inventory for _, inventory in found.values()]
+
+
+def collect_files(words: Iterable[str], problems: list[Problem]) -> Iterator[Path]:
+    """Yield the files that are meant, adding to `problems` what is not there."""
+    for word in words:
+        path = Path(word)
+        if not path.is_dir():
+            yield path
+            continue
+        files = sorted(path.glob("*.json"))
+        if not files:
+            problems.append(Problem(word, "holds no *.json file", "name the inventories' folder"))
+        yield from files
+
+
+def _inventory(path: Path) -> Inventory:
+    """Read one inventory; one that does not name its host is called as its file.
+
+    Raises:
+        InputError: it can't be read, or is none.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InputError(Problem(str(path), f"can't be read: {error.strerror}")) from error
+    inventory = decode_inventory(text, str(path))
+    return inventory if inventory.host else msgspec.structs.replace(inventory, host=path.stem)
+
+
+# Policy
+
+
+def _settings(path: Path | None) -> Settings | None:
+    """Read the configuration, refusing rules that nothing enforces.
+
+    Raises:
+        ConfigError: it is wrong, or asks for what this version can't do.
+    """
+    if path is None:
+        return None
+    from cpacman.config import read_settings
+    from cpacman.errors import ConfigError
+
+    settings = read_settings(path)
+    if standing := settings.unenforced_policy():
+        raise ConfigError([p._replace(path=f"{path}: {p.path}") for p in standing])
+    return settings
+
+
+def _policy(
+    order: Order, settings: Settings | None, today: datetime.date
+) -> tuple[Policy, list[str]]:
+    """Return the lines that hold for every host here, and what has to be said about others."""
+    lines = [
+        Line(kind="arch_change", packages=(name,), where=f"--arch-change {name}")
+        for name in sorted(set(order.arch_change))
+    ]
+    warnings = []
+    for number, line in enumerate(settings.policy if settings else ()):
+        where = f"policy[{number}]"
+        until = line.until.isoformat() if line.until else ""
+        if line.scope is not None:
+            warnings.append(f"{where}: has a scope; offline no host is known to be in it")
+        elif not line.applies({}, today):
+            warnings.append(f"{where}: expired on {until}")
+        else:
+            lines.append(
+                Line(
+                    kind=line.kind,
+                    packages=tuple(line.packages),
+                    where=where,
+                    reason=line.reason,
+                    until=until,
+                )
+            )
+    return Policy(lines=tuple(lines)), warnings
