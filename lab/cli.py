@@ -112,7 +112,8 @@ def command_up(arguments: argparse.Namespace) -> int:
     if said != READY:
         return owner.wait() or 1
     show_lab(base_directory() / name)
-    print(f"up in {time.monotonic() - started:.1f} s; `python -m lab down` ends it")
+    option = "" if name == DEFAULT_NAME else f" --name {name}"
+    print(f"up in {time.monotonic() - started:.1f} s; `python -m lab down{option}` ends it")
     return 0
 
 
@@ -141,23 +142,24 @@ def command_demo(arguments: argparse.Namespace) -> int:
 
 
 def command_down(arguments: argparse.Namespace) -> int:
-    """End the named lab, or the only one; then remove what dead labs left."""
-    base = base_directory()
-    alive = [path for path in labs(base) if has_owner(path)]
-    if arguments.name or alive:
-        end_lab(choose(alive, arguments.name) if alive else base / arguments.name)
-    for name in sweep(base):
+    """End the named lab, or the default one; then remove what dead labs left.
+
+    Never "the only one": that may be the lab of a test run.
+    """
+    end_lab(base_directory() / (arguments.name or DEFAULT_NAME))
+    for name in sweep(base_directory()):
         print(f"{name}: removed what was left")
     return 0
 
 
 def end_lab(path: Path) -> None:
-    """Ask the owner to end, then insist.
+    """Ask the owner (a test run, for a lab that one holds) to end, then insist.
 
     Raises:
         LabError: its processes do not go away.
     """
     if not has_owner(path):
+        print(f"{path.name}: is not up")
         return
     owner = int(read_state(path)["owner"])
     for number, seconds in ((signal.SIGTERM, 15.0), (signal.SIGKILL, LONGEST_DEATH)):

@@ -289,8 +289,15 @@ def test_killed_owner_leaves_a_directory_only(lab_base: Path) -> None:
     assert eventually(lambda: not is_locked(lab_base / name))
     assert traces(lab_base) == []
     assert run("status").stdout.startswith(f"{name}: stale")
-    assert run("down").returncode == 0
+    assert f"{name}: removed what was left" in run("down").stdout
     assert list(lab_base.iterdir()) == []
+
+
+def test_down_does_not_guess(lab_base: Path) -> None:
+    """Without a name `down` ends the default lab, never one that happens to be the only one."""
+    with Lab([], packages=[], name="tests") as only:
+        assert run("down").stdout == "lab: is not up\n"
+        assert only.run(["true"]).returncode == 0
 
 
 def test_interrupted_up_leaves_nothing(lab_base: Path) -> None:
