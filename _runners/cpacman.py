@@ -45,22 +45,12 @@ def _context(watch=False):
     import salt.utils.user
 
     who = salt.utils.user.get_specific_user()
-    reporter = SaltReporter(_fire())
+    reporter = SaltReporter.of(__opts__)
     with (
         signals_watched(reporter, watch) as stopping,
         open_context(__opts__, who=who, reporter=reporter, stopping=stopping) as context,
     ):
         yield context
-
-
-def _fire():
-    """Return what shows progress in this terminal, or None: with --out=json there is none."""
-    if __opts__.get("output") is not None:
-        return None
-    try:
-        return __jid_event__.fire_event
-    except NameError:
-        return None
 
 
 @runner

@@ -173,6 +173,18 @@ class SaltReporter:
         self._fire = fire
         self._last: dict[str, float] = {}
 
+    @classmethod
+    def of(cls, opts: Mapping[str, Any]) -> SaltReporter:
+        """Return the reporter for the command that runs now.
+
+        Salt puts `__jid_event__` into the globals of the function that it calls, and that is the
+        decorator's wrapper: so it is here that it is found. With `--out=json` nobody is told, as
+        each event would be a document of its own before the result.
+        """
+        event: Any = globals().get("__jid_event__")
+        quiet = event is None or opts.get("output") is not None
+        return cls(None if quiet else event.fire_event)
+
     def line(self, text: str) -> None:
         """See `Reporter.line`."""
         if self._fire is None:

@@ -25,6 +25,9 @@ from cpacman.store import RolloutHost, StoredPlan
 
 _AGO = re.compile(r"([0-9]+)([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+MOST_TRANSACTIONS = 200
+SHOWN_TRANSACTIONS = 26
+"""Above so many distinct transactions an answer holds those of the largest groups only."""
 LIBRARIES = ("salt", "solv", "createrepo_c", "SQLAlchemy", "pydantic", "msgspec", "cryptography")
 
 
@@ -74,13 +77,44 @@ def plan_body(context: Context, stored: StoredPlan, plan: Plan) -> dict[str, Any
     """Return a plan as a runner answers it: the document, and what the screen says around it."""
     heads = context.store.inventory_heads()
     now = context.clock()
-    ages = {h: int(now - heads[h][1]) for h in plan.hosts if h in heads}
+    shown = summary_of(plan)
+    ages = {h: int(now - heads[h][1]) for h in shown.hosts if h in heads}
     return {
-        **msgspec.to_builtins(plan),
+        **msgspec.to_builtins(shown),
+        "omitted": len(plan.hosts) - len(shown.hosts),
         "class": stored.class_,
         "by": stored.who,
         "created": stored.created,
         "ages": ages,
+        "severities": _severities(context, plan),
+    }
+
+
+def summary_of(plan: Plan) -> Plan:
+    """Return a plan that can be answered in one piece: of very many groups only the largest."""
+    if len(plan.transactions) <= MOST_TRANSACTIONS:
+        return plan
+    sizes = Counter(plan.hosts.values())
+    kept = set(sorted(sizes, key=lambda t: (-sizes[t], t))[:SHOWN_TRANSACTIONS])
+    hosts = {host: number for host, number in plan.hosts.items() if number in kept}
+    return msgspec.structs.replace(
+        plan,
+        hosts=hosts,
+        inventories={host: plan.inventories[host] for host in hosts},
+        transactions={number: plan.transactions[number] for number in sorted(kept)},
+    )
+
+
+def _severities(context: Context, plan: Plan) -> dict[str, str]:
+    """Return advisory -> severity of what the plan delivers."""
+    delivered = {a for t in plan.transactions.values() for one in t.actions for a in one.advisories}
+    if not delivered:
+        return {}
+    return {
+        advisory.id: advisory.severity
+        for snapshot in plan.snapshots.values()
+        for advisory in load_snapshot(context.settings.depot, snapshot).advisories
+        if advisory.id in delivered
     }
 
 
@@ -242,7 +276,7 @@ def history(
         since=read_time("since", since, now),
         until=read_time("until", until, now),
     )
-    return {"history": {"entries": entries}}
+    return {"history": {"package": package, "entries": entries}}
 
 
 def read_time(name: str, text: str | None, now: float) -> float | None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from cpacman.commands.context import Context
 from cpacman.depot.promotion import check_promotion
+from cpacman.depot.repository import check_files, read_repository
 from cpacman.depot.snapshot import Snapshot, diff_snapshots, load_snapshot, take_snapshot
-from cpacman.errors import ConfigError, Problem, SafetyError, UsageError
+from cpacman.errors import ConfigError, Problem, RepositoryError, SafetyError, UsageError
 
 
 def channels_of(context: Context, asked: Sequence[str]) -> list[str]:
@@ -38,8 +39,12 @@ def snapshot(
 ) -> dict[str, Any]:
     """Take a snapshot of each channel and point the first class at it."""
     first = context.settings.class_names[0]
-    taken = {c: _take(context, c, verify=verify) for c in channels_of(context, asked)}
-    rows = {name: _settle(context, name, one, first, test) for name, one in taken.items()}
+    channels = channels_of(context, asked)
+    if test:
+        rows = {name: _rehearse(context, name, verify=verify) for name in channels}
+    else:
+        taken = {name: _take(context, name, verify=verify) for name in channels}
+        rows = {name: _settle(context, name, one, first) for name, one in taken.items()}
     return {"snapshot": {"class": first, "channels": rows, "test": test}}
 
 
@@ -54,18 +59,28 @@ def _take(context: Context, channel: str, *, verify: bool) -> Snapshot:
     )
 
 
-def _settle(
-    context: Context, channel: str, taken: Snapshot, first: str, test: bool
-) -> dict[str, Any]:
+def _rehearse(context: Context, channel: str, *, verify: bool) -> dict[str, Any]:
+    """Read a channel's repositories and check their files, as taking a snapshot does."""
+    repositories = [
+        read_repository(name, one.path, context.settings.cache_dir)
+        for name, one in context.settings.channels[channel].repositories.items()
+    ]
+    problems = [p for one in repositories for p in check_files(one, verify=verify)]
+    if problems:
+        raise RepositoryError(problems)
+    packages = sum(len(one.packages) for one in repositories)
+    return {"id": None, "packages": packages, "new": None, "before": None}
+
+
+def _settle(context: Context, channel: str, taken: Snapshot, first: str) -> dict[str, Any]:
     now = context.clock()
     pointer = context.store.pointers().get((first, channel))
     before = pointer["snapshot"] if pointer else None
     new = before != taken.id
-    if not test:
-        context.store.add_snapshot(
-            taken.id, channel=channel, packages=len(taken.packages), at=now, who=context.who
-        )
-    if new and not test:
+    context.store.add_snapshot(
+        taken.id, channel=channel, packages=len(taken.packages), at=now, who=context.who
+    )
+    if new:
         context.store.point(
             first, channel, taken.id, expected=before, action="snapshot", at=now, who=context.who
         )
@@ -131,10 +146,11 @@ def _promote_one(
     ticket: str | None,
 ) -> dict[str, Any]:
     before, after = move
-    changes = _changes(context, before, load_snapshot(context.settings.depot, after))
+    snapshot = load_snapshot(context.settings.depot, after)
     if before != after and not test:
         context.store.point(
             to, channel, after, expected=before, action="promote", at=context.clock(),
             who=context.who, reason=reason, ticket=ticket,
         )  # fmt: skip
-    return {"before": before, "id": after, "new": before != after, **changes}
+    row = {"before": before, "id": after, "new": before != after}
+    return {**row, "packages": len(snapshot.packages), **_changes(context, before, snapshot)}

@@ -16,6 +16,8 @@ from cpacman.model import short_id
 
 Answer = Mapping[str, Any]
 _NAMED = 12
+_CHANGES = 2
+_SUBJECT = 14
 
 
 def render(data: Any) -> str:
@@ -112,9 +114,12 @@ def _plan(body: Answer) -> str:
         class_=str(body.get("class", "")),
         by=str(body.get("by", "")),
         ages=body.get("ages") or {},
+        severities=body.get("severities") or {},
         full=bool(body.get("full")),
         group=body.get("group"),
     )
+    if body.get("omitted"):
+        text += f"\nand {body['omitted']} hosts in smaller groups: show them with host=NAME"
     would = body.get("would")
     if would is not None:
         rows = [(host, what) for host, what in sorted(would.items())]
@@ -191,10 +196,14 @@ def _moves(body: Answer, word: str) -> str:
     rows = []
     for channel, one in body["channels"].items():
         before = short_id(one["before"]) if one["before"] else "nothing"
+        if one["id"] is None:
+            rows.append((channel, "good", f"{one['packages']} packages"))
+            continue
         if not one["new"]:
             rows.append((channel, short_id(one["id"]), "unchanged"))
             continue
         change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
+        change = change if one["before"] else f"{one['packages']} packages"
         rows.append((channel, f"{before} -> {short_id(one['id'])}", change))
     test = "  TEST, nothing done" if body["test"] else ""
     return f"{word}{test}\n{table(rows)}"
@@ -253,20 +262,21 @@ def _history(body: Answer) -> str:
     rows = []
     for entry in body["entries"]:
         subject = entry["subject"]
-        short = short_id(subject) if subject[1:2] == "-" else subject
+        short = subject[:_SUBJECT]
         rows.append((when(entry["at"]), entry["who"], entry["action"], short,
-                     entry["host"] or "", _happened(entry)))  # fmt: skip
+                     entry["host"] or "", _happened(entry, body["package"])))  # fmt: skip
     return table(rows, indent="") if rows else "nothing in the journal fits"
 
 
-def _happened(entry: Answer) -> str:
+def _happened(entry: Answer, package: str | None) -> str:
     parts = [entry["ticket"] or "", entry["reason"] or ""]
+    changes = sorted(entry["changes"], key=lambda c: c["name"] != package)
     parts += [
         f"{c['action']} {c['from'] + ' -> ' if c['from'] else ''}{c['nevra']}"
-        for c in entry["changes"][:3]
+        for c in changes[:_CHANGES]
     ]
-    if len(entry["changes"]) > 3:
-        parts.append(f"and {len(entry['changes']) - 3} more")
+    if len(changes) > _CHANGES:
+        parts.append(f"and {len(changes) - _CHANGES} more")
     detail = entry["detail"]
     moved = detail.get("to") and f"{short_id(detail['from'] or '-')} -> {short_id(detail['to'])}"
     parts += [moved or "", str(detail.get("detail") or "") if not entry["changes"] else ""]
