@@ -1,1 +1,1 @@
-
+"""What people read: screens, tables, progress."""
