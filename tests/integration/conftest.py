@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, rpms
+from lab.directory import sweep
+
+PREFIX = "cpacman-lab-test-"
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +44,15 @@ def mirror(clean_lab: Lab) -> Path:
 
 @pytest.fixture
 def lab_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A base of its own for the labs that a test starts itself (short: sockets live below it)."""
-    base = Path(tempfile.mkdtemp(prefix="lab-"))
+    """A base of its own for the labs that a test starts itself (short: sockets live below it).
+
+    Those of test runs that were killed are found by their name and removed first.
+    """
+    for stale in Path("/tmp").glob(f"{PREFIX}*"):
+        sweep(stale)
+        with contextlib.suppress(OSError):  # another run's labs live there
+            stale.rmdir()
+    base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     monkeypatch.setenv("CPACMAN_LAB_DIR", str(base))
     yield base
     shutil.rmtree(base)
