@@ -23,7 +23,7 @@ import sys
 
 if __name__ == "__main__":
     # Beside this file lie Salt's own modules, some named like the standard library's.
-    del sys.path[0]
+    sys.path[:] = [path for path in sys.path if path not in ("", __file__.rpartition("/")[0])]
 
 import binascii
 import contextlib
@@ -1572,12 +1572,21 @@ def leaving_of(manifest):
     return leaving
 
 
+def changes_arch(action):
+    """Whether an action replaces a package by its like of another architecture."""
+    old = action.get("from")
+    if action["action"] not in ("upgrade", "downgrade") or not old:
+        return False
+    return old.rpartition(".")[2] != action["arch"]
+
+
 class Steps(object):
     """A manifest's actions as rpm needs them.
 
     Attributes:
         adds: {nevra: (path, mode)}; mode "u" replaces, "i" puts beside, "r" reinstalls.
         erased: the NEVRAs to erase by name; `leaving`: all that will be gone.
+        other_arch: those replaced by another architecture, which rpm may keep beside it.
     """
 
     def __init__(self, manifest, cache, rows):
@@ -1585,6 +1594,7 @@ class Steps(object):
         self.actions = manifest["actions"]
         self.leaving = set(leaving_of(manifest))
         self.erased = [action_nevra(a) for a in self.actions if a["action"] == "remove"]
+        self.other_arch = [a["from"] for a in self.actions if changes_arch(a)]
         self.reinstalled = set(action_nevra(a) for a in self.actions if a["action"] == "reinstall")
         self.adds, self.names, kinds = {}, {}, {}
         for action in self.actions:
@@ -1800,7 +1810,7 @@ class ByBindings(object):
         transaction.setProbFilter(self.filters())
         for nevra in sorted(self.steps.adds):
             self.add(transaction, nevra, *self.steps.adds[nevra])
-        for nevra in sorted(self.steps.erased):
+        for nevra in sorted(self.steps.erased + self.steps.other_arch):
             transaction.addErase(self.installed(transaction, nevra))
         return transaction
 
@@ -1924,7 +1934,7 @@ class ByCommand(object):
         line = ["rpm", self.mode] + rpm_place(self.session) + list(options)
         if self.steps.erased:
             return line + [without_epoch(nevra) for nevra in sorted(self.steps.erased)]
-        line += ["--nosignature", "--nomanifest"]
+        line += ["--nomanifest"]
         line += ["--oldpackage"] if "downgrade" in self.steps.kinds else []
         line += ["--replacepkgs"] if "reinstall" in self.steps.kinds else []
         return line + [self.steps.adds[nevra][0] for nevra in sorted(self.steps.adds)]

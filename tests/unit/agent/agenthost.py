@@ -31,7 +31,7 @@ Version: {version}
 Release: 1
 Summary: {name}
 License: Test
-BuildArch: noarch
+{build}
 {head}
 %description
 {name}
@@ -45,6 +45,7 @@ echo {name} {version} > %{{buildroot}}/usr/bin/{file}
 {tail}
 """
 
+DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch"}
 PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "base", "version": 1, "head": "Provides: plain\nProvides: odd = 0:3"},
     {"name": "base", "version": 2},
@@ -63,6 +64,8 @@ PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "pre", "version": 1},
     {"name": "pre", "version": 2, "tail": '%pre -p <lua>\nerror("boom")'},
     {"name": "slow", "version": 1, "tail": "%post -p <lua>\nposix.sleep(4)"},
+    {"name": "swap", "version": 1},
+    {"name": "swap", "version": 2, "arch": "x86_64"},
     {"name": "loud", "version": 1, "tail": '%post -p <lua>\nprint("a scriptlet speaks")'},
 )
 
@@ -88,33 +91,32 @@ def build_packages(folder: Path) -> dict[str, Path]:
     """Build the packages; return their files by `name-version`."""
     built = {}
     for package in PACKAGES:
-        values = {"epoch": 0, "head": "", "tail": "", "file": package["name"], **package}
+        values = {**DEFAULTS, "file": package["name"], **package}
+        values["build"] = "BuildArch: noarch" if values["arch"] == "noarch" else ""
         label = f"{values['name']}-{values['version']}"
         spec = folder / f"{label}.spec"
         spec.write_text(SPEC.format(**values))
         run(
             "rpmbuild", "-bb", "--quiet", "--define", f"_topdir {folder}",
-            "--define", f"_dbpath {folder}/none", spec,
+            "--define", f"_dbpath {folder}/none", "--target", values["arch"], spec,
         )  # fmt: skip
-        built[label] = folder / "RPMS" / "noarch" / f"{label}-1.noarch.rpm"
+        built[label] = folder / "RPMS" / values["arch"] / f"{label}-1.{values['arch']}.rpm"
         assert built[label].is_file()
     return built
 
 
-def nevra(name: str, epoch: int, version: str) -> str:
-    """Return the NEVRA of one of the test packages."""
-    return f"{name}-{epoch}:{version}-1.noarch" if epoch else f"{name}-{version}-1.noarch"
-
-
-def epoch_of(name: str) -> int:
-    """Return the epoch of one of the test packages."""
-    return next(p.get("epoch", 0) for p in PACKAGES if p["name"] == name)
+def package_of(name: str, version: str) -> dict[str, Any]:
+    """Return one of the test packages by name and version."""
+    return next(
+        {**DEFAULTS, **p} for p in PACKAGES if (p["name"], str(p["version"])) == (name, version)
+    )
 
 
 def text_of(label: str) -> str:
     """Return the NEVRA for a `name-version`."""
     name, version = label.rsplit("-", 1)
-    return nevra(name, epoch_of(name), version)
+    epoch, arch = (package_of(name, version)[key] for key in ("epoch", "arch"))
+    return f"{name}-{epoch}:{version}-1.{arch}" if epoch else f"{name}-{version}-1.{arch}"
 
 
 class TreeHost:
@@ -147,9 +149,8 @@ class TreeHost:
 
     def installed(self) -> list[str]:
         """Return the sorted NEVRAs, as rpm itself tells them."""
-        form = "%{NAME} %{EPOCHNUM} %{VERSION}\n"
-        lines = self.rpm("-qa", "--queryformat", form).splitlines()
-        return sorted(nevra(n, int(e), v) for n, e, v in map(str.split, lines))
+        lines = self.rpm("-qa", "--queryformat", "%{NAME}-%{VERSION}\n").splitlines()
+        return sorted(text_of(label) for label in lines)
 
     def state(self) -> dict[str, str]:
         """Return cookie and package digest, by the agent."""
@@ -160,8 +161,9 @@ class TreeHost:
         """Return a plan's action."""
         name, version = label.rsplit("-", 1)
         action = {
-            "action": kind, "name": name, "epoch": epoch_of(name), "version": version,
-            "release": "1", "arch": "noarch", "nevra": text_of(label), "advisories": [],
+            "action": kind, "name": name, "version": version, "release": "1",
+            "epoch": package_of(name, version)["epoch"],
+            "arch": package_of(name, version)["arch"], "nevra": text_of(label), "advisories": [],
             "from": text_of(old) if old else None, "repository": "r", "reason": "requested",
         }  # fmt: skip
         if kind == "remove":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ def test_mixes_all_kinds_in_one_transaction(host):
     ("installed", "action", "after"),
     [
         (["old-1"], ("obsolete", "new-2", "old-1"), ["new-2"]),
+        (["swap-1"], ("upgrade", "swap-2", "swap-1"), ["swap-2"]),
         (["lib-2"], ("downgrade", "lib-1", "lib-2"), ["lib-1"]),
         (["base-1"], ("reinstall", "base-1", None), ["base-1"]),
         (["kern-1"], ("install", "kern-2", None), ["kern-1", "kern-2"]),
@@ -379,3 +381,31 @@ def test_every_python_applies_by_the_command(host, python):
     report = host.apply(path, python=python)
     assert report["outcome"] == "applied", report
     assert {key: report[key] for key in ("cookie", "packages")} == host.state()
+
+
+def test_a_signed_package_passes_with_its_key_only(host):
+    """With signatures demanded, a signed package needs its key in the host's own keyring."""
+    folder = agenthost.REPO.parent / "shared" / "data" / "rpms" / "centos-release"
+    if not folder.is_dir():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{folder} is not here")
+    host.rpms = {**host.rpms, "loud-1": folder / "epel-release-7-5.noarch.rpm"}
+    action = host.action("install", "loud-1")
+    action.update(name="epel-release", version="7", release="5", nevra="epel-release-7-5.noarch")
+    path = host.stage(action, after=["base-1"], signatures="require")
+    report = check_refused(host, path, "signature", host.state())
+    assert "NOT OK" in report["detail"]
+    host.rpm("--import", folder / "RPM-GPG-KEY-CentOS-7")
+    path = host.stage(action, after=["base-1"], signatures="require")
+    report = check_refused(host, path, "check", host.state())
+    assert "redhat-release" in report["detail"]
+
+
+def test_a_passing_signal_does_not_end_a_transaction(host):
+    """SIGTERM and SIGHUP, as from a service that stops, are not the end of it."""
+    path = host.stage(host.action("install", "slow-1"), after=["slow-1"])
+    process = start(path)
+    wait_for(path, '"running"')
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        time.sleep(0.3)
+        process.send_signal(number)
+    assert json.loads(process.communicate()[0])["outcome"] == "applied"
