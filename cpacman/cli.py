@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import difflib
+import gc
 import os
 import sys
 import traceback
@@ -164,6 +165,7 @@ def _run_inventory(options: argparse.Namespace) -> int:
 
 
 def _run_plan(options: argparse.Namespace) -> int:
+    gc.disable()  # a short run over many values that all stay: looking for garbage is in vain
     from cpacman.planner import offline
 
     with _cache_directory() as cache:

@@ -28,11 +28,12 @@ def is_conflict(findings: Iterable[Finding]) -> bool:
 def causes(findings: Sequence[Finding], why: WhyHidden, *, start: str = "") -> tuple[str, ...]:
     """Return the sentences of one problem, beginning with the package `start`, without doubles."""
     ordered = sorted(findings, key=lambda f: (f.package != start, _RANK[f.clash], f))
-    plain = [f for f in ordered if f.clash not in (Clash.OTHER, Clash.SAME_NAME)]
+    plain = [f for f in ordered if f.clash not in _VAGUE]
     sentences = dict.fromkeys(_sentence(f, why) for f in plain or ordered)
     return tuple(filter(None, sentences))[:_MOST]
 
 
+_VAGUE = (Clash.OTHER, Clash.SAME_NAME)
 _RANK = {
     Clash.NOTHING_PROVIDES: 0,
     Clash.CONFLICTS: 1,

@@ -14,7 +14,7 @@ from cpacman.model import Held, HeldReason, InstalledPackage
 from cpacman.planner import explain, policy
 from cpacman.planner.host import Host, Wish
 from cpacman.planner.policy import Hiding, Offer
-from cpacman.planner.solver import Candidate, Solution, Step, Task, Verb
+from cpacman.planner.solver import Candidate, Finding, Step, Task, Verb
 
 
 class Left(NamedTuple):
@@ -27,9 +27,11 @@ class Left(NamedTuple):
 def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]:
     """Return what could be newer and is not, sorted."""
     rows = [row for row in _left(host, steps) if row.package.nevra in wish.targets]
+    rules = {row: hiding for row in rows if (hiding := _rule(host, row))}
+    asked = _ask(host, [row.candidate for row in rows if row not in rules])
     first: dict[tuple[str, str], Held] = {}
-    for row, hiding in [(row, _rule(host, row)) for row in rows]:
-        reason = hiding or _ask(host, row.candidate)
+    for row in rows:
+        reason = rules.get(row) or asked[row.candidate]
         held = Held(
             nevra=row.package.nevra,
             candidate=row.candidate.nevra,
@@ -45,23 +47,21 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
 
     Of those that nothing hides only the newest: older ones do not matter to anybody.
     """
-    gone = {nevra for step in steps for nevra in step.old}
+    renewed: dict[str, list[Candidate | None]] = {}
+    for step in steps:
+        for nevra in step.old:
+            renewed.setdefault(nevra, []).append(step.new)
     taken = {s.new.name for s in steps if s.new}
+    beside = [s.new for s in steps if s.new and s.side_by_side]
     for offer in host.offers.values():
         for package in offer.installed:
-            if package.nevra not in gone:
-                yield from _left_newer(host, package, offer, _beside(package, steps))
+            new = renewed.get(package.nevra)
+            if new is None:
+                kin = [c for c in beside if (c.name, c.arch) == (package.name, package.arch)]
+                yield from _left_newer(host, package, offer, kin)
                 yield from _left_obsoleters(host, package, taken)
-                continue
-            renewed = [s.new for s in steps if s.new and package.nevra in s.old]
-            if renewed and all(c.name == package.name for c in renewed):
-                yield from _left_newer(host, package, offer, renewed)
-
-
-def _beside(package: InstalledPackage, steps: Iterable[Step]) -> list[Candidate]:
-    """Return what is installed beside a package that stays."""
-    new = (s.new for s in steps if s.new and s.side_by_side)
-    return [c for c in new if (c.name, c.arch) == (package.name, package.arch)]
+            elif own := [c for c in new if c and c.name == package.name]:
+                yield from _left_newer(host, package, offer, own)
 
 
 def _left_newer(
@@ -123,17 +123,36 @@ def _outranked(host: Host, candidate: Candidate) -> Hiding | None:
     return Hiding(HeldReason.ORIGIN, f"{words}, {candidate.repository} {host.priority(candidate)}")
 
 
-def _ask(host: Host, candidate: Candidate) -> Hiding:
-    """Ask the solver what keeps a single candidate from being taken."""
+def _ask(host: Host, candidates: Sequence[Candidate]) -> dict[Candidate, Hiding]:
+    """Ask the solver what keeps candidates from being taken.
+
+    All are asked for at once, since a problem mostly names the one it is about; one that no
+    problem is about then (what it collides with was given up for another) is asked for alone.
+    """
+    wanted = {c.nevra: c for c in sorted(candidates)}
+    found: dict[Candidate, Hiding] = {}
+    problems = [(f, {x.package for x in f} & wanted.keys()) for f in _problems(host, candidates)]
+    for findings, about in sorted(problems, key=lambda row: len(row[1])):
+        rest = [wanted[nevra] for nevra in about if wanted[nevra] not in found]
+        if len(rest) == 1:
+            found[rest[0]] = _reason(host, rest[0], findings)
+    for candidate in (c for c in candidates if c not in found):
+        alone = _problems(host, [candidate])
+        found[candidate] = _reason(host, candidate, alone[0] if alone else ())
+    return found
+
+
+def _problems(host: Host, candidates: Sequence[Candidate]) -> tuple[tuple[Finding, ...], ...]:
+    if not candidates:
+        return ()
     hidden = host.hidden.keys() | host.refused.keys()
-    task = Task(Verb.INSTALL, (candidate,))
-    return _reason(host, candidate, host.view.solve([task], hidden=hidden, closed=host.closed))
+    tasks = [Task(Verb.INSTALL, (c,)) for c in sorted(candidates)]
+    return host.view.solve(tasks, hidden=hidden, closed=host.closed).problems
 
 
-def _reason(host: Host, candidate: Candidate, solution: Solution) -> Hiding:
-    if not solution.problems:
+def _reason(host: Host, candidate: Candidate, findings: Sequence[Finding]) -> Hiding:
+    if not findings:
         return Hiding(HeldReason.CONFLICTS, "it would hold back or displace other updates")
-    findings = solution.problems[0]
     words = "; ".join(explain.causes(findings, host.why_hidden, start=candidate.nevra))
     conflict = explain.is_conflict(findings)
     return Hiding(HeldReason.CONFLICTS if conflict else HeldReason.REQUIRES, words)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import datetime
 import difflib
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
+from cpacman.depot.folder import write_atomically
 from cpacman.depot.repository import Repository, read_repository
 from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
 from cpacman.errors import InputError, Problem, UsageError, UserError
@@ -213,6 +216,19 @@ def _snapshot(repositories: Sequence[Repository], flags: Mapping[str, _Flags], c
 
     It takes a while to compute, so it is kept under what decides it: contents and flags.
     """
+    decides = sorted((one.name, one.fingerprint, *flags[one.name]) for one in repositories)
+    file = cache / "snapshots" / hashlib.sha256(repr(decides).encode()).hexdigest()
+    try:
+        return file.read_text()
+    except OSError:
+        known = _snapshot_id(repositories, flags)
+    with suppress(OSError):
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(file, known.encode())
+    return known
+
+
+def _snapshot_id(repositories: Sequence[Repository], flags: Mapping[str, _Flags]) -> str:
     entries = [
         SnapshotRepository(
             name=one.name,

@@ -7,10 +7,10 @@ inventories that are equal in what matters are solved once; a host is planned wh
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -417,7 +417,7 @@ def split_nevra(nevra: str) -> tuple[str, str, str]:
 
 
 _WORD = re.compile(r"[A-Za-z0-9._+~^%{}:@-]{1,255}\Z")
-_TEXT = re.compile(r"[^\x00-\x1f\x7f\x80-\x9f\u2028\u2029\ud800-\udfff]{0,8192}\Z")
+_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MANY = 10
 """Causes shown of one inventory."""
 
@@ -454,18 +454,14 @@ def _wrong_with(package: InstalledPackage) -> Iterator[str]:
         yield f"{_shown(package.name)}: a dependency or file has characters that rpm does not allow"
 
 
-@functools.lru_cache(maxsize=200_000)
-def _is_text(text: str) -> bool:
-    return _TEXT.match(text) is not None
-
-
 def _is_clean(package: InstalledPackage) -> bool:
+    """Return whether no text of a package has control characters, all texts in one look."""
     deps = (
         package.provides, package.requires, package.conflicts, package.obsoletes,
         package.recommends, package.suggests, package.supplements, package.enhances,
     )  # fmt: skip
-    texts = (text for many in deps for dep in many for text in dep)
-    return all(map(_is_text, texts)) and all(map(_is_text, (package.vendor, *package.files)))
+    words = chain.from_iterable(chain.from_iterable(deps))
+    return not _UNCLEAN.search("".join((package.vendor, *package.files, *words)))
 
 
 def _shown(text: str) -> str:

@@ -346,12 +346,12 @@ class Universe:
         return {}
 
     @functools.cached_property
-    def _obsoleted(self) -> dict[str, list[tuple[int, Any]]]:
+    def _obsoleted(self) -> dict[str, list[tuple[int, int]]]:
         """Name -> available solvables that obsolete it, with the dependency that says so."""
-        table: dict[str, list[tuple[int, Any]]] = {}
+        table: dict[str, list[tuple[int, int]]] = {}
         for solvable in self._having(solv.SOLVABLE_OBSOLETES):
-            for dep in solvable.lookup_deparray(solv.SOLVABLE_OBSOLETES):
-                table.setdefault(str(dep).split(" ", 1)[0], []).append((solvable.id, dep))
+            for dep in solvable.lookup_idarray(solv.SOLVABLE_OBSOLETES):
+                table.setdefault(self._pool.id2str(dep), []).append((solvable.id, dep))
         return table
 
     @functools.cached_property
@@ -489,11 +489,16 @@ class HostView:
             if task.verb is Verb.UPDATE_ALL:
                 yield self._pool.Job(job.SOLVER_UPDATE | job.SOLVER_SOLVABLE_ALL, 0)
             elif task.verb is Verb.INSTALL:
-                ids = [self._universe._ids[c] for c in task.candidates]
-                what = self._pool.towhatprovides(ids)
-                yield self._pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE_ONE_OF, what)
+                yield self._install_job([self._universe._ids[c] for c in task.candidates])
             else:
                 yield from self._installed_jobs(task)
+
+    def _install_job(self, ids: list[int]) -> Any:
+        job = solv.Job
+        if len(ids) == 1:
+            return self._pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE, ids[0])
+        what = self._pool.towhatprovides(ids)
+        return self._pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE_ONE_OF, what)
 
     def _installed_jobs(self, task: Task) -> Iterator[Any]:
         job = solv.Job
@@ -549,11 +554,13 @@ class HostView:
 
     def _findings(self, problem: Any) -> tuple[Finding, ...]:
         infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
-        found = [self._finding(info) for info in infos]
-        return tuple(dict.fromkeys(f for f in found if f.clash is not Clash.OTHER or f.package))
+        return tuple(dict.fromkeys(map(self._finding, infos)))
 
     def _finding(self, info: Any) -> Finding:
-        clash = _CLASHES.get(info.type, Clash.OTHER)
+        clash = _CLASHES.get(info.type)
+        if clash is None:
+            # Other rules' fields are not what their names say: a job's number, say.
+            return Finding(Clash.OTHER, "", False, "", "", (), info.problemstr())
         providers: tuple[Candidate, ...] = ()
         if clash in (Clash.REQUIRES, Clash.NOTHING_PROVIDES) and info.dep_id:
             ids = {s.id for s in self._pool.whatprovides(info.dep_id)}

@@ -10,16 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import createrepo_c
 
 from cpacman.model import Dependency, InstalledPackage, Inventory
-from cpacman.planner.solver import HostView, Source, Task, Universe, Verb
+from cpacman.planner.solver import Candidate, HostView, Source, Task, Universe, Verb
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "repodata"
 NAMES = ("cs9-appstream-2025-01", "cs9-baseos-2022-02")
-OUTDATED = 0.42
 _FLAGS = {"EQ": "=", "LT": "<", "GT": ">", "LE": "<=", "GE": ">="}
 _KINDS = (
     "provides", "requires", "conflicts", "obsoletes", "recommends", "suggests", "supplements",
@@ -54,13 +52,6 @@ def _source(name: str) -> Source:
     )
 
 
-class _Full(NamedTuple):
-    """A package of the metadata as a host would report it."""
-
-    package: InstalledPackage
-    repository: str
-
-
 def read_packages(repositories: Sequence[Source]) -> dict[str, InstalledPackage]:
     """Return NEVRA -> package, with all dependencies, as a host with it installed reports it."""
     found: dict[str, InstalledPackage] = {}
@@ -91,8 +82,8 @@ def _installed(row: createrepo_c.Package) -> InstalledPackage:
     )
 
 
-def _dependency(row: tuple[str, str | None, str | None, str | None, str | None, bool]) -> Dependency:
-    name, flags, epoch, version, release, _ = row
+def _dependency(row: tuple[str, ...]) -> Dependency:
+    name, flags, epoch, version, release, *_ = row
     if not flags:
         return (name, "", "")
     evr = f"{version}-{release}" if release else f"{version}"
@@ -128,7 +119,15 @@ class Maker:
         rows = tuple(self.packages[nevra] for nevra in sorted(chosen))
         return Inventory(host=f"host{seed:05}", arch="x86_64", cookie=f"{seed}", packages=rows)
 
-    def _grow(self, view: HostView, picked, lot, hidden, chosen, size):  # type: ignore[no-untyped-def]
+    def _grow(
+        self,
+        view: HostView,
+        picked: list[Task],
+        lot: Sequence[str],
+        hidden: set[Candidate],
+        chosen: set[str],
+        size: int,
+    ) -> tuple[list[Task], set[str]]:
         """Add those names of a lot that can be installed, as long as there is room."""
         for name in lot:
             offered = [c for c in self.universe.candidates(name) if c.arch != "i686"]
@@ -145,14 +144,14 @@ class Maker:
                 break
         return picked, chosen
 
-    def _too_new(self, rng: random.Random) -> set:  # type: ignore[type-arg]
+    def _too_new(self, rng: random.Random) -> set[Candidate]:
         """Return the candidates this host was set up before: newer versions of some sources."""
-        hidden = set()
+        hidden: set[Candidate] = set()
         for name in self.names:
             versions = sorted(
                 {c.evr for c in self.universe.candidates(name)}, key=self.universe.versions.key
             )
-            if len(versions) > 1 and random.Random(f"{rng.random()}").random() < 0.85:
+            if len(versions) > 1 and rng.random() < 0.85:
                 keep = rng.randrange(1, len(versions))
                 late = set(versions[keep:])
                 hidden |= {c for c in self.universe.candidates(name) if c.evr in late}
