@@ -396,7 +396,7 @@ def count_rows(path):
             return connection.execute("SELECT count(*) FROM Packages").fetchone()[0]
         finally:
             connection.close()
-    except sqlite3.Error as problem:
+    except (sqlite3.Error, ValueError) as problem:  # garbage need not even be text
         raise Refused("database", "%s is damaged: %s" % (file_name, problem))
 
 
@@ -420,7 +420,10 @@ def read_headers(path, tags, lists, rpm):
     read = read_by_bindings if rpm is not None else read_by_command
     for _ in range(3):
         before = count_rows(path)
-        rows, number, errors = read(path, tags, lists, rpm)
+        try:
+            rows, number, errors = read(path, tags, lists, rpm)
+        except (TypeError, ValueError) as problem:
+            raise Refused("database", "%s is damaged: %s" % (path, problem))
         if errors:
             raise Refused("database", "%s is damaged: %s" % (path, one_line(" ".join(errors))))
         if before is None or before == number:
@@ -2147,6 +2150,9 @@ def main(arguments):
         return 2
     except (IOError, OSError) as problem:
         say(sys.stderr, "system: %s" % one_line(str(problem)))
+        return 2
+    except Exception as problem:
+        say(sys.stderr, "internal: %s: %s" % (type(problem).__name__, one_line(str(problem))))
         return 2
 
 
