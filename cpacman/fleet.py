@@ -273,14 +273,14 @@ def place_host(
     hosts_files: HostsFiles,
     pillar: Mapping[str, Any],
     grains: Mapping[str, Any],
-    facts: Facts,
+    facts: Facts | None,
 ) -> Placement:
     """Return where a host belongs, with the source of each value.
 
     Args:
         pillar: the host's pillar as the master compiled it; its `cpacman` key is read.
         grains: the host's grains; their `cpacman` key is read.
-        facts: of the operating system, for the channel.
+        facts: of the operating system, for the channel; None when the host has no inventory yet.
     """
     exact, globs = hosts_files.entries_for(host_id)
     said: dict[str, Value] = {}
@@ -418,9 +418,13 @@ def _level_of(
 
 
 def _channel_of(
-    host_id: str, facts: Facts, settings: Settings, problems: list[Problem]
+    host_id: str, facts: Facts | None, settings: Settings, problems: list[Problem]
 ) -> Value | None:
     """Return the one channel whose matcher fits the host's operating system."""
+    if facts is None:
+        mend = f"run: salt-run cpacman.refresh {host_id}; is its minion up?"
+        problems.append(Problem(host_id, "has no inventory yet", mend))
+        return None
     fitting = [name for name, one in settings.channels.items() if fits_os(one.match, facts)]
     if len(fitting) == 1:
         return Value(fitting[0], f"channels.{fitting[0]}.match")

@@ -57,15 +57,16 @@ def open_context(
     settings = settings_from_opts(opts)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = SaltDirectory(opts)
-    transport = PublishTransport(
-        opts,
-        who=who,
-        connected=directory.accepted,
-        chunk=settings.transport.chunk,
-        window=settings.transport.window,
-        stall=settings.transport.stall,
-    )
     with Store.open(database_url(settings)) as store:
+        transport = PublishTransport(
+            opts,
+            who=who,
+            connected=directory.accepted,
+            unfiltered=lambda: _unfiltered(store),
+            chunk=settings.transport.chunk,
+            window=settings.transport.window,
+            stall=settings.transport.stall,
+        )
         yield Context(
             settings=settings,
             store=store,
@@ -77,3 +78,9 @@ def open_context(
             reporter=reporter or Silent(),
             stopping=stopping,
         )
+
+
+def _unfiltered(store: Store) -> list[str]:
+    """Return the hosts that said with their inventory that they take every load."""
+    heads = store.inventory_heads()
+    return [host for host, (head, _) in heads.items() if not head.facts.get("zmq_filtering")]

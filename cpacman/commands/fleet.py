@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from cpacman.commands.context import Context
 from cpacman.errors import Problem, UsageError
 from cpacman.fleet import (
-    Facts,
     HostsFiles,
     Placement,
     facts_of,
@@ -90,22 +89,14 @@ def _place(
     head: Inventory | None,
 ) -> Placement:
     sources = context.settings.membership.sources
-    placement = place_host(
+    return place_host(
         host,
         settings=context.settings,
         hosts_files=files,
         pillar=context.directory.pillar(host, grains) if "pillar" in sources else {},
         grains=grains if "grains" in sources else {},
-        facts=facts_of(head) if head else Facts(),
+        facts=facts_of(head) if head else None,
     )
-    if head or placement.host.channel:
-        return placement
-    # Without an inventory no channel can be found out; that is the one thing to say.
-    ask = Problem(
-        host, "has no inventory yet", f"run: salt-run cpacman.refresh {host}; is its minion up?"
-    )
-    others = tuple(p for p in placement.problems if "no channel" not in p.message)
-    return Placement(host=placement.host, problems=(*others, ask), policy=placement.policy)
 
 
 def target_of(context: Context, selection: Selection) -> list[str]:

@@ -125,9 +125,9 @@ def _not_planned(
     inventories: Mapping[str, Inventory],
     fleet: Fleet,
 ) -> Iterator[tuple[str, Failure]]:
+    known = context.store.inventory_heads()
     for name, problems in fleet.problems.items():
-        asked = any("no inventory" in problem.message for problem in problems)
-        error = FailedError.INVENTORY if asked else FailedError.NO_CHANNEL
+        error = FailedError.NO_CHANNEL if name in known else FailedError.INVENTORY
         causes = tuple(str(problem._replace(path="")) for problem in problems)
         yield name, Failure(error=error, causes=causes)
     pointers = context.store.pointers()

@@ -38,7 +38,8 @@ class PublishTransport:
     Args:
         opts: the master's options.
         who: the user noted in each load.
-        connected: tells how many accepted hosts there are in all.
+        connected: names all accepted hosts.
+        unfiltered: names those that are known to take what is not for them.
         chunk: bytes in one load.
         window: loads in flight.
         stall: seconds without an acknowledgement after which a host counts as behind.
@@ -51,7 +52,8 @@ class PublishTransport:
         opts: Mapping[str, Any],
         *,
         who: str,
-        connected: Callable[[], Sequence[str]],
+        connected: Callable[[], Iterable[str]],
+        unfiltered: Callable[[], Iterable[str]],
         chunk: int,
         window: int,
         stall: float = 30.0,
@@ -59,23 +61,32 @@ class PublishTransport:
         self._opts = dict(opts)
         self._who = who
         self._connected = connected
+        self._unfiltered = unfiltered
         self._chunk = chunk
         self._window = window
         self._stall = stall
 
     def check(self, targets: Sequence[str]) -> list[Problem]:
-        """Refuse when the master sends every load to every host and most of them are no target."""
-        if self._opts.get("transport", "zeromq") != "zeromq" or self._opts.get("zmq_filtering"):
+        """Refuse when many would get bytes that are not for them.
+
+        Over zeromq the master sends by topic only with `zmq_filtering`, and a minion without it
+        subscribes to everything.
+        """
+        if self._opts.get("transport", "zeromq") != "zeromq":
             return []
-        others = set(self._connected()) - set(targets)
-        total = len(others) + len(targets)
-        if not others or len(targets) >= MOST_OF_THE_FLEET * total:
+        bystanders = set(self._connected()) - set(targets)
+        if self._opts.get("zmq_filtering"):
+            bystanders &= set(self._unfiltered())
+        if not bystanders or len(targets) >= MOST_OF_THE_FLEET * (len(targets) + len(bystanders)):
             return []
+        some = " ".join(sorted(bystanders)[:5])
         return [
             Problem(
                 "zmq_filtering",
-                f"is off: package bytes for {len(targets)} hosts would reach {len(others)} others",
-                "set zmq_filtering: True on the master and on all minions and restart them",
+                f"is off: bytes for {len(targets)} hosts would reach {len(bystanders)} others"
+                f" ({some}{' ...' if len(bystanders) > 5 else ''})",
+                "set zmq_filtering: True on the master and on all minions, restart them,"
+                " and refresh",
             )
         ]
 
