@@ -57,7 +57,7 @@ def test_equal_arguments_share_a_load() -> None:
     ],
 )
 def test_whatever_a_host_returns_becomes_an_answer(value, code) -> None:
-    """A return that is no plain answer is an error of that host; a missing module names the mend."""
+    """What is no plain answer is an error of that host; a missing module names the mend."""
     answer = _answer("web1", "begin", value)
     assert answer.code == code and bool(answer.error) is bool(code)
     assert code != "no-door" or "saltutil.sync_modules" in answer.error
