@@ -24,7 +24,7 @@ def render(data: Any) -> str:
     """Return the screen for what a runner answered, or the line for a progress event."""
     if isinstance(data, Mapping) and set(data) == {"suffix", "event"}:
         event = data["event"]
-        return clean(f".. {event.get('message', '') if isinstance(event, Mapping) else event}")
+        return line(f".. {event.get('message', '') if isinstance(event, Mapping) else event}")
     if not isinstance(data, Mapping):
         return clean(str(data))
     parts = [
@@ -40,9 +40,14 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
+def line(text: str) -> str:
+    """Return text as one clean line: what a host says can't add one of its own."""
+    return clean(text.replace("\n", " "))
+
+
 def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
     """Return rows as columns that line up; the last column is as wide as it likes."""
-    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    cells = [[line(str(cell)) for cell in row] for row in rows]
     widths = [
         max((len(row[i]) for row in cells if len(row) > i + 1), default=0)
         for i in range(max(map(len, cells), default=0))
@@ -158,7 +163,7 @@ def _grouped_details(outcome: str, hosts: Mapping[str, Answer]) -> list[str]:
     """Say once what several hosts have in common."""
     reasons: dict[str, list[str]] = {}
     for host, one in sorted(hosts.items()):
-        reasons.setdefault(one["detail"] or one["code"] or "", []).append(host)
+        reasons.setdefault(line(one["detail"] or one["code"] or ""), []).append(host)
     note = {
         "refused": ": NOTHING CHANGED",
         "skipped": ": NOTHING CHANGED",

@@ -1,0 +1,437 @@
+"""What a person sees for each answer of a runner, whatever hosts and repositories put into it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from cpacman.commands.looking import rollout_body, version
+from cpacman.doors import failure_of, runner
+from cpacman.errors import ConfigError, Problem
+from cpacman.model import (
+    Action,
+    ActionKind,
+    FailedError,
+    Failure,
+    Held,
+    HeldReason,
+    InventoryRef,
+    Plan,
+    Reason,
+    Request,
+    Transaction,
+)
+from cpacman.report.screens import SCREENS, age, render, some, table
+from cpacman.store import RolloutHost
+
+PLAN_ID = "p-7c41e9000000" + "0" * 52
+SNAPSHOT = "s-9a02d1000000" + "0" * 52
+BEFORE = "s-41b7c0000000" + "0" * 52
+ROLLOUT = "r-1122a00000000000"
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\x9b31m\u202e\u2028\x00\x7f"
+
+
+def upgrade(name: str, old: str, new: str) -> Action:
+    """One upgrade of a package of release 1."""
+    return Action(
+        action=ActionKind.UPGRADE, name=name, epoch=0, version=new, release="1", arch="x86_64",
+        nevra_=f"{name}-{new}-1.x86_64", from_=f"{name}-{old}-1.x86_64", repository="baseos",
+        sha256="a" * 64, size=2_000_000, advisories=("RHSA-2026:1",), reason=Reason.UPDATE,
+    )  # fmt: skip
+
+
+def plan_answer() -> dict[str, Any]:
+    """Three hosts: two that change, one of them held back in something, one not planned."""
+    held = Held(
+        nevra="tomcat-9.0-1.noarch", candidate="tomcat-9.1-1.x86_64", reason=HeldReason.ARCH,
+        detail="only as x86_64",
+    )  # fmt: skip
+    plan = Plan(
+        plan_id=PLAN_ID,
+        request=Request(),
+        policy="0" * 64,
+        snapshots={"el9-x86_64": SNAPSHOT},
+        hosts={"web1": "t-1", "web2": "t-2"},
+        inventories={h: InventoryRef(digest="sha256:0", cookie="0") for h in ("web1", "web2")},
+        transactions={
+            "t-1": Transaction(
+                actions=(upgrade("openssl", "3.0", "3.1"),), held=(held,), size=2_000_000
+            ),
+            "t-2": Transaction(),
+        },
+        failed={"db9": Failure(error=FailedError.REQUIRES, causes=("ora needs libfoo",))},
+    )
+    body = {"class": "production", "by": "alice", "created": 1.0, "ages": {"web1": 5}}
+    return {"result": False, **msgspec.to_builtins(plan), **body}
+
+
+def rollout_answer(*, state: str = "halted") -> dict[str, Any]:
+    """One host of each outcome, and one that has not ended."""
+    rows = [
+        ("web1", "canary", "applied", None, None),
+        ("web2", "canary", "unchanged", None, "nothing to do"),
+        ("web3", "rest", "failed", "different", "not installed: openssl-3.1-1.x86_64"),
+        ("web4", "rest", "refused", "space", "/var/cache/cpacman: 0 bytes are free"),
+        ("web5", "rest", "silent", "silent", "no verified report in time"),
+        ("web6", "rest", "skipped", "unreachable", "no answer in 30 s"),
+        ("web7", "rest", None, None, None),
+    ]
+    hosts = [
+        RolloutHost(
+            host=host, level=level, transaction="t-1", state="ended" if outcome else "applying",
+            outcome=outcome, code=code, detail=detail, manifest=None, updated=1.0,
+        )
+        for host, level, outcome, code, detail in rows
+    ]  # fmt: skip
+    header = {
+        "id": ROLLOUT, "plan": PLAN_ID, "class": "production", "state": state, "who": "alice",
+        "reason": None, "ticket": "CHG1", "created": 1.0, "ended": None,
+    }  # fmt: skip
+    return {"result": False, **rollout_body(header, hosts)}
+
+
+def moves() -> dict[str, Any]:
+    """Channels whose pointer moved, was set for the first time, and stayed."""
+    change = {"added": 3, "updated": 212, "removed": 1}
+    none = {"packages": 9, "added": 0, "updated": 0, "removed": 0}
+    return {
+        "el7-x86_64": {"before": None, "id": BEFORE, "new": True, **none},
+        "el8-x86_64": {"before": BEFORE, "id": BEFORE, "new": False, **none},
+        "el9-x86_64": {"before": BEFORE, "id": SNAPSHOT, "new": True, **none, **change},
+    }
+
+
+def status_answer() -> dict[str, Any]:
+    """Two classes, one of which holds nothing, hosts in all states, one without a place."""
+    cell = {"snapshot": SNAPSHOT, "previous": BEFORE, "age": 7200}
+    place = {"class": "development", "level": "canary", "channel": "el9-x86_64"}
+    return {
+        "result": True,
+        "classes": ["development", "production"],
+        "board": {"el9-x86_64": {"development": cell, "production": {"snapshot": None}}},
+        "hosts": {
+            "web1": {**place, "state": "current"},
+            "web2": {**place, "state": "behind"},
+            "web3": {**place, "state": "unknown"},
+        },
+        "unplaced": {"db1": ["db1: belongs to no class, so it is never planned"]},
+        "rollouts": [{"id": ROLLOUT, "class": "production", "who": "alice", "created": 1.0}],
+    }
+
+
+def history_answer() -> dict[str, Any]:
+    """A host's update, a promotion, and a pin of the plan key."""
+    change = {"host": "web1", "action": "upgrade", "name": "openssl",
+              "nevra": "openssl-3.1-1.x86_64", "from": "openssl-3.0-1.x86_64"}  # fmt: skip
+    empty = {"seq": 1, "at": 1.0, "who": "alice", "host": None, "reason": None, "ticket": None,
+             "detail": {}, "changes": []}  # fmt: skip
+    moved = {"class": "production", "channel": "el9-x86_64", "from": None, "to": SNAPSHOT}
+    return {
+        "result": True,
+        "package": None,
+        "entries": [
+            {**empty, "action": "pin", "subject": "sha256:00", "host": "web1"},
+            {**empty, "action": "promote", "subject": "production", "detail": moved},
+            {**empty, "action": "applied", "subject": ROLLOUT, "host": "web1", "ticket": "CHG1",
+             "changes": [change] * 5, "detail": {"code": None, "detail": ""}},
+        ],
+    }  # fmt: skip
+
+
+def bug_answer() -> dict[str, Any]:
+    """What a runner answers when something escapes it."""
+
+    @runner
+    def plan() -> Mapping[str, Any]:
+        """Break."""
+        raise KeyError("oops")
+
+    return plan()["data"]["bug"]
+
+
+def error_answer() -> dict[str, Any]:
+    """Two problems, one without a mend."""
+    problems = [
+        Problem("levels[2].match", "is empty", "name a field"),
+        Problem("", "nothing is configured"),
+    ]
+    return failure_of(ConfigError(problems))["data"]["error"]
+
+
+ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "error": error_answer,
+    "bug": bug_answer,
+    "plan": plan_answer,
+    "rollout": rollout_answer,
+    "refresh": lambda: {
+        "result": False,
+        "hosts": {
+            "web1": {"state": "new", "packages": 695, "code": "", "error": ""},
+            "web2": {"state": "unchanged", "packages": 0, "code": "", "error": ""},
+            "db1": {"state": "failed", "packages": 0, "code": "unreachable", "error": "no answer"},
+        },
+    },
+    "snapshot": lambda: {
+        "result": True, "class": "development", "test": False, "channels": moves(),
+    },
+    "promote": lambda: {
+        "result": True, "from": "testing", "to": "production", "test": True, "channels": moves(),
+    },
+    "status": status_answer,
+    "history": history_answer,
+    "config": lambda: {
+        "result": True,
+        "host": "web1",
+        "values": [{"path": "class", "value": "production", "source": "hosts.d/web.yaml: web*"}],
+        "problems": ["web1: no channel is for id ?"],
+    },
+    "version": lambda: {"result": True, **version()["version"]},
+}  # fmt: skip
+
+
+def screen(what: str, body: Mapping[str, Any], **more: Any) -> str:
+    """Return what `salt-run` prints for an answer."""
+    return render({what: body, **more})
+
+
+def test_every_screen_has_an_answer_here() -> None:
+    """A screen that is added is tested, too."""
+    assert set(ANSWERS) == set(SCREENS)
+
+
+@pytest.mark.parametrize("what", sorted(ANSWERS))
+def test_every_answer_has_a_screen(what: str) -> None:
+    """Each answer becomes lines without trailing blanks, not a dump of its data."""
+    text = screen(what, ANSWERS[what](), retcode=3)
+    assert text and "{" not in text
+    assert "retcode" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+# ---- what hosts and repositories say ---------------------------------------------------------
+
+
+CHOSEN = frozenset({"action", "reason", "id", "before", "class", "classes", "channel", "outcome"})
+"""What comes from enumerations, ids and names of ours, and can't hold such characters."""
+
+
+def poisoned(value: Any, ours: frozenset[str]) -> Any:
+    """Return an answer in which every text is hostile but those under keys of ours."""
+    if isinstance(value, dict):
+        return {key: one if key in ours else poisoned(one, ours) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [poisoned(one, ours) for one in value]
+    return value + HOSTILE if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("what", sorted(set(ANSWERS) - {"plan", "snapshot", "promote"}))
+def test_nothing_steers_the_terminal(what: str) -> None:
+    """Escape sequences, bells, carriage returns and reversed text come out as question marks."""
+    check_is_clean(screen(what, poisoned(ANSWERS[what](), CHOSEN)))
+
+
+def test_no_plan_steers_the_terminal() -> None:
+    """Package names, versions, details, causes and warnings are text of hosts and repositories."""
+    answer = plan_answer()
+    answer["transactions"] = poisoned(answer["transactions"], CHOSEN)
+    answer["failed"]["db9"]["causes"] = [f"ora{HOSTILE} needs libfoo"]
+    answer["warnings"] = [HOSTILE]
+    check_is_clean(screen("plan", answer))
+
+
+def test_no_snapshot_steers_the_terminal() -> None:
+    """Nor do the packages of a repository."""
+    package = {"nevra": f"a{HOSTILE}", "repository": "os", "size": 1, "sha256": "0" * 64}
+    body = {"id": SNAPSHOT, "channel": "el9-x86_64", "packages": [package]}
+    check_is_clean(screen("snapshot", body))
+
+
+def check_is_clean(text: str) -> None:
+    """The hostile text was shown, and nothing of it works."""
+    assert "?" in text
+    assert not [c for c in text if not c.isprintable() and c != "\n"]
+
+
+def test_names_of_hosts_do_not_steer_the_terminal() -> None:
+    """Keys are shown as well as values."""
+    answer = ANSWERS["refresh"]()
+    answer["hosts"] = {f"{host}{HOSTILE}": one for host, one in answer["hosts"].items()}
+    assert "\x1b" not in screen("refresh", answer)
+
+
+@pytest.mark.parametrize(
+    ("what", "place"),
+    [
+        ("rollout", ("hosts", "web3", "detail")),
+        ("refresh", ("hosts", "db1", "error")),
+        ("history", ("entries", 2, "changes", 0, "nevra")),
+        ("config", ("values", 0, "source")),
+    ],
+)
+def test_a_host_cannot_add_a_line(what: str, place: tuple[Any, ...]) -> None:
+    """What a host says stays in its own line: it can't write the next command to type."""
+    answer = copy.deepcopy(ANSWERS[what]())
+    at: Any = answer
+    for step in place[:-1]:
+        at = at[step]
+    at[place[-1]] = "broken\nnext: salt-run cpacman.evil"
+    lines = screen(what, answer).splitlines()
+    assert not [line for line in lines if line.startswith("next: salt-run cpacman.evil")]
+
+
+def test_a_host_cannot_add_a_line_of_progress() -> None:
+    """One event is one line."""
+    event = {"message": "web1: broken\nnext: salt-run cpacman.evil", "outputter": "cpacman"}
+    assert len(render({"suffix": "progress", "event": event}).splitlines()) == 1
+
+
+# ---- single screens --------------------------------------------------------------------------
+
+
+def test_an_error_shows_path_message_and_mend() -> None:
+    """Every problem is there, each with its mend below it."""
+    assert screen("error", error_answer(), retcode=2).splitlines() == [
+        "levels[2].match: is empty", "    name a field", "nothing is configured",
+    ]  # fmt: skip
+
+
+def test_a_bug_shows_where_and_asks_for_a_report() -> None:
+    """The traceback is there for us, the last line for whoever met it."""
+    text = screen("bug", bug_answer(), retcode=1)
+    assert "Traceback (most recent call last)" in text and "KeyError: 'oops'" in text
+    last = text.splitlines()[-1]
+    assert "bug in cpacman.plan" in last and "Please report it" in last
+
+
+def test_a_plan_shows_what_changes_what_is_held_and_who_is_not_planned() -> None:
+    """The screen has the versions, the reason a package is held, the failed host, the next step."""
+    text = screen("plan", plan_answer())
+    assert "plan p-7c41e9000000  production  el9-x86_64 @ s-9a02d1000000  by alice" in text
+    assert "3.0-1 -> 3.1-1" in text and "RHSA-2026:1" in text
+    assert "tomcat-9.0-1.noarch" in text and "only as x86_64" in text
+    assert "NOT PLANNED db9" in text and "ora needs libfoo" in text
+    assert text.splitlines()[-1] == "next: salt-run cpacman.deploy plan=p-7c41e9000000"
+
+
+def test_an_empty_plan_names_no_next_step() -> None:
+    """Nothing to do is not something to deploy."""
+    answer = plan_answer()
+    answer["hosts"] = {"web2": "t-2"}
+    assert "next:" not in screen("plan", answer)
+
+
+def test_a_rehearsal_shows_what_would_happen() -> None:
+    """`deploy test=True` says for each host what a deploy would do, and that nothing was done."""
+    answer = {**plan_answer(), "test": True, "would": {"web1": "apply", "web2": "skip: changed"}}
+    lines = screen("plan", answer).splitlines()
+    assert "TEST, nothing done" in lines
+    assert lines[-2:] == ["  web1  apply", "  web2  skip: changed"]
+
+
+def test_a_rollout_shows_what_went_wrong_first() -> None:
+    """The hosts that are not where they should be, whether they changed, and the sums."""
+    lines = screen("rollout", rollout_answer()).splitlines()
+    assert lines[0] == "r-1122a0000000 HALTED  production  plan p-7c41e9000000  by alice CHG1"
+    assert "FAILED   web3  not installed: openssl-3.1-1.x86_64: MAY HAVE CHANGED" in lines
+    assert "REFUSED  web4  /var/cache/cpacman: 0 bytes are free: NOTHING CHANGED" in lines
+    assert "SKIPPED  web6  no answer in 30 s: NOTHING CHANGED" in lines
+    assert "canary  2:  1 applied, 1 unchanged" in lines
+    assert "rest    5:  1 applying, 1 failed, 1 refused, 1 silent, 1 skipped" in lines
+    assert lines[-1].startswith("next: salt-run cpacman.show r-1122a0000000 host=...")
+
+
+def test_hosts_with_one_fault_share_a_line() -> None:
+    """Four hundred hosts with the same fault are one line and a number."""
+    answer = rollout_answer()
+    one = answer["hosts"]["web3"]
+    answer["hosts"] = {f"h{number:03}": dict(one) for number in range(400)}
+    lines = [line for line in screen("rollout", answer).splitlines() if line.startswith("FAILED")]
+    assert len(lines) == 1 and "and 388 more" in lines[0]
+
+
+def test_moves_show_from_where_to_where() -> None:
+    """A channel's first snapshot, an unchanged one and a change are told apart; a test says so."""
+    lines = screen("promote", ANSWERS["promote"]()).splitlines()
+    assert lines[0] == "testing -> production  TEST, nothing done"
+    assert lines[1].split()[1:] == ["nothing", "->", "s-41b7c0000000", "9", "packages"]
+    assert lines[2].split() == ["el8-x86_64", "s-41b7c0000000", "unchanged"]
+    assert lines[3].endswith("s-41b7c0000000 -> s-9a02d1000000  +3 ~212 -1")
+
+
+def test_a_rehearsed_snapshot_has_no_id() -> None:
+    """`snapshot test=True` says that the repositories are good, and how much they hold."""
+    row = {"id": None, "packages": 9, "new": None, "before": None}
+    body = {"result": True, "class": "all", "test": True, "channels": {"el9-x86_64": row}}
+    assert screen("snapshot", body).splitlines() == [
+        "snapshot for all  TEST, nothing done", "  el9-x86_64  good  9 packages",
+    ]  # fmt: skip
+
+
+def test_a_snapshot_in_full_lists_its_packages() -> None:
+    """`show s-...` has another shape than `snapshot`, and a screen."""
+    package = {"nevra": "a-1-1.noarch", "repository": "os", "size": 1_500_000, "sha256": "0" * 64}
+    body = {"result": True, "id": SNAPSHOT, "channel": "el9-x86_64", "packages": [package]}
+    assert screen("snapshot", body).splitlines() == [
+        "snapshot s-9a02d1000000  el9-x86_64  1 packages", "  a-1-1.noarch  os  1.5 MB",
+    ]  # fmt: skip
+
+
+def test_the_board_shows_pointers_counts_and_troubles() -> None:
+    """Classes as columns, how hosts stand below, then what needs somebody."""
+    text = screen("status", status_answer())
+    assert "s-9a02d1000000 2 h, was s-41b7c0000000" in text
+    assert "1 behind 1 current 1 unknown" in text and "no hosts" in text
+    assert "db1: belongs to no class" in text
+    assert "r-1122a0000000" in text and "alice" in text
+
+
+def test_history_shows_who_did_what() -> None:
+    """A line an entry: who, what, where, the first changes and how many more."""
+    lines = screen("history", history_answer()).splitlines()
+    assert len(lines) == 3
+    assert "- -> s-9a02d1000000" in lines[1]
+    assert "CHG1  upgrade openssl-3.0-1.x86_64 -> openssl-3.1-1.x86_64" in lines[2]
+    assert lines[2].endswith("and 3 more")
+    assert screen("history", {"package": None, "entries": []}) == "nothing in the journal fits"
+
+
+def test_values_show_their_source() -> None:
+    """`config host=` says for each value where it comes from, and what is wrong."""
+    lines = screen("config", ANSWERS["config"]()).splitlines()
+    assert lines[0] == "host web1"
+    assert lines[1].split(maxsplit=2) == ["class", '"production"', "hosts.d/web.yaml: web*"]
+    assert lines[2].startswith("PROBLEM web1: no channel")
+
+
+def test_what_nobody_foresaw_is_still_shown() -> None:
+    """Salt's own texts, lists and answers without a screen come out whole and clean."""
+    assert render("no such function\x1b[0m") == "no such function?[0m"
+    assert "surprise" in render({"surprise": {"a": 1}, "retcode": 1}) or '"a": 1' in render(
+        {"surprise": {"a": 1}}
+    )
+    assert render({"plan": "no dict"}) == "no dict"
+    assert render({"suffix": "progress", "event": "odd"}) == ".. odd"
+
+
+def test_helpers_read_well() -> None:
+    """Spans have one unit, lists an end, tables columns."""
+    assert [age(s) for s in (5, 119, 7200, 200000)] == ["5 s", "119 s", "2 h", "2 d"]
+    assert some(["a", "b", "c"], most=2) == "a b and 1 more"
+    assert table([("a", "bb"), ("ccc", "")]) == "  a    bb\n  ccc"
+    assert table([]) == ""
+
+
+def test_screens_do_not_change_their_answer() -> None:
+    """A screen is a pure function."""
+    for what, make in ANSWERS.items():
+        answer = make()
+        before = copy.deepcopy(answer)
+        started = time.monotonic()
+        screen(what, answer)
+        assert answer == before
+        assert time.monotonic() - started < 5
