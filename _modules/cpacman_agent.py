@@ -1998,12 +1998,21 @@ def without_epoch(nevra):
 
 
 def detach():
-    """Leave the starter's session and process group, and answer only in the new process."""
+    """Go on in a process group and session of its own, and return there only.
+
+    The starter ends when that has happened, not before: whoever kills its group then kills
+    nothing of ours.
+    """
+    ready, tell = os.pipe()
     if os.fork():
-        os._exit(0)
+        os.close(tell)
+        os._exit(0 if os.read(ready, 1) else 2)
     os.setsid()
     if os.fork():
         os._exit(0)
+    os.write(tell, b"1")
+    os.close(tell)
+    os.close(ready)
 
 
 def divert_output(path):
