@@ -1,8 +1,9 @@
 """Ask the real dnf what it would do: run by the system's Python, which has dnf and rpm.
 
-Reads one JSON document from stdin and writes one to stdout:
+Reads questions from stdin, one JSON document a line, and answers each on stdout:
 
-    {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99}},
+    {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99,
+                                               "module_hotfixes": whether modules hide nothing}},
      "installed": [package, ...], "upgrade": [spec], "install": [spec], "best": false}
 
 A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildtime", "provides",
@@ -14,6 +15,7 @@ A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildti
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -109,7 +111,11 @@ def open_base(question):
     base.conf.assumeyes = True
     for name, repo in sorted(question["repos"].items()):
         base.repos.add_new_repo(
-            name, base.conf, baseurl=["file://" + repo["path"]], priority=repo.get("priority", 99)
+            name,
+            base.conf,
+            baseurl=["file://" + repo["path"]],
+            priority=repo.get("priority", 99),
+            module_hotfixes=repo.get("module_hotfixes", False),
         )
     return base
 
@@ -137,25 +143,25 @@ def ask(question):
 
 def actions_of(base):
     """Yield what comes and what it replaces: [nevra, [replaced nevras]], and what leaves."""
-    from libdnf.transaction import TransactionItemAction_REMOVE as REMOVE
-
     goal = base._goal
     for package in [*goal.list_installs(), *goal.list_upgrades(), *goal.list_downgrades()]:
         yield [str(package), sorted(map(str, goal.obsoleted_by_package(package)))]
     for package in goal.list_reinstalls():
         yield [str(package), ["reinstall"]]
     for package in goal.list_erasures():
-        yield ["", [str(package), str(REMOVE and "removed")]]
+        yield ["", [str(package)]]
 
 
 def main():
-    """Answer the question on stdin; libraries that print must not spoil the answer."""
-    question = json.load(sys.stdin)
-    answer_to = sys.stdout
-    sys.stdout = sys.stderr
-    if not question.get("ready"):
-        make_database(question["root"], question["installed"])
-    json.dump(ask(question), answer_to)
+    """Answer one question a line; libraries that print must not spoil the answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if not question.get("ready"):
+            make_database(question["root"], question["installed"])
+        answers.write(json.dumps(ask(question)) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -1,27 +1,34 @@
-"""dnf as an oracle for tests: repositories and hosts in, dnf's actions out."""
+"""dnf as an oracle for tests: repositories and hosts in, what comes and what leaves out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from cpacman.model import Inventory, Transaction
+from cpacman.model import Inventory, Request, Transaction
 from cpacman.planner.solver import Source
 
 PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).with_name("dnf_oracle.py")
 
 
-class Answer(NamedTuple):
-    """What dnf would do: what comes with what it replaces; an error; how long it took."""
+class Effects(NamedTuple):
+    """The NEVRAs that come and those that leave."""
 
-    actions: frozenset[tuple[str, tuple[str, ...]]]
+    come: frozenset[str]
+    leave: frozenset[str]
+
+
+class Answer(NamedTuple):
+    """What dnf would do; an error; how many seconds it took inside the process."""
+
+    effects: Effects
     error: str
     seconds: float
 
@@ -30,6 +37,40 @@ def is_there() -> bool:
     """Return whether this machine has dnf."""
     command = [PYTHON, "-c", "import dnf, rpm"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+class Dnf:
+    """A process that answers questions, until it is closed."""
+
+    def __init__(self, errors: Path) -> None:
+        self._errors = errors.open("w")
+        self._process = subprocess.Popen(
+            [PYTHON, str(SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def ask(self, question: Mapping[str, Any]) -> Answer:
+        """Return dnf's answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"dnf died; see {self._errors.name}"
+        answer = json.loads(line)
+        come = frozenset(nevra for nevra, _ in answer["actions"] if nevra)
+        leave = frozenset(old for _, olds in answer["actions"] for old in olds)
+        return Answer(Effects(come, leave), answer["error"], answer["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._errors.close()
 
 
 def make_repository(source: Source, directory: Path) -> Path:
@@ -51,39 +92,33 @@ def make_repository(source: Source, directory: Path) -> Path:
     return repodata.parent
 
 
-def question_of(repos: dict[str, Path], inventory: Inventory, root: Path) -> dict[str, Any]:
-    """Return the question about one host."""
+def question_of(
+    repos: Mapping[str, tuple[Path, int]], inventory: Inventory, request: Request, root: Path
+) -> dict[str, Any]:
+    """Return the question about one host; modules hide nothing, as the planner has it.
+
+    Args:
+        repos: name -> directory and priority.
+        inventory: the host.
+        request: what is asked for. What is named has to be had in its best version.
+        root: a directory that does not exist yet.
+    """
     return {
         "root": str(root),
-        "repos": {name: {"path": str(path)} for name, path in repos.items()},
+        "repos": {
+            name: {"path": str(path), "priority": priority, "module_hotfixes": True}
+            for name, (path, priority) in repos.items()
+        },
         "installed": msgspec.to_builtins(inventory.packages),
+        "upgrade": request.upgrade,
+        "install": request.install,
+        "best": not request.upgrade_all,
     }
 
 
-def ask(question: dict[str, Any]) -> Answer:
-    """Ask dnf, in a process of its own."""
-    run = subprocess.run(
-        [PYTHON, str(SCRIPT)],
-        input=json.dumps(question),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    answer = json.loads(run.stdout)
-    rows = frozenset((nevra, tuple(old)) for nevra, old in answer["actions"])
-    return Answer(rows, answer["error"], answer["seconds"])
-
-
-def effects_of(transaction: Transaction) -> frozenset[tuple[str, tuple[str, ...]]]:
-    """Return a transaction as dnf's answers are: what comes, with all that it replaces."""
-    rows: dict[str, list[str]] = {}
-    for action in transaction.actions:
-        old = [action.from_] if action.from_ else []
-        rows.setdefault(action.nevra, []).extend(old)
-    return frozenset((nevra, tuple(sorted(old))) for nevra, old in rows.items())
-
-
-def nevras(rows: frozenset[tuple[str, tuple[str, ...]]]) -> Sequence[str]:
-    """Return what comes."""
-    return sorted(nevra for nevra, _ in rows)
+def effects_of(transaction: Transaction | None) -> Effects:
+    """Return a transaction's effects; without one there are none."""
+    actions = transaction.actions if transaction else ()
+    come = frozenset(a.nevra for a in actions if a.repository)
+    leave = {a.from_ for a in actions if a.from_} | {a.nevra for a in actions if not a.repository}
+    return Effects(come, frozenset(leave))

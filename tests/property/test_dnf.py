@@ -1,0 +1,210 @@
+"""What the planner says is what dnf 4.14 says, except where an invariant of ours says otherwise.
+
+`CPACMAN_PROPERTY_CASES` is how many random families of packages are tried (20).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cpacman.model import Inventory, Plan, Request
+from cpacman.planner.plan import ChannelInput, plan_hosts
+from tests.bench.fleet import DATA, NAMES, Maker
+from tests.property import oracle
+from tests.unit.planner.casefile import (
+    Case,
+    Pkg,
+    Section,
+    channel_of,
+    read_case,
+    request_of,
+)
+
+CASES = sorted((Path(__file__).parents[1] / "unit" / "planner" / "cases").glob("*.txt"))
+COUNT = int(os.environ.get("CPACMAN_PROPERTY_CASES", "20"))
+_numbers = itertools.count()
+
+pytestmark = [
+    pytest.mark.property,
+    pytest.mark.skipif(not oracle.is_there(), reason="dnf is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def dnf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[oracle.Dnf]:
+    """A dnf that answers."""
+    process = oracle.Dnf(tmp_path_factory.mktemp("dnf") / "errors")
+    yield process
+    process.close()
+
+
+def compare(
+    dnf: oracle.Dnf, channel: ChannelInput, request: Request, directory: Path
+) -> tuple[Plan, list[str]]:
+    """Plan every host, ask dnf about each, and return the plan and what differs."""
+    plan = plan_hosts([channel], request=request)
+    repos = {
+        s.name: (oracle.make_repository(s, directory / "repos"), s.priority)
+        for s in channel.sources
+    }
+    found = []
+    for host in channel.inventories:
+        root = directory / f"root-{host.host}"
+        answer = dnf.ask(oracle.question_of(repos, host, request, root))
+        ours = oracle.effects_of(plan.transactions.get(plan.hosts.get(host.host, "")))
+        if bool(answer.error) != (host.host in plan.failed):
+            found.append(f"{host.host}: dnf {answer.error!r}, ours {plan.failed.get(host.host)}")
+        if answer.effects != ours:
+            found.append(f"{host.host}: dnf {answer.effects}, ours {ours}")
+    return plan, found
+
+
+def _is_comparable(path: Path) -> bool:
+    case = read_case(path)
+    return not case.of("policy") and "arch=" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CASES if _is_comparable(path)], ids=lambda path: path.stem
+)
+def test_cases(path: Path, tmp_path: Path, dnf: oracle.Dnf) -> None:
+    """A case that does not say that it differs is planned as dnf does it; one that does, not."""
+    case = read_case(path)
+    _, found = compare(dnf, channel_of(case, tmp_path / "m"), request_of(case), tmp_path)
+    assert bool(found) == bool(case.of("differs")), found
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """A maker of inventories from real metadata."""
+    if not (DATA / NAMES[0]).is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{DATA} is missing")
+        pytest.skip(f"{DATA} is missing")
+    return Maker(tmp_path_factory.mktemp("solv"))
+
+
+@pytest.fixture(scope="module")
+def dnf_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for dnf that lasts."""
+    return tmp_path_factory.mktemp("dnf-cache")
+
+
+@pytest.mark.parametrize("seed", range(101, 105))
+def test_centos(seed: int, maker: Maker, dnf: oracle.Dnf, dnf_cache: Path, tmp_path: Path) -> None:
+    """Update-all of 700 real packages is what dnf does, but for noarch that stays noarch."""
+    inventory = maker.make(seed)
+    channel = ChannelInput(
+        channel="c", snapshot="s", sources=maker.sources, inventories=(inventory,)
+    )
+    plan = plan_hosts([channel], request=Request())
+    repos = {name: (DATA / name, 99) for name in NAMES}
+    question = oracle.question_of(repos, inventory, Request(), tmp_path / "root")
+    answer = dnf.ask({**question, "cache": str(dnf_cache)})
+    (transaction,) = plan.transactions.values()
+    ours = oracle.effects_of(transaction)
+    held = {h.nevra for h in transaction.held if h.reason.value == "arch"}
+    swapped = {n for n in answer.effects.leave & held if not _keeps_arch(n, answer.effects.come)}
+    names = {_name(n) for n in swapped}
+    assert {n for n in ours.come if _name(n) not in names} == {
+        n for n in answer.effects.come if _name(n) not in names
+    }
+    assert len(ours.come) > 100
+
+
+def _name(nevra: str) -> str:
+    return nevra.rsplit("-", 2)[0]
+
+
+def _keeps_arch(nevra: str, come: frozenset[str]) -> bool:
+    arch = nevra.rpartition(".")[2]
+    return any(_name(n) == _name(nevra) and n.endswith(f".{arch}") for n in come)
+
+
+# Random families
+
+_NAME = st.sampled_from("abcdef")
+_VERSION = st.integers(1, 3)
+
+
+@st.composite
+def _capability(draw: st.DrawFn) -> str:
+    """A dependency on one of the names or of two things that several of them may provide."""
+    name = draw(st.sampled_from([*"abcdef", "x", "y"]))
+    flags = draw(st.sampled_from(["", "=", ">=", "<="]))
+    return f"{name} {flags} {draw(_VERSION)}" if flags else name
+
+
+@st.composite
+def _package(draw: st.DrawFn) -> Pkg:
+    name, version = draw(_NAME), draw(_VERSION)
+    said: dict[str, str] = {}
+    kinds = {"requires": 2, "conflicts": 1, "obsoletes": 1, "recommends": 1, "supplements": 1}
+    for kind, most in kinds.items():
+        rows = draw(st.lists(_capability(), max_size=most))
+        rows = [row for row in rows if not row.startswith(name)]
+        if rows and draw(st.booleans()):
+            said[kind] = ", ".join(rows)
+    provides = draw(st.lists(st.sampled_from(["x", "y", f"x = {version}"]), max_size=1))
+    if provides:
+        said["provides"] = provides[0]
+    return Pkg(f"{name}-{version}-1.x86_64", said)
+
+
+def _distinct(rows: list[Pkg]) -> list[Pkg]:
+    return list({row.nevra: row for row in rows}.values())
+
+
+def _one_each(rows: list[Pkg]) -> list[Pkg]:
+    return list({row.nevra[0]: row for row in rows}.values())
+
+
+_FAMILY = st.tuples(
+    st.lists(_package(), min_size=2, max_size=10).map(_distinct),
+    st.lists(_package(), min_size=1, max_size=5).map(_one_each),
+)
+
+
+def _family_case(offered: list[Pkg], installed: list[Pkg]) -> Case:
+    rows = tuple((p.nevra, p.said) for p in offered)
+    have = tuple((p.nevra, p.said) for p in installed)
+    return Case("", [Section(("repo", "base"), rows), Section(("installed", "h"), have)])
+
+
+def _is_sound(inventory: Inventory) -> bool:
+    """Return whether installed packages neither conflict with nor obsolete each other."""
+    names = {p.name for p in inventory.packages} | {
+        name for p in inventory.packages for name, _, _ in p.provides
+    }
+    return not any(
+        name in names for p in inventory.packages for name, _, _ in (*p.conflicts, *p.obsoletes)
+    )
+
+
+@settings(
+    max_examples=COUNT,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(family=_FAMILY)
+def test_families(
+    family: tuple[list[Pkg], list[Pkg]], dnf: oracle.Dnf, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Random small families of packages are updated as dnf updates them."""
+    directory = tmp_path_factory.getbasetemp() / f"family-{next(_numbers)}"
+    case = _family_case(*family)
+    channel = channel_of(case, directory / "m")
+    if not _is_sound(channel.inventories[0]):
+        return
+    _, found = compare(dnf, channel, Request(), directory)
+    shutil.rmtree(directory)
+    assert not found
