@@ -73,12 +73,14 @@ def deploy(
         ConflictError: another rollout has one of the hosts; nothing was started.
     """
     _check_usage(selection, plan, upgrade or install)
+    close_abandoned(context)
     if plan is None:
-        answer = planning.plan(context, selection, upgrade=upgrade, install=install)
+        answer = planning.plan(
+            context, selection, upgrade=upgrade, install=install, refresh="all" if now else "stale"
+        )
         if not now:
             return answer
         plan = str(answer["plan"]["plan_id"])
-    close_abandoned(context)
     stored = context.store.plan(plan)
     job = _job(context, stored, levels, reason, ticket)
     _check(context, stored, job)
@@ -312,6 +314,7 @@ def _close(context: Context, row: Mapping[str, Any]) -> None:
             _end(context, row, one, Outcome.SKIPPED, HALTED, "the process of the rollout died")
     applying = {h.host: h for h in open_hosts if h.state == HostState.APPLYING.value}
     still = _collect_abandoned(context, row, stored, applying)
+    refresh_hosts(context, sorted(set(applying) - set(still)))
     if not still:
         context.store.end_rollout(row["id"], state="halted", at=context.clock(), who=context.who)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, target_of
 from cpacman.errors import EXIT_OTHER, CpacmanError, UsageError
-from cpacman.inventory import merge_thin
+from cpacman.inventory import decode_inventory, merge_thin
 from cpacman.model import InstalledPackage
 from cpacman.transport.port import Answer
 
@@ -61,6 +61,8 @@ def refresh_hosts(
     context: Context, hosts: Sequence[str], *, full: bool = False
 ) -> dict[str, Refreshed]:
     """Ask these hosts, keep what they say, and return how each stands."""
+    if not hosts:
+        return {}
     heads = context.store.inventory_heads()
     cookies = {} if full else {host: heads[host][0].cookie for host in hosts if host in heads}
     requests = {host: {"cookie": cookies.get(host)} for host in hosts}
@@ -139,16 +141,18 @@ def _share(
     return requests
 
 
-def _read_details(answer: Answer, asked: Sequence[str]) -> Iterator[InstalledPackage]:
+def _read_details(answer: Answer, asked: Sequence[str]) -> list[InstalledPackage]:
     if answer.code:
         raise CpacmanError(answer.error)
     try:
         raw = base64.b64decode(answer.value.get("packed", ""), validate=True)
         text = zlib.decompressobj().decompress(raw, _MAX_DETAILS)
-        packages = msgspec.json.decode(text, type=list[InstalledPackage])
+        packages = msgspec.json.decode(text)
     except (binascii.Error, TypeError, zlib.error, msgspec.DecodeError) as error:
         raise CpacmanError(f"details: {error}") from error
-    return (package for package in packages if package.digest in set(asked))
+    # What is kept here is read for other hosts, too: nothing gets in that is not of the format.
+    inventory = decode_inventory({"packages": packages}, "details")
+    return [package for package in inventory.packages if package.digest in set(asked)]
 
 
 def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab import Host, Lab, rpms
 from tests.integration.fleet import CHANNEL, Fleet
@@ -313,12 +314,13 @@ def test_two_machines_with_one_id(fleet: Fleet) -> None:
     key = {n: fleet.lab.host("web1").read(f"/etc/salt/pki/minion/{n}")
            for n in ("minion.pem", "minion.pub")}  # fmt: skip
     clone = fleet.lab.host("web2")
-    config = clone.read("/etc/salt/minion").replace("web2", "web1")
-    clone.write("/etc/clone/minion", config.replace("/etc/salt/pki", "/etc/clone/pki"))
+    own = {"pki_dir": "pki", "cachedir": "cache", "sock_dir": "sock", "pidfile": "pid",
+           "log_file": "log"}  # fmt: skip
+    config = {**yaml.safe_load(clone.read("/etc/salt/minion")), "id": "web1",
+              **{name: f"/etc/clone/{path}" for name, path in own.items()}}  # fmt: skip
+    clone.write("/etc/clone/minion", yaml.safe_dump(config))
     for name, text in key.items():
-        clone.write(f"/etc/clone/pki/minion/{name}", text, 0o600)
-    clone.write("/etc/clone/minion.d/own.conf",
-                "root_dir: /run/clone\npki_dir: /etc/clone/pki/minion\nid: web1\n")  # fmt: skip
+        clone.write(f"/etc/clone/pki/{name}", text, 0o600)
     minion = Path(sys.executable).with_name("salt-minion")
     with clone.start([sys.executable, str(minion), "-c", "/etc/clone"]):
         wait(lambda: "twins" in str(fleet.run("refresh", "web1").data), 30)
