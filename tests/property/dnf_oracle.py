@@ -83,9 +83,9 @@ def add_files(header, files):
     header["filegroupname"] = ["root" for _ in files]
 
 
-def make_database(root, packages):
+def make_database(root, packages, path="var/lib/rpm"):
     """Create an rpm database below a root with some packages in it."""
-    where = Path(root) / "var/lib/rpm"
+    where = Path(root) / path
     where.mkdir(parents=True)
     blob = b"".join(MAGIC + header_of(p).unload() for p in packages)
     command = ["rpmdb", "--dbpath", str(where)]
