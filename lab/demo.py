@@ -73,9 +73,7 @@ class Story:
     def __enter__(self) -> Story:
         say("building a few small packages, once")
         rpms.build()
-        say(
-            "starting a Salt master and three hosts, each with its own root, network and rpm database"
-        )
+        say("starting a Salt master and three hosts with roots and rpm databases of their own")
         self.lab.__enter__()
         return self
 
