@@ -1,0 +1,476 @@
+"""The docs say what the code does: every key, value, argument and code is there, and links work."""
+
+from __future__ import annotations
+
+import ast
+import re
+import types
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple, Union, get_args, get_origin
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from cpacman import config, fleet, model
+from cpacman.config import Section, Settings, load_settings
+from cpacman.rollout import machine, runner
+from cpacman.transport import port
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCS = CHECKOUT / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"])
+FORMATS = DOCS / "reference" / "formats.md"
+TROUBLE = DOCS / "guide" / "troubleshooting.md"
+
+
+def name_of(path: Path) -> str:
+    """Return a page's name for the test's id."""
+    return path.relative_to(CHECKOUT).as_posix()
+
+
+def section_of(page: Path, heading: str) -> str:
+    """Return what stands below a heading, up to the next one of its rank or above."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert found, f"{name_of(page)} has no heading {heading!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
+    """Yield the cells of every table row, without headings and rulers."""
+    for line in text.splitlines():
+        if line.startswith("| `"):
+            # A bar inside of a cell would be written \|, which no table here needs.
+            yield [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def words_of(cell: str) -> list[str]:
+    """Return what stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# ---- values of enumerations ------------------------------------------------------------------
+
+ENUMERATIONS = {
+    "action": model.ActionKind,
+    "reason": model.Reason,
+    "held.reason": model.HeldReason,
+    "failed.error": model.FailedError,
+    "Outcomes": model.Outcome,
+}
+
+
+@pytest.mark.parametrize("heading", ENUMERATIONS)
+def test_every_value_has_its_line(heading: str) -> None:
+    """The formats list exactly the values that the code has, in the code's order."""
+    listed = [words_of(row[0])[0] for row in rows_of(section_of(FORMATS, heading))]
+    assert listed == [one.value for one in ENUMERATIONS[heading]]
+
+
+def test_no_enumeration_is_forgotten() -> None:
+    """One that is added to the model has to be listed, too."""
+    found = {
+        value
+        for value in vars(model).values()
+        if isinstance(value, type)
+        and issubclass(value, Enum)
+        and value.__module__ == model.__name__
+    }
+    assert found == set(ENUMERATIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("heading", "kinds"),
+    [
+        ("Plan", (model.Plan, model.Transaction, model.Action, model.Held, model.Failure)),
+        ("Inventory", (model.Inventory, model.InstalledPackage, model.OsRelease)),
+        ("Snapshot manifest", (model.Package, model.Advisory)),
+    ],
+)
+def test_every_field_of_a_document_is_named(heading: str, kinds: tuple[Any, ...]) -> None:
+    """Whoever reads a document finds each of its fields explained."""
+    words = {
+        w for cell in words_of(section_of(FORMATS, heading)) for w in re.split(r"[\s,]+", cell)
+    }
+    for kind in kinds:
+        missing = set(kind.__struct_encode_fields__) - words
+        assert not missing, f"{kind.__name__}: {missing}"
+
+
+# ---- the configuration -----------------------------------------------------------------------
+
+
+class Key(NamedTuple):
+    """One key of the configuration: its path in the docs, its model, its name there."""
+
+    path: str
+    model: type[Section]
+    field: str
+
+
+def keys_of(kind: type[Section], prefix: str = "") -> Iterator[Key]:
+    """Yield every key below a model that holds a value and no further keys."""
+    for name, info in kind.model_fields.items():
+        path = f"{prefix}{info.alias or name}"
+        inner, step = inside(info.annotation)
+        if prefix.endswith("[].") and name == "name":
+            continue
+        if inner is config.PolicyLine and kind is fleet.HostEntry:
+            yield Key(f"{path}[]", kind, name)
+        elif inner is not None:
+            yield from keys_of(inner, f"{path}{step}.")
+        else:
+            yield Key(path, kind, name)
+
+
+def inside(annotation: Any) -> tuple[type[Section] | None, str]:
+    """Return the model that a key holds, and how its keys are reached."""
+    at, step = annotation, ""
+    while True:
+        origin, args = get_origin(at), get_args(at)
+        if isinstance(at, type) and issubclass(at, Section):
+            return at, step
+        if origin is dict:
+            at, step = args[1], step + ".NAME"
+        elif origin is tuple:
+            at, step = args[0], step + "[]"
+        elif origin in (Union, types.UnionType):
+            at = next(one for one in args if one is not type(None))
+        elif hasattr(at, "__metadata__"):
+            at = at.__origin__
+        else:
+            return None, ""
+
+
+KEYS = {key.path: key for key in [*keys_of(Settings), *keys_of(fleet.HostEntry, "HOST.")]}
+REFERENCE = DOCS / "reference" / "configuration.md"
+DOCUMENTED = {
+    words_of(row[0])[0]: row
+    for row in rows_of(REFERENCE.read_text(encoding="utf-8").partition("\n## On a host")[0])
+    if len(row) == 5
+}
+
+
+def test_every_key_is_documented_and_no_other() -> None:
+    """The reference has a row for each key of the models, and none that is gone."""
+    assert set(DOCUMENTED) == set(KEYS)
+
+
+@pytest.mark.parametrize("path", sorted(KEYS))
+def test_default_and_example_are_true(path: str) -> None:
+    """A default as it is written is the model's own, and the example is accepted and another."""
+    key, row = KEYS[path], DOCUMENTED.get(path, [])
+    assert len(row) == 5
+    info = key.model.model_fields[key.field]
+    if row[2] == "required":
+        assert info.is_required()
+    else:
+        default = info.get_default(call_default_factory=True, validated_data={})
+        if row[2] == "-":
+            assert default in (None, (), {}, "")
+        else:
+            assert value_of(key, words_of(row[2])[0]) == default
+    value_of(key, words_of(row[3])[0])
+
+
+def value_of(key: Key, text: str) -> Any:
+    """Return what a text of the docs becomes in the model."""
+    raw = (
+        yaml.load(text, Loader=yaml.BaseLoader)
+        if key.path.endswith("until")
+        else yaml.safe_load(text)
+    )
+    alias = key.model.model_fields[key.field].alias or key.field
+    others: dict[str, Any] = {}
+    if key.model in (config.ClassSettings, config.LevelSettings):
+        others["name"] = "x"
+    if key.model is config.PolicyLine and key.field not in config.POLICY_KINDS:
+        others["lock"] = "x"
+    if key.model is config.RepositorySettings and key.field != "path":
+        others["path"] = "/x"
+    if key.model is config.Channel:
+        others["repositories"] = {"r": {"path": "/x"}}
+    made = key.model.model_validate({alias: raw, **others}, context={"base": Path("/")})
+    return getattr(made, key.field)
+
+
+UNENFORCED = {
+    "membership.max_moves": 5, "membership.on_move": "accept",
+    "channels.NAME.keys": ["/k"], "channels.NAME.repositories.NAME.classes": ["all"],
+    "channels.NAME.repositories.NAME.only": "a:b", "classes[].approvers": 1,
+    "classes[].ticket": "C", "classes[].windows": "prod", "levels[].soak": "1m",
+    "levels[].gate": "web", "levels[].spread": "rack", "policy[].lock": "x",
+    "policy[].exclude": "x", "policy[].vendor_change": "x", "policy[].together": ["x", "y"],
+    "access.deploy": {"all": ["ops"]}, "access.approve": {"all": ["ops"]}, "access.read": ["a"],
+}  # fmt: skip
+"""A value of each key that stands as a safeguard or rule."""
+
+
+@pytest.mark.parametrize("path", sorted(KEYS))
+def test_what_is_not_enforced_says_so(path: str) -> None:
+    """A key refuses the work if and only if the reference calls it "not enforced yet"."""
+    told = "not enforced yet" in DOCUMENTED[path][4]
+    if path.startswith("classes[].evidence."):
+        assert told and standing("classes[].evidence", {"min_hosts": 3})
+    elif told:
+        assert standing(path, UNENFORCED[path]), f"{path} is enforced now: say so"
+    else:
+        assert path not in UNENFORCED
+
+
+def standing(path: str, value: Any) -> list[Any]:
+    """Return what a deploy or a plan complains of when only this key is configured."""
+    repositories = {"r": {"path": "/r"}}
+    section: dict[str, Any] = {"channels": {"c": {"repositories": repositories}}}
+    head, _, rest = path.partition(".")
+    if head in ("classes[]", "levels[]"):
+        section[head[:-2]] = [{"all": {rest: value}}]
+    elif head == "policy[]":
+        section["policy"] = [{rest: value}]
+    elif path.startswith("channels.NAME.repositories"):
+        repositories["r"][path.rpartition(".")[2]] = value
+    elif head == "channels":
+        section["channels"]["c"]["keys"] = value
+    else:
+        section[head] = {rest: value}
+    settings = load_settings(section, source="test", base=Path("/"))
+    return [*settings.unenforced("all"), *settings.unenforced_policy()]
+
+
+# ---- commands --------------------------------------------------------------------------------
+
+COMMANDS = DOCS / "reference" / "commands.md"
+
+
+def signatures_of(path: Path) -> dict[str, list[str]]:
+    """Return the public functions of a loader file and their arguments as they are typed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name: [a.arg.rstrip("_") for a in (*node.args.args, *node.args.kwonlyargs)]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+
+
+RUNNERS = {
+    k: v for k, v in signatures_of(CHECKOUT / "_runners/cpacman.py").items() if k != "runner"
+}
+
+
+@pytest.mark.parametrize("name", sorted(RUNNERS))
+def test_every_argument_of_a_runner_is_documented(name: str) -> None:
+    """Each function has its section with exactly its arguments."""
+    rows = rows_of(section_of(COMMANDS, name))
+    selected = [row for row in section_of(COMMANDS, name).splitlines() if row.startswith("| SEL:")]
+    listed = [w for cell in [row[0] for row in rows] + selected[:1] for w in words_of(cell)]
+    assert sorted(listed) == sorted(RUNNERS[name])
+
+
+def test_no_command_is_documented_that_does_not_exist() -> None:
+    """What is planned is in no reference."""
+    text = section_of(COMMANDS, "salt-run cpacman.*")
+    assert set(re.findall(r"^### (\w+)$", text, re.MULTILINE)) == set(RUNNERS)
+
+
+def test_host_functions_are_documented() -> None:
+    """The door's functions and arguments are listed."""
+    rows = {words_of(r[0])[0]: words_of(r[1]) for r in rows_of(section_of(COMMANDS, "On hosts"))}
+    assert rows == signatures_of(CHECKOUT / "_modules/cpacman.py")
+
+
+@pytest.mark.parametrize("command", ["inventory", "plan"])
+def test_console_options_are_documented(command: str) -> None:
+    """Every option of the console is listed, and no other."""
+    from cpacman.cli import _parser
+
+    actions = next(a for a in _parser()._actions if a.choices and command in a.choices)
+    known = {o for a in actions.choices[command]._actions for o in a.option_strings}
+    rows = rows_of(section_of(COMMANDS, f"cpacman {command}"))
+    assert {words_of(row[0])[0].split()[0] for row in rows} == known - {"-h", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_in_examples_exist(page: Path) -> None:
+    """No page tells anybody to type a function or an argument that is not there."""
+    for name, words in re.findall(r"salt-run cpacman\.(\w+)([^#\n`|]*)", page.read_text()):
+        assert name in RUNNERS, name
+        assert set(re.findall(r"(\w+)=", words)) <= {*RUNNERS[name], "out"}, words
+    for name in re.findall(r"salt \S+ cpacman\.(\w+)", page.read_text()):
+        assert name in signatures_of(CHECKOUT / "_modules/cpacman.py")
+
+
+# ---- codes and states ------------------------------------------------------------------------
+
+
+def host_codes() -> set[str]:
+    """Return every code with which the door or the agent may refuse or fail."""
+    found: set[str] = set()
+    for name in ("cpacman.py", "cpacman_agent.py"):
+        tree = ast.parse((CHECKOUT / "_modules" / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            found.update(code for code in _codes_in(node) if code)
+    return found
+
+
+def _codes_in(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        places = {"Refused": node.args[:1], "finish": node.args[1:2]}.get(name, [])
+        for place in places:
+            values = [place.body, place.orelse] if isinstance(place, ast.IfExp) else [place]
+            yield from (v.value for v in values if isinstance(v, ast.Constant))
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value == "code":
+                yield from [value.value] if isinstance(value, ast.Constant) else []
+    for keyword in getattr(node, "keywords", ()):
+        if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
+            yield keyword.value.value
+
+
+def test_every_code_of_a_host_is_explained() -> None:
+    """Troubleshooting has a line for each code that a host may answer, and none that is gone."""
+    listed = [words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the host"))]
+    assert set(listed) == host_codes()
+    assert listed == sorted(listed) and len(listed) == len(set(listed))
+
+
+def test_every_code_of_the_master_is_explained() -> None:
+    """And one for each that the master gives."""
+    listed = {words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the master"))}
+    assert {port.UNREACHABLE, runner.HALTED, runner.CHANGED} <= listed
+    given = {"twins", "no-door", "garbled", "bytes", "silent", "differs"}
+    assert listed == given | {port.UNREACHABLE, runner.HALTED, runner.CHANGED}
+    code = "".join(p.read_text() for p in (CHECKOUT / "cpacman").rglob("*.py"))
+    assert not [one for one in given if f'"{one}"' not in code]
+
+
+def test_the_transition_table_is_the_code_s() -> None:
+    """The docs have the one table of transitions, row by row."""
+    page = DOCS / "reference" / "states.md"
+    table = section_of(page, "A host in a rollout").partition("| state |")[0]
+    found = {
+        machine.HostState(words_of(row[0])[0]): {machine.HostState(w) for w in words_of(row[1])}
+        for row in rows_of(table)
+    }
+    assert found == {source: set(targets) for source, targets in machine.TRANSITIONS.items()}
+
+
+def test_every_state_is_explained() -> None:
+    """States of hosts and rollouts have a line each."""
+    page = DOCS / "reference" / "states.md"
+    hosts = section_of(page, "A host in a rollout").partition("| state |")[2]
+    assert [words_of(r[0])[0] for r in rows_of(hosts)] == [s.value for s in machine.HostState]
+    rows = rows_of(section_of(page, "A rollout"))
+    assert [words_of(r[0])[0] for r in rows] == [s.value for s in machine.RolloutState]
+
+
+def test_outcomes_by_state_are_the_code_s() -> None:
+    """What the docs say of how a host may end is what the check lets pass."""
+    page = DOCS / "reference" / "states.md"
+    text = " ".join(section_of(page, "A host in a rollout").split())
+    before, after = re.search(r"can end as (.*?); from `applying` as (.*?)\. ", text).groups()
+    for states, said in ((machine.NOT_STARTED, before), ({machine.HostState.APPLYING}, after)):
+        for state in states:
+            assert {o.value for o in model.Outcome if may_end(state, o)} == set(words_of(said))
+
+
+def may_end(state: machine.HostState, outcome: model.Outcome) -> bool:
+    """Return whether a host may end like that."""
+    try:
+        machine.check_end("web1", state, outcome)
+    except Exception:
+        return False
+    return True
+
+
+# ---- examples and links ----------------------------------------------------------------------
+
+
+def yaml_blocks() -> Iterator[Any]:
+    """Yield the examples of configuration in all pages."""
+    for page in PAGES:
+        for number, text in enumerate(
+            re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+        ):
+            yield pytest.param(text, id=f"{name_of(page)}-{number}")
+
+
+@pytest.mark.parametrize("text", list(yaml_blocks()))
+def test_examples_of_configuration_are_valid(text: str, tmp_path: Path) -> None:
+    """Whoever copies an example of settings or of host files gets no error."""
+    value = yaml.safe_load(text)
+    assert isinstance(value, dict)
+    if "cpacman" in value:
+        (tmp_path / "cpacman.yaml").write_text(text, encoding="utf-8")
+        settings = config.read_settings(tmp_path / "cpacman.yaml")
+        assert not [*settings.unenforced(settings.class_names[-1]), *settings.unenforced_policy()]
+    elif not set(value) <= {"zmq_filtering"}:
+        classes = ["development", "testing", "production"]
+        known = load_settings({"classes": classes}, source="test", base=tmp_path)
+        (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
+        assert fleet.load_hosts_files(tmp_path, known).globs
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link has its file, and its heading where it names one."""
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = unquote(link).partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), link
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors_of(path), link
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as forges make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_can_be_reached() -> None:
+    """From the README a reader comes to every page, by links."""
+    seen, todo = set(), [CHECKOUT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page.is_dir():
+            todo += page.glob("*.md")
+            continue
+        if page in seen or page.suffix != ".md":
+            continue
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#:]+)", page.read_text(encoding="utf-8"))
+        todo += [(page.parent / link).resolve() for link in links]
+    assert set(PAGES) - {CHECKOUT / "CONTRIBUTING.md"} <= seen
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """A package that is required has its line among the decisions."""
+    import tomllib
+
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    text = (DOCS / "adr" / "0001-dependencies.md").read_text(encoding="utf-8")
+    for requirement in project["dependencies"]:
+        assert f"| {re.split('[<>=]', requirement)[0]} |" in text
+    named = (CHECKOUT / "requirements.in").read_text().split("\n")
+    for line in filter(None, named):
+        name = re.split("[<>=]", line)[0]
+        assert line.startswith("#") or name.lower() in text.lower(), name
+
+
+def test_decisions_are_short_and_numbered() -> None:
+    """They are numbered without gaps, and nobody has to scroll."""
+    pages = sorted((DOCS / "adr").glob("*.md"))
+    for number, page in enumerate(pages, 1):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert page.name.startswith(f"{number:04}-")
+        assert lines[0].startswith(f"# {number}. ")
+        assert len(lines) <= 35
