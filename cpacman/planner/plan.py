@@ -34,7 +34,7 @@ from cpacman.model import (
     transaction_id,
 )
 from cpacman.planner.host import CannotPlan, Host
-from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy, is_vendor_change
+from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy, color, is_vendor_change
 from cpacman.planner.resolve import Outcome, resolve
 from cpacman.planner.solver import Candidate, Source, Step, Universe
 
@@ -147,8 +147,9 @@ def _plan_channel(
         else:
             rules = channel.policies.get(inventory.host, channel.policy)
             groups.setdefault((digest, rules), []).append(inventory)
-    for arch in sorted({found[0].arch for found in groups.values()}):
-        mine = {case: found for case, found in groups.items() if found[0].arch == arch}
+    arches = {case: arch_of(found[0]) for case, found in groups.items()}
+    for arch in sorted(set(arches.values())):
+        mine = {case: found for case, found in groups.items() if arches[case] == arch}
         for case, result in _solve_groups(channel, arch, mine, request, cache):
             yield from ((inventory, case[0], result) for inventory in mine[case])
 
@@ -427,7 +428,7 @@ def check_inventory(inventory: Inventory, platform: str) -> Failure | None:
     if inventory.platform != platform:
         words = f"the host reports platform {inventory.platform!r}, its channel is {platform!r}"
         return Failure(error=FailedError.PLATFORM, causes=(words,))
-    if inventory.arch not in ARCHES:
+    if inventory.arch and inventory.arch not in ARCHES:
         words = f"architecture {_shown(inventory.arch)} is not one that rpm knows"
         return Failure(error=FailedError.PLATFORM, causes=(words,))
     causes = [c for p in inventory.packages for c in _wrong_with(p)]
@@ -437,6 +438,13 @@ def check_inventory(inventory: Inventory, platform: str) -> Failure | None:
         return None
     more = [f"and {len(causes) - _MANY} more"] if len(causes) > _MANY else []
     return Failure(error=FailedError.INVENTORY, causes=(*sorted(causes)[:_MANY], *more))
+
+
+def arch_of(inventory: Inventory) -> str:
+    """Return a host's architecture; one that it does not tell shows in its packages."""
+    arches = {p.arch for p in inventory.packages} - {"noarch", ""}
+    widest = sorted(arches, key=lambda arch: (-color(arch), arch))
+    return inventory.arch or (widest[0] if widest else "noarch")
 
 
 def _wrong_with(package: InstalledPackage) -> Iterator[str]:

@@ -9,7 +9,7 @@ tell is unknown, and an unknown vendor is no change of vendor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -268,19 +268,3 @@ def origin_of(
         same = [c for c in same if c.vendor == package.vendor]
     homes = {c.repository for c in same}
     return min(homes) if homes and homes <= set(closed) else ""
-
-
-def unequal_arches(
-    before: Mapping[str, str], after: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """Yield the architectures of one name that a solution would part, as (moved, left behind).
-
-    Args:
-        before: architecture -> version, as installed.
-        after: the same, after the solution.
-    """
-    if len(after) < 2 or len(set(after.values())) == 1 or len(set(before.values())) > 1:
-        return
-    moved = [a for a in sorted(after) if before.get(a) != after[a]]
-    for arch in moved:
-        yield from ((arch, other) for other in sorted(after) if after[other] != after[arch])

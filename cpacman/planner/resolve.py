@@ -1,8 +1,8 @@
 """One host: from its inventory, the offer, the policy and the request to its steps.
 
 Invariants: a host is planned whole or it fails with causes; what a solution must not do (remove,
-downgrade, change architecture or vendor, part the architectures of one package) is checked on
-every solution, whatever the solver thinks of it. Update-all goes on without what was refused, a
+downgrade, change architecture or vendor) is checked on every solution, whatever the solver thinks
+of it. Update-all goes on without what was refused, a
 named request fails with it.
 """
 
@@ -91,6 +91,8 @@ def _settle_named(host: Host, wish: Wish) -> tuple[Step, ...]:
 def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step, ...]:
     """Solve until no step of the solution is forbidden.
 
+    In a named request the other architectures of a package are asked to follow it.
+
     Raises:
         CannotPlan: there is no solution, or what was named is what is forbidden.
     """
@@ -100,6 +102,11 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
         solution = host.view.solve(tasks, hidden=hidden, closed=closed, opened=wish.named)
         if solution.problems:
             raise _unsolvable(host, solution)
+        if not any(t.verb is Verb.UPDATE_ALL for t in tasks) and (
+            followers := _followers(host, solution.steps, tasks)
+        ):
+            tasks += followers
+            continue
         refusals = dict(_refusals(host, solution.steps, wish))
         if not refusals:
             return solution.steps
@@ -181,16 +188,36 @@ def _after(host: Host, name: str, steps: Sequence[Step]) -> dict[str, str]:
     return left | {s.new.arch: s.new.evr for s in steps if s.new and s.new.name == name}
 
 
-def _parted(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:
-    """Refuse a version that not all architectures of a package would have."""
+def _partings(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, str]]:
+    """Yield what comes in a version that another architecture of it would not have."""
     for step in steps:
         if step.new is None or step.side_by_side or step.new.name not in host.by_name:
             continue
         before = {p.arch: p.evr for p in host.by_name[step.new.name]}
         after = _after(host, step.new.name, steps)
-        for moved, left in policy.unequal_arches(before, after):
-            if moved == step.new.arch:
-                yield step.new, policy.together_hiding(step.new, [left])
+        if len(set(before.values())) == 1:
+            yield from ((step.new, a) for a in sorted(after) if after[a] != step.new.evr)
+
+
+def _followers(host: Host, steps: Sequence[Step], tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks that let other architectures follow, as far as those are offered."""
+    found = []
+    for new, left in _partings(host, steps):
+        offered = host.universe.candidates(new.name)
+        same = tuple(c for c in offered if c.arch == left and c.evr == new.evr)
+        task = Task(Verb.INSTALL, same)
+        if same and task not in tasks:
+            found.append(task)
+    return found
+
+
+def _parted(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:
+    """Refuse a version that not all architectures of a package would have.
+
+    libsolv lets a second architecture come in another version than the first one stays in.
+    """
+    for new, left in _partings(host, steps):
+        yield new, policy.together_hiding(new, [left])
 
 
 def _left_alone(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:

@@ -315,3 +315,25 @@ def test_metadata_files_of_one_name(tmp_path: Path) -> None:
     Path(source.primary).write_text(Path(source.primary).read_text().replace('"2"', '"3"'))
     made = plan_hosts([given], request=Request(), cache=cache)
     assert only(made, "h").actions[0].nevra == "a-3-1.noarch"
+
+
+def test_architecture_that_is_not_told(tmp_path: Path) -> None:
+    """A host that does not tell its architecture is of that of its widest packages."""
+    text = (
+        "repo base\n  a-2-1.x86_64\n  a-2-1.i686\n  b-2-1.noarch\n"
+        "installed pc arch=\n  a-1-1.x86_64\n  a-1-1.i686\ninstalled plain arch=\n  b-1-1.noarch\n"
+    )
+    made = plan(tmp_path, text)
+    assert len(only(made, "pc").actions) == 2
+    assert len(only(made, "plain").actions) == 1
+
+
+def test_second_line_of_defence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solution that changes an architecture is refused even if nothing hid the candidate."""
+    monkeypatch.setattr("cpacman.planner.policy._arch", lambda *_: None)
+    text = "repo base\n  a-2-1.x86_64\ninstalled h\n  a-1-1.noarch\n"
+    transaction = only(plan(tmp_path, text), "h")
+    assert not transaction.actions
+    assert transaction.held[0].reason.value == "arch"
+    made = plan(tmp_path, text, Request(install=("a-2-1.x86_64",)))
+    assert not made.hosts or not only(made, "h").actions
