@@ -224,9 +224,11 @@ class _Channel:
         }  # fmt: skip
         if extra is not None:
             load["cpacman"] = dict(extra)
-        sent = self._server.publish(salt.payload.dumps(load))
-        if asyncio.iscoroutine(sent):
-            self._loop.run_until_complete(sent)
+        # Salt 3008 is awaited and takes bytes; 3006 packs by itself and returns when it is sent.
+        if asyncio.iscoroutinefunction(self._server.publish):
+            self._loop.run_until_complete(self._server.publish(salt.payload.dumps(load)))
+        else:
+            self._server.publish(load)
         return jid
 
     def wait(self, seconds: float) -> _Event | None:
