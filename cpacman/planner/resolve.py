@@ -181,22 +181,19 @@ def _refuse_obsolete(
     return None
 
 
-def _after(host: Host, name: str, steps: Sequence[Step]) -> dict[str, str]:
-    """Return arch -> version of a name once the steps are done."""
-    gone = {nevra for step in steps for nevra in step.old}
-    left = {p.arch: p.evr for p in host.by_name.get(name, ()) if p.nevra not in gone}
-    return left | {s.new.arch: s.new.evr for s in steps if s.new and s.new.name == name}
-
-
 def _partings(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, str]]:
     """Yield what comes in a version that another architecture of it would not have."""
+    gone = {nevra for step in steps for nevra in step.old}
+    coming: dict[str, list[Candidate]] = {}
     for step in steps:
-        if step.new is None or step.side_by_side or step.new.name not in host.by_name:
-            continue
-        before = {p.arch: p.evr for p in host.by_name[step.new.name]}
-        after = _after(host, step.new.name, steps)
-        if len(set(before.values())) == 1:
-            yield from ((step.new, a) for a in sorted(after) if after[a] != step.new.evr)
+        if step.new is not None and not step.side_by_side and step.new.name in host.by_name:
+            coming.setdefault(step.new.name, []).append(step.new)
+    for name, rows in coming.items():
+        have = host.by_name[name]
+        after = {p.arch: p.evr for p in have if p.nevra not in gone}
+        after |= {c.arch: c.evr for c in rows}
+        if len(after) > 1 and len({p.evr for p in have}) == 1:
+            yield from ((c, a) for c in rows for a in sorted(after) if after[a] != c.evr)
 
 
 def _followers(host: Host, steps: Sequence[Step], tasks: Sequence[Task]) -> list[Task]:
