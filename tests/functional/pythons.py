@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import sysconfig
@@ -61,7 +62,7 @@ def write_master(folder: Path, *, more: str = "") -> Path:
     conf.mkdir(parents=True)
     # A master that ran once has made these; `salt-run` notes its jobs there.
     (folder / "root/var/cache/salt/master/proc").mkdir(parents=True)
-    user = f"user: {os.environ.get('USER') or 'root'}\n" if os.geteuid() else "user: root\n"
+    user = f"user: {pwd.getpwuid(os.geteuid()).pw_name}\n"
     text = f"root_dir: {folder}/root\n{user}log_level: error\nlog_level_logfile: quiet\n{more}"
     (conf / "master").write_text(text, encoding="utf-8")
     return conf
