@@ -162,9 +162,8 @@ def _solve_groups(
     cache: Path | None,
 ) -> Iterator[tuple[_Case, _Result]]:
     """Solve each group of equal hosts once."""
-    specs = (*request.upgrade, *request.install)
-    paths = [spec for spec in specs if spec.startswith("/")]
-    universe = Universe(channel.sources, arch=arch, cache=cache, paths=paths)
+    words = (*request.upgrade, *request.install)
+    universe = Universe(channel.sources, arch=arch, cache=cache, words=words)
     delivered = _Delivered(channel.advisories, universe.versions.compare)
     order = sorted(groups, key=lambda case: groups[case][0].host)
     for chunk in _chunks(order, groups):

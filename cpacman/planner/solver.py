@@ -226,7 +226,7 @@ class Universe:
         arch: the hosts' architecture, e.g. `x86_64`.
         cache: a directory for the solver's own files, or None. A cache that can't be written
             only makes the next start slower.
-        paths: file paths that requests name, besides those that dependencies name.
+        words: what requests name, which may be things that packages provide, or paths.
 
     Raises:
         RepositoryError: metadata that is missing or can't be read; every source's problem.
@@ -238,13 +238,13 @@ class Universe:
         *,
         arch: str,
         cache: Path | None = None,
-        paths: Iterable[str] = (),
+        words: Iterable[str] = (),
     ) -> None:
         self.sources = {s.name: s for s in sorted(sources, key=lambda s: s.name)}
         self.versions = Versions()
         self._pool = _new_pool(arch)
         self._cache = cache
-        self._paths = frozenset(paths)
+        self._words = frozenset(words)
         self._dep_ids: dict[Dependency, int] = {}
         self._repos = self._load()
         self._seen: dict[int, Candidate] = {}
@@ -271,9 +271,15 @@ class Universe:
         if self._installed:
             self._installed.drop()
         self._seen.clear()
-        self._installed = _Installed(self._pool, packages, self._dep_ids)
+        asked = [loaded.asked for loaded in self._repos.values()]
+        known = [names for names in asked if names is not None]
+        all_asked = frozenset(INSTALL_ONLY).union(self._words, *known)
+        whole = len(known) == len(asked)
+        self._installed = _Installed(
+            self._pool, packages, self._dep_ids, all_asked if whole else None
+        )
         wanted = {self._pool.id2str(i) for i in self._pool.addfileprovides_queue()}
-        wanted |= self._paths
+        wanted |= {word for word in self._words if word.startswith("/")}
         self._installed.provide_files(wanted)
         self._provide_unlisted({path for path in wanted if not is_in_primary(path)})
         self._installed.close()
@@ -581,7 +587,11 @@ class _Installed:
     """The distinct packages of a chunk of hosts, and the shadow that counts as installed."""
 
     def __init__(
-        self, pool: Any, packages: Iterable[InstalledPackage], dep_ids: dict[Dependency, int]
+        self,
+        pool: Any,
+        packages: Iterable[InstalledPackage],
+        dep_ids: dict[Dependency, int],
+        asked: frozenset[str] | None,
     ) -> None:
         self._pool = pool
         self._dep_ids = dep_ids
@@ -590,6 +600,7 @@ class _Installed:
         order = sorted(distinct, key=lambda c: (_order(distinct[c]), c))
         self._repo = pool.add_repo("installed on some host")
         self._packages = [distinct[content] for content in order]
+        self._asked = None if asked is None else asked | self._asked_here()
         ids = [self._add(package) for package in self._packages]
         self._ids = dict(zip(order, ids, strict=True))
         self.range = range(ids[0], ids[-1] + 1) if ids else range(0)
@@ -602,6 +613,12 @@ class _Installed:
             self._known[id(package)] = known
         return known[1]
 
+    def _asked_here(self) -> set[str]:
+        """Return the names that the hosts' own packages ask for."""
+        fields = [field for field, _ in _DEPENDENCIES if field != "provides"]
+        deps = {dep[0] for p in self._packages for field in fields for dep in getattr(p, field)}
+        return {name for dep in deps for name in asked_names(dep)}
+
     def _add(self, package: InstalledPackage) -> int:
         solvable = self._repo.add_solvable()
         solvable.name, solvable.evr = package.name, package.evr
@@ -609,13 +626,18 @@ class _Installed:
         if package.vendor:
             solvable.vendor = package.vendor
         for field, key in _DEPENDENCIES:
-            for dep in getattr(package, field):
+            deps = self._provides(package) if field == "provides" else getattr(package, field)
+            for dep in deps:
                 solvable.add_deparray(key, self._dep_id(dep))
-        itself = (package.name, "=", package.evr)
-        if itself not in package.provides:
-            solvable.add_deparray(solv.SOLVABLE_PROVIDES, self._dep_id(itself))
         added: int = solvable.id
         return added
+
+    def _provides(self, package: InstalledPackage) -> list[Dependency]:
+        """Return what a package provides, itself included, as far as anybody asks for it."""
+        itself = (package.name, "=", package.evr)
+        asked = self._asked
+        rest = (d for d in package.provides if asked is None or d[0] in asked)
+        return [itself, *(d for d in rest if d != itself)]
 
     def _dep_id(self, dep: Dependency) -> int:
         if (known := self._dep_ids.get(dep)) is None:
@@ -727,10 +749,11 @@ def _read_candidate(pool: Any, solvable_id: int) -> Candidate:
 
 
 class _Loaded(NamedTuple):
-    """A repo in the pool and the id of its first solvable."""
+    """A repo in the pool, the id of its first solvable, and the names it asks for (if known)."""
 
     repo: Any
     start: int
+    asked: frozenset[str] | None = None
 
     @property
     def range(self) -> range:
@@ -748,11 +771,51 @@ def _load_source(pool: Any, source: Source, cache: Path | None) -> _Loaded:
     repo = pool.add_repo(source.name)
     repo.priority = -source.priority - (0 if source.autoupdate else 1_000_000)
     cached = _cache_file(source, cache)
-    if not (cached and _read_solv(repo, cached)):
+    if cached is None:
         _read_primary(repo, source)
-        if cached:
-            _write_atomically(cached, lambda path: _write_solv(repo, path))
-    return _Loaded(repo, start)
+        return _Loaded(repo, start)
+    if not _read_solv(repo, cached):
+        _read_primary(repo, source)
+        _write_atomically(cached, lambda path: _write_solv(repo, path))
+    return _Loaded(repo, start, _asked(repo, cached.with_suffix(".asked")))
+
+
+def _asked(repo: Any, file: Path) -> frozenset[str]:
+    """Return the names that a repository's dependencies ask for, from the cache when it is there.
+
+    Of the 39,000 things that an EL9 host's 700 packages provide, most are symbols of the kernel
+    that nobody asks for; knowing that saves half of the work of making a host known.
+    """
+    try:
+        head, *names = file.read_text().split("\n")
+        if head == str(len(names)):
+            return frozenset(names)
+    except (OSError, ValueError):
+        pass
+    asked = sorted(_asked_names(repo))
+    text = "\n".join([str(len(asked)), *asked])
+    _write_atomically(file, lambda path: _write_bytes(path, text.encode()))
+    return frozenset(asked)
+
+
+def _asked_names(repo: Any) -> set[str]:
+    keys = [key for field, key in _DEPENDENCIES if field != "provides"]
+    ids = {i for s in repo.solvables_iter() for key in keys for i in s.lookup_idarray(key)}
+    return {name for i in ids for name in asked_names(repo.pool.dep2str(i))}
+
+
+def asked_names(dep: str) -> Iterator[str]:
+    """Yield the names that a dependency's text asks for; of a rich one more than those."""
+    if not dep.startswith("("):
+        yield dep.split(" ", 1)[0]
+        return
+    for word in dep.split():
+        # Parentheses belong to names, too: (a()(64bit) if b).
+        name = word.lstrip("(")
+        yield name
+        while name.endswith(")"):
+            name = name[:-1]
+            yield name
 
 
 def _cache_file(source: Source, cache: Path | None) -> Path | None:

@@ -295,7 +295,7 @@ installed web1
     given, cache = channel(tmp_path, text), tmp_path / "cache"
     cold = plan_hosts([given], request=Request(), cache=cache)
     files = sorted(cache.iterdir())
-    assert [f.suffix for f in files] == [".owners", ".solv"]
+    assert [f.suffix for f in files] == [".asked", ".owners", ".solv"]
     assert plan_hosts([given], request=Request(), cache=cache) == cold
     for file in files:
         file.write_bytes(file.read_bytes()[:20])
