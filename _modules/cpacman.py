@@ -20,6 +20,7 @@ import os
 import pwd
 import re
 import subprocess
+import time
 import zlib
 
 log = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ def pin(key):
     Pin the public half of the master's plan key, unless another one is pinned.
 
     key
-        The raw public key in base64, as ``salt-run cpacman.key show`` prints it.
+        The raw public key in base64, as the master's runner sends it.
 
     CLI Example:
 
@@ -276,23 +277,23 @@ def _fingerprint(agent, key):
     return "sha256:" + hashlib.sha256(_raw_key(agent, key)).hexdigest()
 
 
-def _check_signature(agent, settings, manifest, signature):
-    """Refuse a manifest that the pinned key did not sign, to the byte."""
+def _check_signature(agent, settings, text, signature):
+    """Refuse a manifest or an order that the pinned key did not sign, to the byte."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     pinned = _pinned(settings)
     if not pinned:
         raise agent.Refused("pin", "no plan key is pinned on this host")
-    if not isinstance(manifest, str) or not isinstance(signature, str):
-        raise agent.Refused("signature", "manifest and signature are texts")
+    if not isinstance(text, str) or not isinstance(signature, str):
+        raise agent.Refused("signature", "what is signed, and the signature, are texts")
     try:
         raw = base64.b64decode(signature, validate=True)
         Ed25519PublicKey.from_public_bytes(_raw_key(agent, pinned)).verify(
-            raw, manifest.encode("utf-8")
+            raw, text.encode("utf-8")
         )
     except (InvalidSignature, ValueError):
-        raise agent.Refused("signature", "the pinned plan key did not sign this manifest")
+        raise agent.Refused("signature", "the pinned plan key did not sign this")
 
 
 def begin(manifest=None, signature=None, **kwargs):
@@ -367,26 +368,52 @@ def staged(session):
 # --- the transaction ------------------------------------------------------------------------------
 
 
-def apply(session):
+def apply(session, order=None, signature=None):
     """
     Start a staged transaction in a process of its own, which outlives the minion.
+
+    session
+        The session that is staged.
+
+    order
+        The exact JSON text of the master's order to start now; it runs out within minutes, so
+        that a job that was held up on its way starts nothing later.
+
+    signature
+        The order's Ed25519 signature in base64.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt web1 cpacman.apply r-1122a
+        salt web1 cpacman.apply r-1122a    # refused: only the master's runner can sign the order
     """
-    return _answer(_apply, session)
+    return _answer(_apply, session, order, signature)
 
 
-def _apply(agent, session):
+def _check_order(agent, settings, session, order, signature):
+    """Refuse to start what the pinned key does not order for this session and this minute."""
+    _check_signature(agent, settings, order, signature)
+    try:
+        said = json.loads(order)
+        right = said["kind"] == "order" and said["session"] == session
+        late = time.time() - said["expires"]
+    except (KeyError, TypeError, ValueError):
+        right, late = False, 0
+    if not right:
+        raise agent.Refused("order", "the order is not to start this session")
+    if late > 0:
+        raise agent.Refused("expired", "the order ran out %d s ago; is the clock right?" % late)
+
+
+def _apply(agent, session, order, signature):
     settings = _settings()
     path, _ = agent.load_session(settings, session)
-    manifest, signature = (
+    _check_order(agent, settings, session, order, signature)
+    manifest, signed = (
         agent.read_text(os.path.join(path, name)) for name in ("manifest.json", "manifest.sig")
     )
-    _check_signature(agent, settings, manifest, signature.strip())
+    _check_signature(agent, settings, manifest, signed.strip())
     if not os.path.exists(os.path.join(path, "report.json")) and not agent.is_running(path):
         busy = agent.running_session(settings)
         if busy and busy != session:

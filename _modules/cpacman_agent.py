@@ -678,11 +678,10 @@ def check_not_empty(path):
             raise Refused("database", "%s is damaged: the file is empty" % full)
 
 
-def gather(root=None, host="", asked=(), rpm=None):
-    """Return (head, rows, named files): everything the inventory documents are made of."""
-    rows = read_rows(root, rpm=rpm)
+def make_head(root, host, rows):
+    """Return the inventory document without packages."""
     release = os_release(root)
-    head = {
+    return {
         "schema": SCHEMA,
         "platform": "rpm",
         "host": host or host_name(root),
@@ -694,7 +693,12 @@ def gather(root=None, host="", asked=(), rpm=None):
         "modules": enabled_modules(root),
         "holds": find_holds(root),
     }
-    return head, rows, named_files(rows, asked)
+
+
+def gather(root=None, host="", asked=(), rpm=None):
+    """Return (head, rows, named files): everything the inventory documents are made of."""
+    rows = read_rows(root, rpm=rpm)
+    return make_head(root, host, rows), rows, named_files(rows, asked)
 
 
 def inventory(root=None, host="", asked=(), rpm=None):
@@ -712,9 +716,15 @@ def inventory(root=None, host="", asked=(), rpm=None):
 
 
 def thin_inventory(root=None, host="", asked=(), cookie="", rpm=None):
-    """Return `unchanged` for the cookie the master knows; else the head and the digests."""
-    if cookie and cookie == current_state(root, rpm)["cookie"]:
-        return {"cookie": cookie, "unchanged": True}
+    """Return the head, and the digests unless the cookie is the one the master knows.
+
+    The head always comes: kernel, holds and facts change without any package doing so.
+    """
+    if cookie:
+        rows = read_rows(root, KEY_TAGS, False, rpm)
+        if cookie == cookie_of(rows):
+            head = make_head(root, host, rows)
+            return {"cookie": cookie, "unchanged": True, "head": head}
     head, rows, named = gather(root, host, asked, rpm)
     head["named_files"] = named
     reasons = find_reasons(root)

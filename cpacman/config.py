@@ -483,9 +483,6 @@ class Settings(Section):
     depot: ConfigPath = _below_state("depot")
     cache_dir: ConfigPath = _below_state("cache")
     database: StrictStr = ""
-    host_cache: Annotated[StrictStr, Field(pattern=r"^/[^\x00\n]*[^/\x00\n]$")] = (
-        "/var/cache/cpacman"
-    )
     transport: TransportSettings = TransportSettings()
 
     _source: str = PrivateAttr("")
@@ -518,7 +515,7 @@ class Settings(Section):
         """
         wanted = set(levels) or set(self.level_names)
         return [
-            *_standing(self.membership, "membership", ("max_moves", "on_move")),
+            *_moves_standing(self.membership),
             *_keys_standing(self.channels),
             *_named_standing(
                 self.classes,
@@ -577,6 +574,12 @@ def _named_standing(
     for index, section in enumerate(sections):
         if section.name in names:
             yield from _standing(section, f"{path}[{index}]", fields)
+
+
+def _moves_standing(membership: Membership) -> Iterator[Problem]:
+    """Yield what was said about moves, 0 included: that is the strictest of all."""
+    said = sorted({"max_moves", "on_move"} & membership.model_fields_set)
+    yield from (_not_yet(f"membership.{name}") for name in said)
 
 
 def _keys_standing(channels: Mapping[str, Channel]) -> Iterator[Problem]:

@@ -422,11 +422,12 @@ class Store:
             connection.execute(i.delete().where(i.c.host == inventory.host))
             connection.execute(i.insert(), row)
 
-    def touch_inventory(self, host: str, *, at: float) -> None:
-        """Note that a host said its packages are unchanged."""
+    def renew_inventory(self, head: Inventory, *, at: float) -> None:
+        """Keep a host's new head; its packages are unchanged."""
         i = inventories_table
         with self._write() as connection:
-            connection.execute(i.update().where(i.c.host == host).values(taken=at))
+            row = {"head": _pack(head), "taken": at}
+            connection.execute(i.update().where(i.c.host == head.host).values(row))
 
     def inventory_heads(self) -> dict[str, tuple[Inventory, float]]:
         """Return host -> (inventory without packages, when it was taken)."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cpacman.config import Settings, settings_from_opts
 from cpacman.depot.pool import Pool
+from cpacman.errors import CpacmanError, Problem
 from cpacman.report.progress import Reporter, Silent
 from cpacman.signing import PlanKey, load_plan_key
 from cpacman.store import Store
@@ -55,7 +56,12 @@ def open_context(
         CpacmanError: the state database can't be opened.
     """
     settings = settings_from_opts(opts)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        mend = "make it by hand, of mode 0700, for the user that Salt runs as"
+        problem = Problem(f"state_dir {settings.state_dir}", str(error.strerror), mend)
+        raise CpacmanError(problem) from error
     directory = SaltDirectory(opts)
     with Store.open(database_url(settings)) as store:
         transport = PublishTransport(

@@ -21,18 +21,21 @@ from cpacman.commands import planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
 from cpacman.commands.looking import plan_body, rollout_body
-from cpacman.commands.refresh import refresh_hosts
+from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (
+    EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
     CpacmanError,
     Problem,
     SafetyError,
     UsageError,
 )
-from cpacman.model import Outcome, short_id
+from cpacman.model import Inventory, Outcome, short_id
 from cpacman.rollout.machine import NOT_STARTED, HostState
+from cpacman.rollout.manifest import is_done, nevras_of
 from cpacman.rollout.runner import (
+    ALREADY,
     CHANGED,
     HALTED,
     Job,
@@ -87,7 +90,7 @@ def deploy(
     if test:
         return _rehearse(context, stored, job)
     run_rollout(job, _tools(context, stored))
-    return _result(context, job.rollout)
+    return _result(context, job.rollout, stored)
 
 
 def _check_usage(selection: Selection, plan: str | None, named: Sequence[str]) -> None:
@@ -212,7 +215,7 @@ def _rehearse(context: Context, stored: StoredPlan, job: Job) -> dict[str, Any]:
         host: "apply" if one.inventory else f"skip: {one.detail}" for host, one in found.items()
     }
     body = {**plan_body(context, stored, stored.plan), "test": True, "would": would}
-    return {"plan": body}
+    return {"plan": body, "retcode": _planned_code(stored)}
 
 
 # ---- the tools -----------------------------------------------------------------------------
@@ -245,37 +248,57 @@ def _recheck(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> Mapp
     results = refresh_hosts(context, hosts)
     fleet = place_all(context, hosts)
     inventories = context.store.inventories(hosts)
-    found: dict[str, Recheck] = {}
-    for host in hosts:
-        place = fleet.placements[host]
-        if results[host].error:
-            found[host] = Recheck(None, results[host].code, results[host].error)
-        elif place.problems or place.host.class_ != stored.class_:
-            found[host] = Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
-        elif inventories[host].cookie == stored.plan.inventories[host].cookie:
-            found[host] = Recheck(inventories[host])
-        else:
-            found[host] = _solve_again(context, stored, host, fleet)
-            if found[host].code == "":
-                found[host] = found[host]._replace(inventory=inventories[host])
-    return found
+    return {
+        host: _judge(context, stored, host, results[host], fleet, inventories.get(host))
+        for host in hosts
+    }
 
 
-def _solve_again(context: Context, stored: StoredPlan, host: str, fleet: Fleet) -> Recheck:
+def _judge(
+    context: Context,
+    stored: StoredPlan,
+    host: str,
+    asked: Refreshed,
+    fleet: Fleet,
+    inventory: Inventory | None,
+) -> Recheck:
+    place = fleet.placements[host]
+    if asked.error or inventory is None:
+        return Recheck(None, asked.code, asked.error)
+    if place.problems or place.host.class_ != stored.class_:
+        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+    if place.host.transport != context.transport.name:
+        words = f"is served by {place.host.transport}, which this version does not do yet"
+        return Recheck(None, "transport", words)
+    if inventory.cookie == stored.plan.inventories[host].cookie:
+        return Recheck(inventory)
+    if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
+        return Recheck(None, ALREADY, "has it already")
+    return _solve_again(context, stored, host, fleet, inventory)
+
+
+def _solve_again(
+    context: Context, stored: StoredPlan, host: str, fleet: Fleet, inventory: Inventory
+) -> Recheck:
     again = planning.make_plan(
         context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
     )
     if again.hosts.get(host) == stored.plan.hosts[host]:
-        return Recheck(None, "", "packages changed since the plan; solved again, same actions")
+        return Recheck(inventory, "", "packages changed since the plan; solved again, same actions")
     mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
     return Recheck(None, CHANGED, f"its packages changed since the plan; {mend}")
 
 
-def _result(context: Context, rollout: str) -> dict[str, Any]:
+def _result(context: Context, rollout: str, stored: StoredPlan) -> dict[str, Any]:
     row, hosts = context.store.rollout(rollout)
     missed = [host for host in hosts if host.outcome not in THERE]
-    body = rollout_body(row, hosts)
-    return {"rollout": body, "retcode": EXIT_NOT_THERE if missed else 0}
+    failed = msgspec.to_builtins(stored.plan.failed)
+    body = {**rollout_body(row, hosts), "failed": failed}
+    return {"rollout": body, "retcode": EXIT_NOT_THERE if missed else _planned_code(stored)}
+
+
+def _planned_code(stored: StoredPlan) -> int:
+    return EXIT_NOT_PLANNED if stored.plan.failed else 0
 
 
 # ---- rollouts whose process died -----------------------------------------------------------

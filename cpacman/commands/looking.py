@@ -44,6 +44,9 @@ def show(
     if kind is None:
         mend = "p-... is a plan, s-... a snapshot, r-... a rollout"
         raise InputError(Problem("id", f"{number!r} is no id", mend))
+    for name, value, kinds_with_it in (("host", host, "pr"), ("group", group, "p")):
+        if value is not None and number[0] not in kinds_with_it:
+            raise UsageError(Problem(name, "says nothing of this kind of id", "leave it out"))
     return kind(context, number, host, group)
 
 

@@ -74,8 +74,7 @@ def refresh_hosts(
         if answer.code:
             results[answer.host] = Refreshed("failed", 0, answer.code, answer.error)
         elif answer.value.get("unchanged") is True and answer.host in cookies:
-            context.store.touch_inventory(answer.host, at=context.clock())
-            results[answer.host] = Refreshed("unchanged")
+            results[answer.host] = _renew(context, answer, cookies[answer.host])
         else:
             _read_thin(answer, changed, results)
         if not answer.code:
@@ -87,6 +86,18 @@ def refresh_hosts(
             results[host] = _keep(context, host, changed[host], known=host in heads)
     _pin(context, [h for h, key in pinned.items() if key != context.key.fingerprint])
     return results
+
+
+def _renew(context: Context, answer: Answer, cookie: str) -> Refreshed:
+    """Keep what may change without a package doing so: kernel, holds, facts."""
+    try:
+        head = decode_inventory(answer.value.get("head") or {}, "inventory")
+    except CpacmanError as error:
+        return Refreshed("failed", 0, "garbled", str(error))
+    if (head.host, head.cookie) != (answer.host, cookie) or head.packages:
+        return Refreshed("failed", 0, "garbled", "what came is not the head that was asked for")
+    context.store.renew_inventory(head, at=context.clock())
+    return Refreshed("unchanged")
 
 
 class _Thin(msgspec.Struct, frozen=True):

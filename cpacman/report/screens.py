@@ -155,6 +155,9 @@ def _rollout(body: Answer) -> str:
         shown = ", ".join(f"{count} {name}" for name, count in sorted(sums.items()))
         rows.append((level, f"{sum(sums.values())}:", shown))
     lines.append(table(rows, indent=""))
+    failed = sorted(body.get("failed") or ())
+    if failed:
+        lines.append(f"NOT PLANNED, so not in it: {some(failed)}")
     lines += _next_after(body, wrong)
     return clean("\n".join(lines))
 

@@ -95,3 +95,16 @@ def write_manifest(
         "protected": sorted(protected),
     }
     return canonical_json(body).decode()
+
+
+def write_order(session: str, *, created: float, expires: float) -> str:
+    """Return the order to start a staged session now, as the one text that is signed and sent."""
+    body = {"kind": "order", "session": session, "created": int(created), "expires": int(expires)}
+    return canonical_json(body).decode()
+
+
+def is_done(nevras: Iterable[str], transaction: Transaction) -> bool:
+    """Whether a host that has these NEVRAs has all that a transaction brings, none it takes."""
+    present = set(nevras)
+    adds = {action.nevra for action in transaction.actions if action.action in _ADDS}
+    return adds <= present and not present & _leaving(transaction.actions)

@@ -20,12 +20,15 @@ from cpacman.model import Inventory, Outcome, Plan, Transaction
 from cpacman.report.progress import Reporter
 from cpacman.rollout import gate
 from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState, check_end, check_move
-from cpacman.rollout.manifest import write_manifest
+from cpacman.rollout.manifest import write_manifest, write_order
 from cpacman.store import Store
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment, Transport
 
 HALTED = "halted"
 CHANGED = "changed"
+ALREADY = "already"
+ORDER_SLACK = 60.0
+"""Seconds by which a host's clock may be behind when it is told to start."""
 _FIRST_POLL, _LAST_POLL = 0.2, 2.0
 _APPLY_AGAIN = 10.0
 
@@ -46,7 +49,7 @@ class Signer(Protocol):
     """The plan key."""
 
     def sign_manifest(self, text: str) -> str:
-        """Return the signature of a manifest, in base64."""
+        """Return the signature of a manifest or an order, in base64."""
         ...
 
 
@@ -193,7 +196,7 @@ class _Rollout:
         busy = [host for host in level.hosts if host not in idle]
         if busy:
             self._tools.reporter.line(f"level {level.name}: {len(busy)} hosts to change")
-        staged = self._stage(busy)
+        staged = self._stage(busy, -(-len(busy) // level.concurrency))
         self._check_budget(level)
         for batch in _batches(staged, level.concurrency):
             if self._stopped():
@@ -203,12 +206,18 @@ class _Rollout:
 
     # ---- staging -------------------------------------------------------------------------
 
-    def _stage(self, hosts: Sequence[str]) -> list[str]:
-        """Bring the bytes to the hosts; return those that are ready to start."""
+    def _stage(self, hosts: Sequence[str], batches: int) -> list[str]:
+        """Bring the bytes to the hosts; return those that are ready to start.
+
+        The manifests hold as long as all batches may take: each start has an order of its own.
+        """
         if not hosts or self._stopped():
             return []
         inventories = self._still_planned(hosts)
-        manifests = {host: self._manifest(host, inventories[host]) for host in sorted(inventories)}
+        seconds = self._tools.times.apply * (batches + 1)
+        manifests = {
+            host: self._manifest(host, inventories[host], seconds) for host in sorted(inventories)
+        }
         for host, text in manifests.items():
             self._move(host, HostState.STAGING, manifest=text)
         requests = {
@@ -224,14 +233,16 @@ class _Rollout:
         found: dict[str, Inventory] = {}
         for host, checked in sorted(self._tools.recheck(hosts).items()):
             if checked.inventory is None:
-                self._end(host, Outcome.SKIPPED, checked.code, checked.detail)
+                already = checked.code == ALREADY
+                outcome = Outcome.UNCHANGED if already else Outcome.SKIPPED
+                self._end(host, outcome, None if already else checked.code, checked.detail)
                 continue
             if checked.detail:
                 self._journal("replanned", host, checked.detail)
             found[host] = checked.inventory
         return found
 
-    def _manifest(self, host: str, inventory: Inventory) -> str:
+    def _manifest(self, host: str, inventory: Inventory, seconds: float) -> str:
         now = self._tools.clock()
         return write_manifest(
             host=host,
@@ -242,7 +253,7 @@ class _Rollout:
             sequence=self._tools.store.next_sequence(host, at=now),
             nonce=secrets.token_hex(16),
             created=now,
-            expires=now + self._tools.times.apply,
+            expires=now + seconds,
             inventory=inventory,
             names=self._job.names,
             protected=self._job.protected,
@@ -326,7 +337,11 @@ class _Rollout:
 
     def _start(self, hosts: Sequence[str]) -> None:
         timeout = self._tools.times.answer
-        for answer in self._tools.transport.call("apply", self._sessions(hosts), timeout=timeout):
+        now = self._tools.clock()
+        order = write_order(self._job.rollout, created=now, expires=now + timeout + ORDER_SLACK)
+        signature = self._tools.signer.sign_manifest(order)
+        requests = self._sessions(hosts, order=order, signature=signature)
+        for answer in self._tools.transport.call("apply", requests, timeout=timeout):
             # No answer may still mean that it started: only its report will tell.
             if answer.code and answer.code != UNREACHABLE:
                 self._end(answer.host, Outcome.REFUSED, answer.code, answer.error)

@@ -7,6 +7,7 @@ as a door does; it installs nothing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,9 @@ class FakeHost:
     forged: bool = False
     tampers: bool = False
     manifest: dict[str, Any] = field(default_factory=dict)
+    order: dict[str, Any] = field(default_factory=dict)
     started: int = 0
+    started_at: float = 0.0
     received: list[Segment] = field(default_factory=list)
 
 
@@ -42,8 +45,11 @@ class FakeTransport:
 
     name = "fake"
 
-    def __init__(self, hosts: Mapping[str, FakeHost]) -> None:
+    def __init__(
+        self, hosts: Mapping[str, FakeHost], clock: Callable[[], float] = time.time
+    ) -> None:
         self.hosts = dict(hosts)
+        self._clock = clock
         self.calls: list[tuple[str, str]] = []
 
     def check(self, targets: Sequence[str]) -> list[Problem]:
@@ -65,6 +71,8 @@ class FakeTransport:
                 yield Answer(name, {}, code, f"simulated {code}")
             else:
                 yield Answer(name, doors[function](host, arguments))
+                if function == "apply":
+                    host.started_at = self._clock()
 
     def push(
         self,
@@ -94,7 +102,8 @@ def _staged(host: FakeHost, _: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"complete": True, "missing": [], "bad": []}
 
 
-def _apply(host: FakeHost, _: Mapping[str, Any]) -> Mapping[str, Any]:
+def _apply(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    host.order = json.loads(arguments["order"])
     host.started += 1
     return {"started": True}
 

@@ -76,6 +76,14 @@ def door(opts, plan_key, monkeypatch):
     return module
 
 
+def start(door, plan_key, session, other=None):
+    """Order a session to start, as the master's runner does."""
+    order = {"kind": "order", "session": session, "expires": int(time.time()) + 60}
+    order.update(other or {})
+    text = json.dumps(order)
+    return door.apply(session, text, plan_key.sign_manifest(text))
+
+
 def code(answer):
     """Return a refusal's code."""
     assert set(answer) == {"error"} and answer["error"]["message"], answer
@@ -130,8 +138,8 @@ def test_the_whole_way(door, host, plan_key, minion_key):
     assert door.staged(session) == {"complete": True, "missing": [], "bad": []}
     load = {"manifest": text, "signature": plan_key.sign_manifest(text)}
     assert door.begin(__pub_cpacman=load)["missing"] == []
-    assert door.apply(session) == {"started": True}
-    assert door.apply(session) == {"started": True}
+    assert start(door, plan_key, session) == {"started": True}
+    assert start(door, plan_key, session) == {"started": True}
     answer = wait_for_end(door, session)
     report = verify_report(answer["report"], answer["signature"], public_pem(minion_key))
     assert report["outcome"] == "applied" and report["state"] == "done", report
@@ -143,7 +151,7 @@ def test_the_whole_way(door, host, plan_key, minion_key):
         "cookie", "packages", "boot_id", "log", "started", "ended",
     }  # fmt: skip
     assert host.installed() == ["base-2-1.noarch", "slow-1-1.noarch"]
-    assert door.apply(session) == {"started": True}
+    assert start(door, plan_key, session) == {"started": True}
     assert (Path(host.settings["state_dir"]) / "transactions" / session / "agent.py").exists()
 
 
@@ -178,7 +186,7 @@ def test_a_tampered_manifest_is_refused(door, host, plan_key):
     session = json.loads(text)["session"]
     stored = Path(host.settings["state_dir"]) / "transactions" / session / "manifest.json"
     stored.write_text(text.replace('"protected": []', '"protected": [] '))
-    assert code(door.apply(session)) == "signature"
+    assert code(start(door, plan_key, session)) == "signature"
 
 
 def test_host_time_and_sequence(door, host, plan_key):
@@ -211,10 +219,24 @@ def test_chunks_that_are_not_for_the_session(door, host, plan_key):
     chunk["session"] = session
     assert code(door.receive(session, __pub_cpacman=chunk)) == "segment"
     assert code(door.receive("../x", __pub_cpacman={**chunk, "session": "../x"})) == "session"
-    for function in (door.staged, door.apply):
-        assert code(function("nobody")) == "session"
+    assert code(door.staged("nobody")) == code(start(door, plan_key, "nobody")) == "session"
     assert code(door.result("nobody", "n")) == "session"
     assert code(door.result(session, "")) == "nonce"
+
+
+def test_nothing_starts_without_an_order(door, host, plan_key):
+    """Staged is not started: without a fresh, signed order for this session nothing runs."""
+    text = host.manifest(host.action("install", "base-1"), after=["base-1"])
+    door.begin(text, plan_key.sign_manifest(text))
+    push(door, host, text)
+    session = json.loads(text)["session"]
+    assert code(door.apply(session)) == "signature"
+    assert code(door.apply(session, "{}", plan_key.sign_manifest("[]"))) == "signature"
+    for other in ({"session": "r-2"}, {"kind": "manifest"}, {"expires": "soon"}):
+        assert code(start(door, plan_key, session, other)) == "order"
+    assert code(door.apply(session, text, plan_key.sign_manifest(text))) == "order"
+    assert code(start(door, plan_key, session, {"expires": int(time.time()) - 1})) == "expired"
+    assert json.loads(door.result(session, "n")["report"])["state"] == "staged"
 
 
 def test_a_report_before_the_end_says_so(door, host, plan_key, minion_key):
@@ -236,12 +258,12 @@ def test_a_busy_host_refuses_another_session(door, host, plan_key):
         door.begin(text, plan_key.sign_manifest(text))
         push(door, host, text)
     first, second = (json.loads(text)["session"] for text in texts)
-    assert door.apply(first) == {"started": True}
+    assert start(door, plan_key, first) == {"started": True}
     for _ in range(100):
         if json.loads(door.result(first, "n")["report"])["state"] == "running":
             break
         time.sleep(0.05)
-    assert code(door.apply(second)) == "busy"
+    assert code(start(door, plan_key, second)) == "busy"
     answer = wait_for_end(door, first)
     assert json.loads(answer["report"])["outcome"] == "applied"
 
@@ -260,7 +282,9 @@ def test_inventory_and_details(door, host, plan_key):
     assert len(inventory.packages) == 3 and inventory.cookie == host.state()["cookie"]
     assert decode_inventory({**answer["head"], "packages": []}, "head").host == "web1"
     assert answer["pinned"] == plan_key.fingerprint
-    assert door.inventory(answer["cookie"]) == {
+    again = door.inventory(answer["cookie"])
+    assert again.pop("head")["kernel"] == answer["head"]["kernel"]
+    assert again == {
         "cookie": answer["cookie"], "unchanged": True, "pinned": plan_key.fingerprint}  # fmt: skip
     asked = door.inventory(paths=["/usr/share/lib"])
     assert [

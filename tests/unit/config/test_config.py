@@ -195,7 +195,6 @@ def test_misspelt_names_get_the_nearest(raw: Any, path: str, mend: str) -> None:
         ({"membership": {"sources": ["files", "files"]}}, "membership.sources"),
         ({"transport": {"chunk": "16X"}}, "transport.chunk"),
         ({"transport": {"chunk": 1}}, "transport.chunk"),
-        ({"host_cache": "relative"}, "host_cache"),
         ({"depot": "a\0b"}, "depot"),
     ],
 )  # fmt: skip

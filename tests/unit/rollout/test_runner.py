@@ -62,11 +62,11 @@ class World:
         self.store = Store.open(f"sqlite:///{tmp_path}/state.db")
         (tmp_path / "file").write_bytes(b"x" * 1000)
         self.depot = Depot(tmp_path / "file")
-        self.transport = FakeTransport(hosts)
         self.stop_after = None
         self.changed: dict[str, Recheck] = {}
         self.lines: list[str] = []
         self.time = itertools.count(1000.0)
+        self.transport = FakeTransport(hosts, lambda: next(self.time))
         self.inventory = Inventory(packages=(InstalledPackage(name="a", version="1", release="1"),))
 
     def tools(self) -> Tools:
@@ -174,6 +174,24 @@ def test_changed_host_is_skipped(tmp_path: Path) -> None:
     assert world.run()["web1"] == ("skipped", "changed")
     assert world.transport.hosts["web1"].started == 0
     assert world.transport.hosts["web2"].started == 1
+
+
+def test_host_that_has_it_already_is_unchanged(tmp_path: Path) -> None:
+    """The same plan a second time: what is true already is no failure and no change."""
+    world = World(tmp_path, {"web1": FakeHost()})
+    world.changed["web1"] = Recheck(None, "already", "has it already")
+    assert world.run() == {"web1": ("unchanged", None)}
+    assert world.transport.hosts["web1"].started == 0
+
+
+def test_later_batches_are_still_in_time(tmp_path: Path) -> None:
+    """Each batch starts by an order of its own; the manifests hold until the last is through."""
+    hosts = {f"web{n}": FakeHost(polls=15) for n in range(6)}
+    world = World(tmp_path, hosts)
+    found = world.run(level("all", *hosts, concurrency=1))
+    assert {outcome for outcome, _ in found.values()} == {"applied"}
+    assert all(host.started_at < host.manifest["expires"] for host in hosts.values())
+    assert all(host.started_at < host.order["expires"] for host in hosts.values())
 
 
 def test_solved_again_with_the_same_actions_goes_on(tmp_path: Path) -> None:

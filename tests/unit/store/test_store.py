@@ -63,6 +63,16 @@ def test_inventories_come_back_whole(store: Store) -> None:
     assert set(found) == {"web1", "web2"}
 
 
+def test_renewed_head_keeps_the_packages(store: Store) -> None:
+    """A new kernel is noted though no package changed."""
+    first = inventory("web1", package("a"))
+    store.put_inventory(first, at=1.0)
+    store.renew_inventory(Inventory(host="web1", cookie="c-web1", kernel="5.14"), at=2.0)
+    found = store.inventories(["web1"])["web1"]
+    assert (found.kernel, found.packages) == ("5.14", first.packages)
+    assert store.inventory_heads()["web1"][1] == 2.0
+
+
 def test_same_package_with_two_reasons(store: Store) -> None:
     """The reason belongs to the host, not to the package that both hosts share."""
     store.put_inventory(inventory("web1", package("a", reason="user")), at=1.0)
