@@ -344,7 +344,7 @@ def test_every_code_of_the_master_is_explained() -> None:
     """And one for each that the master gives."""
     listed = {words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the master"))}
     assert {port.UNREACHABLE, runner.HALTED, runner.CHANGED} <= listed
-    given = {"twins", "no-door", "garbled", "bytes", "silent", "differs"}
+    given = {"twins", "transport", "no-door", "garbled", "bytes", "silent", "differs"}
     assert listed == given | {port.UNREACHABLE, runner.HALTED, runner.CHANGED}
     code = "".join(p.read_text() for p in (CHECKOUT / "cpacman").rglob("*.py"))
     assert not [one for one in given if f'"{one}"' not in code]
