@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from cpacman.commands import planning
+from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
-from cpacman.commands.looking import plan_body, rollout_body
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (

@@ -13,21 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import msgspec
-
 from cpacman import __version__
+from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
+from cpacman.commands.planning import plan_quietly
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
-from cpacman.model import Host, Plan, short_id
-from cpacman.store import RolloutHost, StoredPlan
+from cpacman.model import Host, short_id
 
 _AGO = re.compile(r"([0-9]+)([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-MOST_TRANSACTIONS = 200
-SHOWN_TRANSACTIONS = 26
-"""Above so many distinct transactions an answer holds those of the largest groups only."""
 LIBRARIES = ("salt", "solv", "createrepo_c", "SQLAlchemy", "pydantic", "msgspec", "cryptography")
 
 
@@ -58,69 +54,6 @@ def _show_plan(
     return {"plan": {**plan_body(context, stored, plan), "full": True, "group": group}}
 
 
-def only_host(plan: Plan, host: str) -> Plan:
-    """Return the part of a plan that is about one host, under the same id.
-
-    Raises:
-        InputError: the plan has no such host.
-    """
-    if host not in plan.hosts and host not in plan.failed:
-        raise InputError(Problem(host, f"is not in {short_id(plan.plan_id)}"))
-    hosts = {h: t for h, t in plan.hosts.items() if h == host}
-    return msgspec.structs.replace(
-        plan,
-        hosts=hosts,
-        inventories={h: plan.inventories[h] for h in hosts},
-        transactions={t: plan.transactions[t] for t in hosts.values()},
-        failed={h: f for h, f in plan.failed.items() if h == host},
-    )
-
-
-def plan_body(context: Context, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
-    """Return a plan as a runner answers it: the document, and what the screen says around it."""
-    heads = context.store.inventory_heads()
-    now = context.clock()
-    shown = summary_of(plan)
-    ages = {h: int(now - heads[h][1]) for h in shown.hosts if h in heads}
-    return {
-        **msgspec.to_builtins(shown),
-        "omitted": len(plan.hosts) - len(shown.hosts),
-        "class": stored.class_,
-        "by": stored.who,
-        "created": stored.created,
-        "ages": ages,
-        "severities": _severities(context, plan),
-    }
-
-
-def summary_of(plan: Plan) -> Plan:
-    """Return a plan that can be answered in one piece: of very many groups only the largest."""
-    if len(plan.transactions) <= MOST_TRANSACTIONS:
-        return plan
-    sizes = Counter(plan.hosts.values())
-    kept = set(sorted(sizes, key=lambda t: (-sizes[t], t))[:SHOWN_TRANSACTIONS])
-    hosts = {host: number for host, number in plan.hosts.items() if number in kept}
-    return msgspec.structs.replace(
-        plan,
-        hosts=hosts,
-        inventories={host: plan.inventories[host] for host in hosts},
-        transactions={number: plan.transactions[number] for number in sorted(kept)},
-    )
-
-
-def _severities(context: Context, plan: Plan) -> dict[str, str]:
-    """Return advisory -> severity of what the plan delivers."""
-    delivered = {a for t in plan.transactions.values() for one in t.actions for a in one.advisories}
-    if not delivered:
-        return {}
-    return {
-        advisory.id: advisory.severity
-        for snapshot in plan.snapshots.values()
-        for advisory in load_snapshot(context.settings.depot, snapshot).advisories
-        if advisory.id in delivered
-    }
-
-
 def _show_snapshot(
     context: Context, number: str, host: str | None, group: str | None
 ) -> dict[str, Any]:
@@ -139,22 +72,6 @@ def _show_rollout(
     if host is not None and host not in {h.host for h in hosts}:
         raise InputError(Problem(host, f"is not in {short_id(row['id'])}"))
     return {"rollout": rollout_body(row, [h for h in hosts if host in (None, h.host)])}
-
-
-def rollout_body(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> dict[str, Any]:
-    """Return a rollout as plain values: its header, each host, and the sums."""
-    shown = {
-        h.host: {"level": h.level, "state": h.state, "outcome": h.outcome, "code": h.code,
-                 "detail": h.detail, "transaction": h.transaction}
-        for h in hosts
-    }  # fmt: skip
-    sums: dict[str, dict[str, int]] = {}
-    for h in hosts:
-        level = sums.setdefault(h.level, {})
-        level[h.outcome or h.state] = level.get(h.outcome or h.state, 0) + 1
-    header = {k: row[k] for k in ("id", "plan", "class", "state", "who", "reason", "ticket")}
-    times = {"created": row["created"], "ended": row["ended"]}
-    return {**header, **times, "levels": sums, "hosts": shown}
 
 
 # ---- the board -----------------------------------------------------------------------------
@@ -200,8 +117,6 @@ def _standing(
     context: Context, hosts: Mapping[str, Host], pointers: Mapping[tuple[str, str], Any]
 ) -> dict[str, str]:
     """Return host -> current, behind or unknown, by comparing with its class's snapshot."""
-    from cpacman.commands.planning import plan_quietly
-
     found: dict[str, str] = {}
     for class_ in sorted({host.class_ for host in hosts.values()}):
         members = {name: host for name, host in hosts.items() if host.class_ == class_}

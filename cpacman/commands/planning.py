@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from cpacman.commands.answers import plan_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
-from cpacman.commands.looking import plan_body
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, Problem, UsageError

@@ -195,7 +195,7 @@ class _Rollout:
             self._end(host, Outcome.UNCHANGED, None, "nothing to do")
         busy = [host for host in level.hosts if host not in idle]
         if busy:
-            self._tools.reporter.line(f"level {level.name}: {len(busy)} hosts to change")
+            self._tools.reporter.line(f"level {level.name}: {counted(len(busy))} to change")
         staged = self._stage(busy, -(-len(busy) // level.concurrency))
         self._check_budget(level)
         for batch in _batches(staged, level.concurrency):
@@ -285,7 +285,7 @@ class _Rollout:
         if not needs:
             return
         total = sum(length for segments in needs.values() for _, _, length in segments)
-        self._tools.reporter.line(f"pushing {_megabytes(total)} to {len(needs)} hosts")
+        self._tools.reporter.line(f"pushing {_megabytes(total)} to {counted(len(needs))}")
         with _Reader(self._tools.files) as read:
             results = self._tools.transport.push(self._job.rollout, needs, read, self._pushed)
         for host, error in sorted(results.items()):
@@ -489,6 +489,11 @@ def changes_of(transaction: Transaction) -> list[dict[str, Any]]:
 def _why(outcome: Outcome, detail: str) -> str:
     quiet = outcome in {Outcome.APPLIED, Outcome.UNCHANGED} or not detail
     return "" if quiet else f" ({detail.splitlines()[0]})"
+
+
+def counted(hosts: int) -> str:
+    """Return how many hosts, as people say it."""
+    return "1 host" if hosts == 1 else f"{hosts} hosts"
 
 
 def _megabytes(size: int) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cpacman.commands.looking import rollout_body, version
+from cpacman.commands.answers import rollout_body
+from cpacman.commands.looking import version
 from cpacman.doors import failure_of, runner
 from cpacman.errors import ConfigError, Problem
 from cpacman.model import (
