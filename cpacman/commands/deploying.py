@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from cpacman.errors import (
 from cpacman.model import Inventory, Outcome, short_id
 from cpacman.rollout.machine import NOT_STARTED, HostState
 from cpacman.rollout.manifest import is_done, nevras_of
+from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.runner import (
     ALREADY,
     CHANGED,
@@ -302,22 +301,6 @@ def _planned_code(stored: StoredPlan) -> int:
 
 
 # ---- rollouts whose process died -----------------------------------------------------------
-
-
-def owner_of(pid: int) -> str:
-    """Return who a process is, so that another one with the same number is not taken for it."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return f"{socket.gethostname()}:{pid}:{fields[19]}"
-
-
-def is_alive(owner: str) -> bool:
-    """Return whether that process runs; one of another machine counts as running."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname():
-        return True
-    with suppress(OSError, ValueError):
-        return owner_of(int(rest)) == owner
-    return False
 
 
 def close_abandoned(context: Context) -> None:

@@ -21,6 +21,7 @@ from cpacman.commands.planning import plan_quietly
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
 from cpacman.model import Host, short_id
+from cpacman.rollout.owner import is_alive
 
 _AGO = re.compile(r"([0-9]+)([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -159,7 +160,8 @@ def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
 
 
 def _active(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": row["id"], "class": row["class"], "who": row["who"], "created": row["created"]}
+    shown = {name: row[name] for name in ("id", "class", "who", "created")}
+    return {**shown, "alive": is_alive(row["owner"])}
 
 
 def states_of(rows: Mapping[str, Mapping[str, str]], class_: str, channel: str) -> Counter[str]:

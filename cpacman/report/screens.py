@@ -247,7 +247,8 @@ def _status(body: Answer) -> str:
     for host, problems in body["unplaced"].items():
         lines += [f"UNPLACED {host}: {'; '.join(problems)}"]
     for one in body["rollouts"]:
-        lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']})")
+        died = "" if one["alive"] else "  DIED: the next deploy collects its hosts"
+        lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']}){died}")
     return clean("\n".join(lines))
 
 

@@ -121,7 +121,9 @@ def status_answer() -> dict[str, Any]:
             "web3": {**place, "state": "unknown"},
         },
         "unplaced": {"db1": ["db1: belongs to no class, so it is never planned"]},
-        "rollouts": [{"id": ROLLOUT, "class": "production", "who": "alice", "created": 1.0}],
+        "rollouts": [
+            {"id": ROLLOUT, "class": "production", "who": "alice", "created": 1.0, "alive": True}
+        ],
     }
 
 
