@@ -287,10 +287,10 @@ class _Rollout:
         total = sum(length for segments in needs.values() for _, _, length in segments)
         self._tools.reporter.line(f"pushing {_megabytes(total)} to {counted(len(needs))}")
         with _Reader(self._tools.files) as read:
-            results = self._tools.transport.push(self._job.rollout, needs, read, self._pushed)
-        for host, error in sorted(results.items()):
-            if error:
-                self._end(host, Outcome.SKIPPED, UNREACHABLE, error)
+            answers = self._tools.transport.push(self._job.rollout, needs, read, self._pushed)
+        for answer in answers:
+            if answer.code:
+                self._end_unstarted(answer)
 
     def _pushed(self, progress: PushProgress) -> None:
         self._tools.reporter.progress("pushing", progress.done, progress.total, "bytes")
@@ -314,13 +314,17 @@ class _Rollout:
         good = []
         timeout = self._tools.times.answer
         for answer in self._tools.transport.call(function, requests, timeout=timeout):
-            if answer.code == UNREACHABLE:
-                self._end(answer.host, Outcome.SKIPPED, UNREACHABLE, answer.error)
-            elif answer.error or answer.code:
-                self._end(answer.host, Outcome.REFUSED, answer.code, answer.error)
+            if answer.code:
+                self._end_unstarted(answer)
             else:
                 good.append(answer)
         return good
+
+    def _end_unstarted(self, answer: Answer) -> None:
+        """End a host that was not told to start: it did not answer, or it said no."""
+        silent = answer.code == UNREACHABLE
+        outcome = Outcome.SKIPPED if silent else Outcome.REFUSED
+        self._end(answer.host, outcome, answer.code, answer.error)
 
     # ---- applying ------------------------------------------------------------------------
 

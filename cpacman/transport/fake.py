@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpacman.errors import Problem
-from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, ReadSegment, Segment
+from cpacman.transport.port import Answer, PushProgress, ReadSegment, Segment
 
 
 @dataclass
@@ -80,13 +80,14 @@ class FakeTransport:
         needs: Mapping[str, Sequence[Segment]],
         read: ReadSegment,
         progress: Callable[[PushProgress], None],
-    ) -> dict[str, str]:
+    ) -> list[Answer]:
         """See `Transport.push`."""
-        results = {}
+        results = []
         for name, segments in needs.items():
             host = self.hosts[name]
             host.received += [segment for segment in segments if read(*segment) is not None]
-            results[name] = "stopped" if host.faults.get("push") == UNREACHABLE else ""
+            code = host.faults.get("push", "")
+            results.append(Answer(name, {}, code, f"simulated {code}" if code else ""))
         return results
 
 

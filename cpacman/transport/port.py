@@ -63,7 +63,7 @@ class Transport(Protocol):
         needs: Mapping[str, Sequence[Segment]],
         read: ReadSegment,
         progress: Callable[[PushProgress], None],
-    ) -> dict[str, str]:
+    ) -> list[Answer]:
         """Send every host the segments it needs.
 
         Args:
@@ -71,7 +71,7 @@ class Transport(Protocol):
             needs: host -> segments, as the door asked for them.
 
         Returns:
-            host -> "" when all its segments were acknowledged, else why not.
+            one for each host: without a code when all its segments were acknowledged.
         """
         ...
 

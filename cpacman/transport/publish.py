@@ -112,7 +112,7 @@ class PublishTransport:
         needs: Mapping[str, Sequence[Segment]],
         read: ReadSegment,
         progress: Callable[[PushProgress], None],
-    ) -> dict[str, str]:
+    ) -> list[Answer]:
         """See `Transport.push`."""
         with _Channel.opened(self._opts, self._who) as channel:
             run = _Push(channel, session, needs, read, progress)
@@ -261,7 +261,7 @@ class _Push:
         self._progress = progress
         self._total = sum(n for segments in needs.values() for _, _, n in segments)
         self._done = 0
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, Answer] = {}
         self._behind: set[str] = set()
         self._owed: dict[str, set[Segment]] = defaultdict(set)
         self._flight: dict[str, tuple[Chunk, set[str], float]] = {}
@@ -289,13 +289,15 @@ class _Push:
         self._owed.clear()
         return found
 
-    def results(self) -> dict[str, str]:
-        """Return host -> "" or what went wrong."""
-        stopped = "stopped taking bytes"
-        return {
-            host: self._errors.get(host) or (stopped if self._owed.get(host) else "")
-            for host in self._hosts
-        }
+    def results(self) -> list[Answer]:
+        """Return how it ended for each host."""
+        return [self._errors.get(host) or self._result(host) for host in self._hosts]
+
+    def _result(self, host: str) -> Answer:
+        stopped = bool(self._owed.get(host))
+        return (
+            Answer(host, {}, UNREACHABLE, "stopped taking bytes") if stopped else Answer(host, {})
+        )
 
     def _send(self, chunk: Chunk) -> None:
         hosts = {h for h in chunk.hosts if h not in self._behind and h not in self._errors}
@@ -312,8 +314,8 @@ class _Push:
         if chunk is None or event.host not in chunk.hosts:
             return
         answer = _answer(event.host, "receive", event.value)
-        if answer.error:
-            self._errors[event.host] = answer.error
+        if answer.code:
+            self._errors[event.host] = answer
         else:
             self._take(event.host, chunk)
         if flight:

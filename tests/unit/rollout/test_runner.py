@@ -147,6 +147,7 @@ def test_nothing_to_do_is_unchanged_without_a_call(tmp_path: Path) -> None:
         (FakeHost(faults={"begin": "unreachable"}), ("skipped", "unreachable")),
         (FakeHost(faults={"begin": "pin"}), ("refused", "pin")),
         (FakeHost(faults={"push": "unreachable"}), ("skipped", "unreachable")),
+        (FakeHost(faults={"push": "space"}), ("refused", "space")),
         (FakeHost(faults={"staged": "space"}), ("refused", "space")),
         (FakeHost(faults={"apply": "expired"}), ("refused", "expired")),
         (FakeHost(faults={"result": "unreachable"}), ("silent", "silent")),
