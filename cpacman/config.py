@@ -550,7 +550,7 @@ class Settings(Section):
 
 # --------------------------------------------------------------- what stands but is not enforced
 
-_ENFORCED_POLICY = frozenset({"arch_change"})
+_ENFORCED_POLICY = frozenset(POLICY_KINDS)
 
 
 def _not_yet(path: str) -> Problem:

@@ -8,7 +8,7 @@ nothing enforces stop the planning, since a plan that ignores them would lie.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,8 +21,9 @@ from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, Problem, UsageError
 from cpacman.fleet import Placement, load_hosts_files
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
+from cpacman.planner.lines import Placed, expired, holding
 from cpacman.planner.plan import ChannelInput, plan_hosts
-from cpacman.planner.policy import Line, Policy
+from cpacman.planner.policy import Policy
 from cpacman.planner.solver import Candidate, Source
 
 STALE = 3600.0
@@ -108,7 +109,11 @@ def make_plan(
         for channel, names in by_channel(ready.values()).items()
     ]
     made = plan_hosts(channels, request=request, cache=context.settings.cache_dir / "solver")
-    return msgspec.structs.replace(made, failed=dict(sorted({**made.failed, **failed}.items())))
+    return msgspec.structs.replace(
+        made,
+        failed=dict(sorted({**made.failed, **failed}.items())),
+        warnings=(*made.warnings, *_expired(context, (held.placements[n] for n in ready))),
+    )
 
 
 def _check_policy(context: Context) -> None:
@@ -157,14 +162,13 @@ def _channel(
     pointer = context.store.pointers()[(class_, channel)]
     snapshot = load_snapshot(context.settings.depot, pointer["snapshot"])
     sha256s = {(p.repository, p.nevra): p.sha256 for p in snapshot.packages}
-    today = datetime.datetime.fromtimestamp(context.clock()).astimezone().date()
     return ChannelInput(
         channel=channel,
         snapshot=snapshot.id,
         sources=sources_of(snapshot),
         inventories=tuple(inventories),
         advisories=snapshot.advisories,
-        policies={one.host: _policy(context, placements[one.host], today) for one in inventories},
+        policies={one.host: _policy(context, placements[one.host]) for one in inventories},
         sha256_of=lambda c: _find_sha256(sha256s, c),
     )
 
@@ -189,25 +193,26 @@ def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
     )
 
 
-def _policy(context: Context, placement: Placement, today: datetime.date) -> Policy:
-    """Return the lines that hold for a host today: the fleet's, then its own."""
-    meta = placement.host.meta
-    lines = [
-        (f"policy[{index}]", line) for index, line in enumerate(context.settings.policy)
-    ] + list(placement.policy)
-    return Policy(
-        lines=tuple(
-            Line(
-                kind=line.kind,
-                packages=line.packages,
-                where=place,
-                reason=line.reason,
-                until=line.until.isoformat() if line.until else "",
-            )
-            for place, line in lines
-            if line.applies(meta, today)
-        )
-    )
+def _placed_lines(context: Context, placement: Placement) -> list[Placed]:
+    """Return the lines that may hold for a host: the fleet's, then its own."""
+    fleet = [(f"policy[{index}]", line) for index, line in enumerate(context.settings.policy)]
+    return [*fleet, *placement.policy]
+
+
+def _policy(context: Context, placement: Placement) -> Policy:
+    """Return the lines that hold for a host today."""
+    lines = _placed_lines(context, placement)
+    return Policy(lines=holding(lines, placement.host.meta, _today(context)))
+
+
+def _today(context: Context) -> datetime.date:
+    return datetime.datetime.fromtimestamp(context.clock()).astimezone().date()
+
+
+def _expired(context: Context, placements: Iterable[Placement]) -> list[str]:
+    """Return a warning for each line that would hold for some host and is of the past."""
+    lines = [placed for one in placements for placed in _placed_lines(context, one)]
+    return list(dict.fromkeys(expired(lines, _today(context))))
 
 
 def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host]) -> Plan:

@@ -122,11 +122,19 @@ class Host:
         found: dict[Candidate, Hiding] = {}
         for offer in self.offers.values():
             found.update(policy.hide(offer, self.rules, self.compare))
-        for line in (line for line in self.rules.lines if line.kind == "exclude"):
+        for name in self._locked_elsewhere():
+            offer = Offer((), self.universe.candidates(name))
+            found.update(policy.hide(offer, self.rules, self.compare))
+        for line in self.rules.of("exclude"):
             hiding = Hiding(HeldReason.EXCLUDE, f"excluded by {line}")
             for glob in line.packages:
                 found.update(dict.fromkeys(self.view.match(glob).candidates, hiding))
         return found
+
+    def _locked_elsewhere(self) -> set[str]:
+        """Return the names that are locked to a version and of which nothing is installed."""
+        words = {policy.locked_name(w) for line in self.rules.of("lock") for w in line.packages}
+        return {c.name for w in words for c in self.view.match(w).candidates} - self.by_name.keys()
 
     def why_hidden(self, candidate: Candidate) -> Hiding | None:
         """Return why a candidate is not for this host, or None when it is."""

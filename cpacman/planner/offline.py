@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
 from cpacman.errors import InputError, Problem, UsageError, UserError
 from cpacman.inventory import decode_inventory
 from cpacman.model import Advisory, Inventory, Plan, Request
+from cpacman.planner.lines import Placed, expired, holding
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.policy import Line, Policy
 from cpacman.planner.solver import Candidate, Source
@@ -31,6 +32,7 @@ from cpacman.report.table import render_plan
 
 if TYPE_CHECKING:
     from cpacman.config import Settings
+    from cpacman.fleet import Placement
 
 CHANNEL = "offline"
 """The name of the one channel that a plan from directories has."""
@@ -105,10 +107,14 @@ def make_plan(order: Order, *, cache: Path, today: datetime.date) -> Made:
     repositories = [one for one in read if one is not None]
     flags = {one.name: _flags(one, order, settings) for one in repositories}
     channel = _channel(repositories, flags, inventories or [], cache)
-    policy, warnings = _policy(order, settings, today)
+    rules = collect.run(lambda: _rules(order, settings, inventories or [], today))
+    collect.stop_if_any()
+    policies, warnings = rules or _Rules({}, [])
     request = Request(upgrade=order.upgrade, install=order.install)
     plan = plan_hosts(
-        [msgspec.structs.replace(channel, policy=policy)], request=request, cache=cache / "solver"
+        [msgspec.structs.replace(channel, policies=policies)],
+        request=request,
+        cache=cache / "solver",
     )
     made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
     return Made(made, channel.advisories)
@@ -317,30 +323,62 @@ def _settings(path: Path | None) -> Settings | None:
     return settings
 
 
-def _policy(
-    order: Order, settings: Settings | None, today: datetime.date
-) -> tuple[Policy, list[str]]:
-    """Return the lines that hold for every host here, and what has to be said about others."""
-    lines = [
+class _Rules(NamedTuple):
+    """The policy of each host, by its id, and what has to be said about lines."""
+
+    policies: dict[str, Policy]
+    warnings: list[str]
+
+
+def _rules(
+    order: Order, settings: Settings | None, hosts: Sequence[Inventory], today: datetime.date
+) -> _Rules:
+    """Return which lines hold for whom.
+
+    Without a master, scopes see the metadata that host files give, and nothing else.
+
+    Raises:
+        ConfigError: host files that are wrong, or that hold rules which nothing enforces.
+    """
+    typed = tuple(
         Line(kind="arch_change", packages=(name,), where=f"--arch-change {name}")
         for name in sorted(set(order.arch_change))
-    ]
-    warnings = []
-    for number, line in enumerate(settings.policy if settings else ()):
-        where = f"policy[{number}]"
-        until = line.until.isoformat() if line.until else ""
-        if line.scope is not None:
-            warnings.append(f"{where}: has a scope; offline no host is known to be in it")
-        elif not line.applies({}, today):
-            warnings.append(f"{where}: expired on {until}")
-        else:
-            lines.append(
-                Line(
-                    kind=line.kind,
-                    packages=tuple(line.packages),
-                    where=where,
-                    reason=line.reason,
-                    until=until,
-                )
-            )
-    return Policy(lines=tuple(lines)), warnings
+    )
+    if settings is None:
+        return _Rules({one.host: Policy(lines=typed) for one in hosts}, [])
+    fleet: list[Placed] = [(f"policy[{n}]", line) for n, line in enumerate(settings.policy)]
+    places = _placements(settings, hosts)
+    policies = {
+        name: Policy(lines=(*typed, *holding([*fleet, *one.policy], one.host.meta, today)))
+        for name, one in places.items()
+    }
+    own = [placed for one in places.values() for placed in one.policy]
+    warnings = list(dict.fromkeys(expired([*fleet, *own], today)))
+    metas = [one.host.meta for one in places.values()]
+    return _Rules(policies, [*warnings, *_fitting_nobody(fleet, metas)])
+
+
+def _placements(settings: Settings, hosts: Sequence[Inventory]) -> dict[str, Placement]:
+    from cpacman.errors import ConfigError
+    from cpacman.fleet import facts_of, load_hosts_files, place_host
+
+    files = load_hosts_files(settings.membership.hosts_d, settings)
+    if standing := files.unenforced_policy():
+        raise ConfigError(standing)
+    return {
+        one.host: place_host(
+            one.host,
+            settings=settings,
+            hosts_files=files,
+            pillar={},
+            grains={},
+            facts=facts_of(one),
+        )
+        for one in hosts
+    }
+
+
+def _fitting_nobody(fleet: Iterable[Placed], metas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for where, line in fleet:
+        if line.scope is not None and not any(line.scope.fits(meta) for meta in metas):
+            yield f"{where}: its scope {line.scope} fits none of these hosts"

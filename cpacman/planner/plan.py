@@ -7,6 +7,7 @@ inventories that are equal in what matters are solved once; a host is planned wh
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,9 +35,10 @@ from cpacman.model import (
     transaction_id,
 )
 from cpacman.planner.host import CannotPlan, Host
+from cpacman.planner.lines import naming_nothing
 from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy, color, is_vendor_change
 from cpacman.planner.resolve import Outcome, resolve
-from cpacman.planner.solver import Candidate, Source, Step, Universe
+from cpacman.planner.solver import Candidate, Source, Step, Universe, offered
 
 CHUNK = 4000
 """Distinct packages of hosts that share one solver pool: more make each solve slower."""
@@ -91,6 +93,7 @@ def plan_hosts(
                 hosts[host.host], transactions[known] = known, result
     snapshots = {c.channel: c.snapshot for c in channels}
     policy = _policy_hash(channels)
+    warnings = (*_naming_nothing(channels, cache),)
     return Plan(
         plan_id=plan_id(
             snapshots=snapshots,
@@ -106,7 +109,21 @@ def plan_hosts(
         inventories=dict(sorted(references.items())),
         transactions=dict(sorted(transactions.items())),
         failed=dict(sorted(failed.items())),
+        warnings=warnings,
     )
+
+
+def _naming_nothing(channels: Sequence[ChannelInput], cache: Path | None) -> Iterator[str]:
+    """Yield a warning for each word of policy that names nothing in any of the channels."""
+    policies = {id(p): p for c in channels for p in (c.policy, *c.policies.values())}
+    lines = dict.fromkeys(line for p in policies.values() for line in p.lines)
+    if lines:
+        installed = (host.packages for channel in channels for host in channel.inventories)
+        yield from naming_nothing(lines, installed, functools.partial(_offered, channels, cache))
+
+
+def _offered(channels: Sequence[ChannelInput], cache: Path | None, words: set[str]) -> set[str]:
+    return set().union(*(offered(channel.sources, words, cache) for channel in channels))
 
 
 def _policy_hash(channels: Sequence[ChannelInput]) -> str:

@@ -9,6 +9,7 @@ tell is unknown, and an unknown vendor is no change of vendor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,10 +74,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     lines: tuple[Line, ...] = ()
 
+    def of(self, kind: str) -> tuple[Line, ...]:
+        """Return the lines of a kind."""
+        return tuple(line for line in self.lines if line.kind == kind)
+
     def line(self, kind: str, name: str) -> Line | None:
         """Return the first line of a kind that names a package."""
-        found = (line for line in self.lines if line.kind == kind)
-        return next((line for line in found if matches(name, line.packages)), None)
+        return next((line for line in self.of(kind) if matches(name, line.packages)), None)
 
     def allows(self, kind: str, name: str) -> bool:
         """Return whether a line of a kind names a package."""
@@ -104,6 +108,20 @@ class Offer(NamedTuple):
 def matches(name: str, globs: Iterable[str]) -> bool:
     """Return whether a name is among names or globs."""
     return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def is_glob(word: str) -> bool:
+    """Return whether a word is a pattern and not an exact name."""
+    return any(char in word for char in "*?[")
+
+
+_RANGE = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>|=)\s*(\S+)\Z")
+
+
+def locked_name(word: str) -> str:
+    """Return what a word of a line names: the word itself, without a range (`name < 2`)."""
+    found = _RANGE.match(word)
+    return found[1] if found else word
 
 
 def color(arch: str) -> int:
@@ -154,36 +172,66 @@ def hide(offer: Offer, policy: Policy, compare: Compare) -> dict[Candidate, Hidi
 
 
 def _judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
-    rules = (_lock, _arch, _vendor, _origin)
+    if policy.lines and (hiding := _lock(offer, candidate, policy, compare)):
+        return hiding
+    rules = (_arch, _vendor, _origin)
     found = (rule(offer, candidate, policy) for rule in rules)
     return next(filter(None, found), None) or _together(offer, candidate, compare)
 
 
-def _lock(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
-    for line in policy.lines:
-        if line.kind == "lock" and _locks(line, offer, candidate):
+def _lock(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
+    for line in policy.of("lock"):
+        if _locks(line, offer, candidate, compare):
             return Hiding(HeldReason.LOCK, f"locked by {line}")
     return None
 
 
-def _locks(line: Line, offer: Offer, candidate: Candidate) -> bool:
-    """A lock on a name keeps what is installed; one on a version keeps to that version."""
+def _locks(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -> bool:
+    """A lock on a name keeps what is installed; one on a version or range keeps to that."""
     if matches(candidate.name, line.packages):
-        return True
-    forms = [_forms(p.name, p.evr, p.arch) for p in offer.installed]
-    forms += [_forms(c.name, c.evr, c.arch) for c in offer.candidates]
-    globs = [g for g in line.packages if any(matches(f, (g,)) for many in forms for f in many)]
-    own = _forms(candidate.name, candidate.evr, candidate.arch)
-    return bool(globs) and not any(matches(form, globs) for form in own)
+        return bool(offer.installed)
+    known = [forms(p.name, p.evr, p.arch) for p in offer.installed]
+    known += [forms(c.name, c.evr, c.arch) for c in offer.candidates]
+    globs = [g for g in line.packages if any(matches(f, (g,)) for many in known for f in many)]
+    ranges = [found for g in line.packages if (found := _RANGE.match(g))]
+    ranges = [found for found in ranges if fnmatchcase(candidate.name, found[1])]
+    if not (globs or ranges):
+        return False
+    own = forms(candidate.name, candidate.evr, candidate.arch)
+    within = any(_is_within(candidate.evr, found[2], found[3], compare) for found in ranges)
+    return not (within or any(matches(form, globs) for form in own))
 
 
-def _forms(name: str, evr: str, arch: str) -> tuple[str, ...]:
-    """Return the ways to write one version of a package: with and without epoch, release, arch."""
-    bare = evr.partition(":")[2] or evr
+def locks_installed(line: Line, package: InstalledPackage) -> bool:
+    """Return whether a lock is about an installed package, whichever way it names it."""
+    own = (package.name, *forms(package.name, package.evr, package.arch))
+    named = [word for word in line.packages if not _RANGE.match(word)]
+    ranged = [found[1] for word in line.packages if (found := _RANGE.match(word))]
+    return any(matches(form, named) for form in own) or matches(package.name, ranged)
+
+
+def _is_within(evr: str, flags: str, bound: str, compare: Compare) -> bool:
+    """Return whether a version is in a range; as in a dependency, no release means any."""
+    if "-" not in bound:
+        evr = evr.rpartition("-")[0] or evr
+    order = compare(evr, bound)
+    return (order < 0 and "<" in flags) or (order > 0 and ">" in flags) or (
+        order == 0 and "=" in flags
+    )  # fmt: skip
+
+
+def forms(name: str, evr: str, arch: str) -> tuple[str, ...]:
+    """Return the ways to write one version of a package.
+
+    With and without epoch, release and arch; the epoch also before the name, as yum writes it.
+    """
+    epoch, _, bare = evr.rpartition(":")
+    epoch = epoch or "0"
     version = bare.rpartition("-")[0]
     return (
-        f"{name}-{evr}.{arch}", f"{name}-{bare}.{arch}", f"{name}-{evr}", f"{name}-{bare}",
-        f"{name}-{version}",
+        f"{name}-{bare}.{arch}", f"{name}-{bare}", f"{name}-{version}",
+        f"{name}-{epoch}:{bare}.{arch}", f"{name}-{epoch}:{bare}", f"{name}-{epoch}:{version}",
+        f"{epoch}:{name}-{bare}.{arch}", f"{epoch}:{name}-{bare}",
     )  # fmt: skip
 
 

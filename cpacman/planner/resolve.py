@@ -173,8 +173,9 @@ def _refuse_obsolete(
     changed = policy.is_vendor_change(old.vendor, new.vendor)
     if changed and not host.rules.allows("vendor_change", old.name):
         return Hiding(HeldReason.VENDOR, policy.vendor_detail(old, new))
-    if line := host.rules.line("lock", old.name):
-        return Hiding(HeldReason.LOCK, f"{old.name} is locked by {line}")
+    for line in host.rules.of("lock"):
+        if policy.locks_installed(line, old):
+            return Hiding(HeldReason.LOCK, f"{old.name} is locked by {line}")
     origin = host.offers[old.name].origin
     if origin and new.repository != origin and new not in wish.named:
         return Hiding(HeldReason.ORIGIN, policy.origin_detail(origin, new))
@@ -220,7 +221,7 @@ def _parted(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hidi
 def _left_alone(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:
     """Refuse the packages of a `together` line when not all of them move."""
     moved = {s.new.name: s.new for s in steps if s.new}
-    for line in (line for line in host.rules.lines if line.kind == "together"):
+    for line in host.rules.of("together"):
         names = [n for n in host.by_name if policy.matches(n, line.packages)]
         stay = sorted(n for n in names if n not in moved)
         if stay and len(stay) < len(names):

@@ -748,6 +748,18 @@ def _read_candidate(pool: Any, solvable_id: int) -> Candidate:
     )
 
 
+def offered(sources: Iterable[Source], words: Iterable[str], cache: Path | None) -> set[str]:
+    """Return those words that name something in some repositories, in any architecture."""
+    pool = _new_pool(None)
+    for source in sources:
+        _load_source(pool, source, cache)
+    pool.createwhatprovides()
+    select = solv.Selection
+    flags = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
+    flags |= select.SELECTION_CANON | select.SELECTION_PROVIDES | select.SELECTION_FLAT
+    return {word for word in words if pool.select(word, flags).solvables()}
+
+
 class _Loaded(NamedTuple):
     """A repo in the pool, the id of its first solvable, and the names it asks for (if known)."""
 

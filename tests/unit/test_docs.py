@@ -204,8 +204,7 @@ UNENFORCED = {
     "channels.NAME.keys": ["/k"], "channels.NAME.repositories.NAME.classes": ["all"],
     "channels.NAME.repositories.NAME.only": "a:b", "classes[].approvers": 1,
     "classes[].ticket": "C", "classes[].windows": "prod", "levels[].soak": "1m",
-    "levels[].gate": "web", "levels[].spread": "rack", "policy[].lock": "x",
-    "policy[].exclude": "x", "policy[].vendor_change": "x", "policy[].together": ["x", "y"],
+    "levels[].gate": "web", "levels[].spread": "rack",
     "access.deploy": {"all": ["ops"]}, "access.approve": {"all": ["ops"]}, "access.read": ["a"],
 }  # fmt: skip
 """A value of each key that stands as a safeguard or rule."""

@@ -260,8 +260,33 @@ def test_config(tmp_path: Path, web1: Path, capsys: pytest.CaptureFixture[str]) 
     assert "architecture changed 1" in told
     assert "noautoupdate" in told
     assert "warning  policy[1]: expired on 2001-01-01" in told
+    assert "names nothing" not in told
     assert main([*words, "--arch-change", "bash", "--noautoupdate", "extra"]) == 0
     assert "architecture changed 1" in capsys.readouterr().out
+
+
+def test_scope_and_host_files(
+    tmp_path: Path, web1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scope sees what host files say; a host's own lines hold; what fits nobody is said."""
+    newer = make_repository(tmp_path / "base", "bash-5.1-2.x86_64")
+    (tmp_path / "hosts.d").mkdir()
+    (tmp_path / "hosts.d" / "a.yaml").write_text(
+        "web1: {meta: {role: web}, policy: [{exclude: nosuch}]}\n"
+    )
+    config = tmp_path / "cpacman.yaml"
+    config.write_text(
+        "membership: {hosts_d: hosts.d}\n"
+        "policy:\n"
+        '  - {lock: bash, scope: "role:web", reason: note}\n'
+        '  - {lock: bash, scope: "role:db"}\n'
+    )
+    words = ["plan", "--repo", f"base={newer}", "--inventory", str(web1), "--config", str(config)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "locked by policy[0], note" in told
+    assert "warning  policy[1]: its scope role:db fits none of these hosts" in told
+    assert "web1.policy[0]: exclude nosuch names nothing" in told
 
 
 def test_cache_that_cannot_be_written(

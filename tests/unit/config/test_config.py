@@ -299,9 +299,8 @@ def test_unenforced_safeguards_are_named(example: Settings) -> None:
 
 
 def test_unenforced_policy_is_named(example: Settings) -> None:
-    """A lock that nothing enforces must not look like one that holds."""
+    """A rule that nothing enforces must not look like one that holds."""
     assert {one.path for one in example.unenforced_policy()} == {
-        "policy[0].lock", "policy[1].together",
         "channels.el9-x86_64.repositories.edr.classes",
         "channels.el9-x86_64.repositories.edr.only",
     }  # fmt: skip

@@ -1,0 +1,88 @@
+"""Lines of policy: which of the configured ones hold for a host, and which of them mean nothing.
+
+Invariants: a line that is expired, or that names what exists nowhere, is said with its path and
+never silently dropped; nothing here looks at a host's own words except through its inventory.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cpacman.model import InstalledPackage
+from cpacman.planner.policy import Line, forms, is_glob, locked_name, matches
+
+if TYPE_CHECKING:
+    from cpacman.config import PolicyLine
+
+_EPOCH = re.compile(r"[0-9]+:")
+Placed = tuple[str, "PolicyLine"]
+"""A configured line and its path."""
+
+
+def holding(
+    placed: Iterable[Placed], meta: Mapping[str, Any], today: datetime.date
+) -> tuple[Line, ...]:
+    """Return the lines that hold for a host with this metadata today, in their order."""
+    return tuple(
+        Line(
+            kind=line.kind,
+            packages=tuple(line.packages),
+            where=where,
+            reason=line.reason,
+            until=line.until.isoformat() if line.until else "",
+        )
+        for where, line in placed
+        if line.applies(meta, today)
+    )
+
+
+def expired(placed: Iterable[Placed], today: datetime.date) -> Iterator[str]:
+    """Yield a warning for each line whose last day is over."""
+    for where, line in placed:
+        if line.until is not None and line.until < today:
+            yield f"{where}: expired on {line.until.isoformat()} and holds no more"
+
+
+Offered = Callable[[set[str]], set[str]]
+"""Picks the words that name something which a repository offers."""
+
+
+def naming_nothing(
+    lines: Iterable[Line], packages: Iterable[Iterable[InstalledPackage]], offered: Offered
+) -> Iterator[str]:
+    """Yield a warning for each word of a line that names what exists nowhere.
+
+    Args:
+        lines: the lines that hold for any host.
+        packages: what each host has installed; looked through until every word is found.
+        offered: asked about words that no host has installed.
+    """
+    words = dict.fromkeys((line.where, line.kind, word) for line in lines for word in line.packages)
+    missing = {locked_name(word) for _, _, word in words}
+    for found in packages:
+        if not missing:
+            break
+        missing -= {word for word in missing if any(_names(word, p) for p in _near(word, found))}
+    absent = missing - offered(missing) if missing else missing
+    for where, kind, word in words:
+        if locked_name(word) in absent:
+            yield f"{where}: {kind} {word} names nothing that is installed or offered"
+
+
+def _near(word: str, packages: Iterable[InstalledPackage]) -> Iterator[InstalledPackage]:
+    """Yield the packages whose name could be what a word begins with."""
+    if is_glob(word):
+        yield from packages
+        return
+    bare = _EPOCH.sub("", word, count=1) if word[:1].isdigit() else word
+    yield from (p for p in packages if bare.startswith(p.name))
+
+
+def _names(word: str, package: InstalledPackage) -> bool:
+    words = (word,)
+    if matches(package.name, words):
+        return True
+    return any(matches(f, words) for f in forms(package.name, package.evr, package.arch))

@@ -1,0 +1,68 @@
+"""Lines of policy: what holds, what is over, what names nothing."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from cpacman.config import PolicyLine
+from cpacman.model import InstalledPackage
+from cpacman.planner.lines import expired, holding, naming_nothing
+from cpacman.planner.policy import Line
+from tests.unit.planner.test_plan import plan
+
+TODAY = datetime.date(2026, 11, 22)
+LINES = [
+    ("policy[0]", PolicyLine(lock="a", until="2026-11-22", reason="why")),
+    ("policy[1]", PolicyLine(exclude=["b", "c"], until="2026-11-21")),
+    ("policy[2]", PolicyLine(together=["d", "e"], scope="role:web")),
+]
+
+
+def test_what_holds() -> None:
+    """A line holds up to its last day and for the hosts of its scope."""
+    found = holding(LINES, {"role": "web"}, TODAY)
+    assert [line.where for line in found] == ["policy[0]", "policy[2]"]
+    assert found[0] == Line(
+        kind="lock", packages=("a",), where="policy[0]", reason="why", until="2026-11-22"
+    )
+    assert [line.where for line in holding(LINES, {}, TODAY)] == ["policy[0]"]
+
+
+def test_what_is_over() -> None:
+    """A line whose last day is over is said with its path."""
+    assert list(expired(LINES, TODAY)) == ["policy[1]: expired on 2026-11-21 and holds no more"]
+
+
+def test_what_names_nothing() -> None:
+    """Words in each of their forms are found on hosts first, the rest is asked of repositories."""
+    package = InstalledPackage(name="httpd", version="2.4", release="5", arch="x86_64", epoch=1)
+    words = (
+        "httpd", "htt*", "httpd-2.4", "httpd-2.4-5", "httpd-1:2.4-5.x86_64", "1:httpd-2.4-5",
+        "httpd < 3", "httpd-2.5", "nginx", "nosuch",
+    )  # fmt: skip
+    asked: list[set[str]] = []
+
+    def offered(rest: set[str]) -> set[str]:
+        asked.append(rest)
+        return {"nginx"}
+
+    line = Line(kind="lock", packages=words, where="policy[7]")
+    found = list(naming_nothing([line], [(), (package,)], offered))
+    assert asked == [{"httpd-2.5", "nginx", "nosuch"}]
+    assert found == [
+        "policy[7]: lock httpd-2.5 names nothing that is installed or offered",
+        "policy[7]: lock nosuch names nothing that is installed or offered",
+    ]
+
+
+def test_a_plan_warns(tmp_path: Path) -> None:
+    """A plan carries the warnings; what a repository offers or provides is something."""
+    text = (
+        "repo base\n  a-1-2.x86_64\n    provides: thing\n  b-1-1.noarch\n"
+        "installed web1\n  a-1-1.x86_64\npolicy\n  exclude: thing b a-1-2 nosuch\n"
+    )
+    made = plan(tmp_path, text)
+    assert made.warnings == (
+        "policy[0]: exclude nosuch names nothing that is installed or offered",
+    )
