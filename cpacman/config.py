@@ -325,6 +325,7 @@ class RepositorySettings(Section):
     classes: Names = ()
     only: HostMatch | None = None
     priority: Annotated[StrictInt, Field(ge=1, le=999)] = 99
+    module_hotfixes: StrictBool = False
 
 
 class Channel(Section):

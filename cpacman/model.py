@@ -53,6 +53,7 @@ class HeldReason(str, Enum):
     BLOCKED = "blocked"
     TOGETHER = "together"
     NOAUTOUPDATE = "noautoupdate"
+    MODULE = "module"
     REQUIRES = "requires"
     CONFLICTS = "conflicts"
     PROTECTED = "protected"

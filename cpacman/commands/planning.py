@@ -188,6 +188,9 @@ def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
             updateinfo=str(one.metadata.updateinfo or ""),
             autoupdate=one.autoupdate,
             priority=one.priority,
+            modules=str(one.metadata.modules or ""),
+            modules_checksum=one.checksums.get("modules", ""),
+            module_hotfixes=one.module_hotfixes,
         )
         for one in snapshot.repositories
     )

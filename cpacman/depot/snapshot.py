@@ -72,6 +72,7 @@ class SnapshotRepository(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     priority: int = 99
+    module_hotfixes: bool = False
 
 
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +109,7 @@ def snapshot_id(
     flags = sorted(
         [
             one.name, one.autoupdate, sorted(one.classes), sorted(one.only), one.priority,
-            one.checksums.get("modules", ""),
+            one.checksums.get("modules", ""), *(["hotfixes"] if one.module_hotfixes else []),
         ]
         for one in repositories
     )  # fmt: skip
@@ -278,6 +279,7 @@ def _entry(repository: Repository, settings: RepositorySettings) -> SnapshotRepo
         classes=settings.classes,
         only=settings.only.texts if settings.only else (),
         priority=settings.priority,
+        module_hotfixes=settings.module_hotfixes,
     )
 
 

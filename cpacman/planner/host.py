@@ -90,6 +90,11 @@ class Host:
         best = max(rows, key=lambda c: self.universe.versions.key(c.evr))
         return tuple(c for c in rows if self.compare(c.evr, best.evr) == 0)
 
+    def candidates(self, name: str) -> tuple[Candidate, ...]:
+        """Return what this host is offered under a name, newest first."""
+        found = self.universe.candidates(name)
+        return tuple(c for c in found if not self.view.is_masked(c))
+
     def priority(self, candidate: Candidate) -> int:
         """Return the priority of a candidate's repository: the smaller number wins."""
         return self.universe.sources[candidate.repository].priority
@@ -110,7 +115,7 @@ class Host:
 
     def _offer(self, name: str, installed: tuple[InstalledPackage, ...]) -> Offer:
         """Of packages that stand side by side only the newest of each arch can have an update."""
-        candidates = self.universe.candidates(name)
+        candidates = self.candidates(name)
         if len(installed) > 1 and self.view.stands_beside(installed[-1]):
             installed = tuple({p.arch: p for p in installed}.values())
         origin = policy.origin_of(installed[-1], candidates, self.closed) if self.closed else ""
@@ -123,7 +128,7 @@ class Host:
         for offer in self.offers.values():
             found.update(policy.hide(offer, self.rules, self.compare))
         for name in self._locked_elsewhere():
-            offer = Offer((), self.universe.candidates(name))
+            offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))
         for line in self.rules.of("exclude"):
             hiding = Hiding(HeldReason.EXCLUDE, f"excluded by {line}")
@@ -138,10 +143,20 @@ class Host:
 
     def why_hidden(self, candidate: Candidate) -> Hiding | None:
         """Return why a candidate is not for this host, or None when it is."""
+        if self.view.is_masked(candidate):
+            return self._masking(candidate)
         found = self.hidden.get(candidate) or self.refused.get(candidate)
         if found is None and candidate.repository in self.closed:
             return policy.closed_hiding(candidate)
         return found
+
+    def _masking(self, candidate: Candidate) -> Hiding:
+        if candidate.repository in self.rules.without:
+            words = f"repository {candidate.repository} is not for this host"
+            return Hiding(HeldReason.ORIGIN, words)
+        stream = self.universe.stream_of(candidate)
+        own = f"it is of module stream {stream}, which is not active on this host"
+        return Hiding(HeldReason.MODULE, own if stream else "an active module stream shadows it")
 
     def swap(self, offer: Offer) -> Swap | None:
         """Return the change between 32 and 64 bit that policy allows for a name, if any."""

@@ -166,6 +166,7 @@ def _check_names(option: str, names: Iterable[str], known: Iterable[str]) -> Non
 class _Flags(NamedTuple):
     autoupdate: bool
     priority: int
+    module_hotfixes: bool
 
 
 def _flags(repository: Repository, order: Order, settings: Settings | None) -> _Flags:
@@ -174,7 +175,8 @@ def _flags(repository: Repository, order: Order, settings: Settings | None) -> _
     same = [c.repositories[repository.name] for c in channels if repository.name in c.repositories]
     autoupdate = all(one.autoupdate for one in same)
     priority = min((one.priority for one in same), default=99)
-    return _Flags(autoupdate and repository.name not in order.noautoupdate, priority)
+    hotfixes = any(one.module_hotfixes for one in same)
+    return _Flags(autoupdate and repository.name not in order.noautoupdate, priority, hotfixes)
 
 
 def _source(repository: Repository, flags: _Flags) -> Source:
@@ -186,6 +188,9 @@ def _source(repository: Repository, flags: _Flags) -> Source:
         updateinfo=str(repository.metadata.updateinfo or ""),
         autoupdate=flags.autoupdate,
         priority=flags.priority,
+        modules=str(repository.metadata.modules or ""),
+        modules_checksum=repository.checksums.get("modules", ""),
+        module_hotfixes=flags.module_hotfixes,
     )
 
 
@@ -245,6 +250,7 @@ def _snapshot_id(repositories: Sequence[Repository], flags: Mapping[str, _Flags]
             checksums=one.checksums,
             autoupdate=flags[one.name].autoupdate,
             priority=flags[one.name].priority,
+            module_hotfixes=flags[one.name].module_hotfixes,
         )
         for one in repositories
     ]

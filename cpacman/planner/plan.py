@@ -136,15 +136,21 @@ def _policy_hash(channels: Sequence[ChannelInput]) -> str:
             c.channel,
             _rules(c.policy),
             sorted((host, _rules(rules)) for host, rules in c.policies.items()),
-            sorted((s.name, s.autoupdate, s.priority) for s in c.sources),
+            sorted(_flags(s) for s in c.sources),
         )
         for c in channels
     ]
     return content_id("policy", body).removeprefix("policy-")
 
 
+def _flags(source: Source) -> list[object]:
+    flags = [source.name, source.autoupdate, source.priority]
+    return [*flags, source.module_hotfixes] if source.module_hotfixes else flags
+
+
 def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
-    return [(line.kind, line.packages) for line in rules.lines]
+    lines = [(line.kind, line.packages) for line in rules.lines]
+    return [*lines, ("without", rules.without)] if rules.without else lines
 
 
 _Result = Transaction | Failure
@@ -215,7 +221,9 @@ def _solve(
     channel: ChannelInput,
 ) -> _Result:
     """Return the transaction of one inventory, or why there is none."""
-    with universe.host(inventory.packages) as view:
+    with universe.host(
+        inventory.packages, modules=inventory.modules, without=rules.without
+    ) as view:
         host = Host(universe, view, inventory.packages, rules)
         try:
             outcome = resolve(host, request)

@@ -70,9 +70,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The lines of policy that hold for one host."""
+    """The lines of policy that hold for one host, and the repositories that are not for it."""
 
     lines: tuple[Line, ...] = ()
+    without: tuple[str, ...] = ()
 
     def of(self, kind: str) -> tuple[Line, ...]:
         """Return the lines of a kind."""

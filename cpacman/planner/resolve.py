@@ -201,7 +201,7 @@ def _followers(host: Host, steps: Sequence[Step], tasks: Sequence[Task]) -> list
     """Return the tasks that let other architectures follow, as far as those are offered."""
     found = []
     for new, left in _partings(host, steps):
-        offered = host.universe.candidates(new.name)
+        offered = host.candidates(new.name)
         same = tuple(c for c in offered if c.arch == left and c.evr == new.evr)
         task = Task(Verb.INSTALL, same)
         if same and task not in tasks:

@@ -27,6 +27,8 @@ import solv
 from cpacman.errors import Problem, RepositoryError
 from cpacman.model import Dependency, InstalledPackage
 from cpacman.planner.metadata import file_checksum, is_in_primary, read_text, sort_primary
+from cpacman.planner.modules import FORMAT as MODULES_FORMAT
+from cpacman.planner.modules import Modules, Stream, defaults_of, read_modules
 
 FORMAT = 1
 """Version of the caches' layout: part of their names, so an old cache is never read."""
@@ -81,7 +83,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """The metadata of one repository, as files.
 
     `checksum` is the sha256 of the primary file as hex digits; empty means: computed here.
-    `priority` is as dnf has it: the smaller number wins.
+    `priority` is as dnf has it: the smaller number wins. `modules` is the file of module metadata,
+    `module_hotfixes` says that modules hide nothing of this repository.
     """
 
     name: str
@@ -91,6 +94,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     updateinfo: str = ""
     autoupdate: bool = True
     priority: int = 99
+    modules: str = ""
+    modules_checksum: str = ""
+    module_hotfixes: bool = False
 
 
 class Candidate(NamedTuple):
@@ -249,6 +255,7 @@ class Universe:
         self._repos = self._load()
         self._seen: dict[int, Candidate] = {}
         self._installed: _Installed | None = None
+        self._masks: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
 
     def _load(self) -> dict[str, _Loaded]:
         """Load every source, collecting what is wrong with all of them."""
@@ -268,6 +275,9 @@ class Universe:
 
         About 4,000 distinct packages a chunk keep each solve fast.
         """
+        # libsolv makes its map of disabled packages once, of the size that the pool has then, and
+        # writes behind its end when the pool has grown: an empty list gives the map back.
+        self._pool.set_disabled_list([])
         if self._installed:
             self._installed.drop()
         self._seen.clear()
@@ -308,16 +318,44 @@ class Universe:
                 solvable.add_deparray(solv.SOLVABLE_PROVIDES, dep)
 
     @contextmanager
-    def host(self, packages: Iterable[InstalledPackage]) -> Iterator[HostView]:
-        """Give the view of one host, whose packages were all admitted before."""
+    def host(
+        self,
+        packages: Iterable[InstalledPackage],
+        *,
+        modules: Iterable[str] = (),
+        without: Iterable[str] = (),
+    ) -> Iterator[HostView]:
+        """Give the view of one host, whose packages were all admitted before.
+
+        Args:
+            packages: what is installed.
+            modules: the module streams that the host enabled, as `name:stream`.
+            without: repositories that are not for this host.
+        """
         if self._installed is None:
             raise RuntimeError("admit the chunk's packages first")
         ids = self._installed.ids_of(packages)
         self._installed.show(ids.values())
         try:
-            yield HostView(self, ids)
+            yield HostView(self, ids, self._mask(tuple(modules), tuple(without)))
         finally:
             self._installed.hide(ids.values())
+
+    def _mask(self, modules: tuple[str, ...], without: tuple[str, ...]) -> frozenset[int]:
+        """Return what does not exist for a host: by its module streams and its repositories."""
+        key = (tuple(sorted(modules)), tuple(sorted(without)))
+        if key not in self._masks:
+            shut = {i for name in without for i in self._repos[name].range}
+            self._masks[key] = frozenset(shut | self._streams.hidden_ids(key[0]))
+        return self._masks[key]
+
+    @functools.cached_property
+    def _streams(self) -> _Streams:
+        return _Streams(self)
+
+    def stream_of(self, candidate: Candidate) -> str:
+        """Return the module stream (`name:stream`) that a package belongs to, or nothing."""
+        return self._streams.names.get(candidate.nevra, "")
 
     def candidates(self, name: str) -> tuple[Candidate, ...]:
         """Return what the repositories offer under a name, newest first."""
@@ -396,8 +434,11 @@ class Universe:
 class HostView:
     """One host inside a universe: what it could get, and what solving for it gives."""
 
-    def __init__(self, universe: Universe, ids: Mapping[str, int]) -> None:
+    def __init__(
+        self, universe: Universe, ids: Mapping[str, int], masked: frozenset[int] = frozenset()
+    ) -> None:
         self._universe = universe
+        self._masked = masked
         self._pool = universe._pool
         self._ids = ids
         self._nevras = {i: nevra for nevra, i in ids.items()}
@@ -410,10 +451,15 @@ class HostView:
             return ()
         solvable = self._pool.id2solvable(self._ids[package.nevra])
         found = {i for i, dep in rows if solvable.matchesdep(solv.SOLVABLE_NAME, dep)}
+        found -= self._masked
         values = [self._universe._candidate(i) for i in sorted(found)]
         order = self._universe.versions.key
         values = [v for v in values if v.name != package.name]
         return tuple(sorted(values, key=lambda c: (c.name, order(c.evr)), reverse=True))
+
+    def is_masked(self, candidate: Candidate) -> bool:
+        """Return whether a candidate does not exist for this host."""
+        return bool(self._masked) and self._universe._ids[candidate] in self._masked
 
     def stands_beside(self, package: InstalledPackage | Candidate) -> bool:
         """Return whether a package is of a kind that is installed beside its other versions."""
@@ -421,22 +467,31 @@ class HostView:
         found = ids[package] if isinstance(package, Candidate) else self._ids[package.nevra]
         return found in self._universe._side_by_side
 
-    def match(self, spec: str) -> Matches:
-        """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file."""
+    def match(self, spec: str, *, masked: bool = False) -> Matches:
+        """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file.
+
+        Of what does not exist for this host nothing is found, unless `masked` asks for it.
+        """
+        hidden = frozenset() if masked else self._masked
         select = solv.Selection
         plain = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
         provides = select.SELECTION_PROVIDES | select.SELECTION_GLOB | select.SELECTION_REL
         files = select.SELECTION_FILELIST | select.SELECTION_GLOB
-        if found := self._select(spec, plain):
+        if found := self._select(spec, plain, hidden):
             return self._matches(found, just_name=True)
-        found = self._select(spec, plain | select.SELECTION_CANON)
-        found = found or [*self._select(spec, provides), *self._select(spec, files)]
+        found = self._select(spec, plain | select.SELECTION_CANON, hidden)
+        if not found:
+            found = self._select(spec, provides, hidden) + self._select(spec, files, hidden)
         return self._matches(found, just_name=False)
 
-    def _select(self, spec: str, flags: int) -> list[int]:
+    def _select(self, spec: str, flags: int, hidden: frozenset[int]) -> list[int]:
         flags |= solv.Selection.SELECTION_FLAT | solv.Selection.SELECTION_WITH_DISABLED
         found = (s.id for s in self._pool.select(spec, flags).solvables())
-        return [i for i in found if i in self._nevras or not self._universe._is_installed(i)]
+        return [
+            i
+            for i in found
+            if i in self._nevras or not (i in hidden or self._universe._is_installed(i))
+        ]
 
     def _matches(self, ids: Iterable[int], *, just_name: bool) -> Matches:
         known = sorted(set(ids))
@@ -481,6 +536,7 @@ class HostView:
         shut -= {ids[c] for c in opened}
         shut.update(ids[c] for c in hidden)
         shut.update(self._others)
+        shut.update(self._masked)
         self._pool.set_disabled_list(sorted(shut))
 
     @functools.cached_property
@@ -581,6 +637,133 @@ class HostView:
             providers,
             info.problemstr(),
         )
+
+
+class _Streams:
+    """The module streams of a universe, and what they hide from a host.
+
+    Source: libdnf, `setModuleExcludes` and `resolveActiveModulePackages`.
+    """
+
+    def __init__(self, universe: Universe) -> None:
+        self._universe = universe
+        self._pool = universe._pool
+        read = [_read_modules(s, universe._cache) for s in universe.sources.values() if s.modules]
+        self.builds = tuple(dict.fromkeys(b for one in read for b in one.streams))
+        self._defaults = defaults_of(read)
+        self.names = {nevra: build.name for build in self.builds for nevra in build.artifacts}
+        hot = [s.name for s in universe.sources.values() if s.module_hotfixes]
+        self._hot = frozenset(i for name in hot for i in universe._repos[name].range)
+
+    def hidden_ids(self, enabled: Collection[str]) -> set[int]:
+        """Return what a host does not see: what is of other streams, or what its own shadow."""
+        if not self.builds:
+            return set()
+        active = self._active(enabled)
+        seen = {nevra for build in active for nevra in build.artifacts}
+        own = {i for nevra in seen for i in self._ids.get(nevra, ())}
+        foreign = {i for n in self.names.keys() - seen for i in self._ids.get(n, ())}
+        shadowed = {i for name in _binary_names(seen) for i in self._providers(name)}
+        return (foreign | shadowed) - own - self._hot
+
+    def _providers(self, name: str) -> Iterator[int]:
+        found = self._pool.whatprovides(self._pool.str2id(name))
+        yield from (s.id for s in found if not self._universe._is_installed(s.id))
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, list[int]]:
+        """NEVRA -> ids of what belongs to any stream."""
+        found: dict[str, list[int]] = {}
+        for name in _binary_names(self.names):
+            for i in self._providers(name):
+                found.setdefault(str(self._pool.id2solvable(i)), []).append(i)
+        return found
+
+    def _active(self, enabled: Collection[str]) -> list[Stream]:
+        """Return the builds of streams that are enabled, or by default, or that those need.
+
+        Every version of a stream counts. A host that enables one stream of a module has no
+        default for it.
+        """
+        modules = {name.partition(":")[0] for name in enabled}
+        default = {f"{m}:{s}" for m, s in self._defaults.items() if m not in modules}
+        rows = [b for b in self.builds if b.name in enabled or b.name in default]
+        if all(module == "platform" for build in rows for module, _ in build.requires):
+            return rows
+        chosen = _solve_modules(self.builds, rows, frozenset(enabled))
+        return [b for b in self.builds if (b.name, b.context) in chosen]
+
+
+def _binary_names(nevras: Iterable[str]) -> set[str]:
+    """Return the names of packages; sources provide nothing and shadow nothing."""
+    return {n.rsplit("-", 2)[0] for n in nevras if not n.endswith((".src", ".nosrc"))}
+
+
+def _read_modules(source: Source, cache: Path | None) -> Modules:
+    """Read a source's module metadata and leave a cache behind."""
+    file = None
+    if cache is not None and source.modules_checksum:
+        file = cache / f"{source.modules_checksum}-{MODULES_FORMAT}.modules"
+    found = read_modules(source.name, Path(source.modules), file)
+    if file is not None and not file.exists():
+        encoded = msgspec.msgpack.encode(found)
+        _write_atomically(file, lambda path: _write_bytes(path, encoded))
+    return found
+
+
+def _solve_modules(
+    builds: Iterable[Stream], wanted: Iterable[Stream], enabled: Collection[str]
+) -> set[tuple[str, str]]:
+    """Return (name, context) of the streams that go together, most wanted ones first."""
+    pool = _new_pool(None)
+    repo = pool.add_repo("modules")
+    known: dict[int, tuple[str, str]] = {}
+    streams: dict[str, set[str]] = {}
+    for build in builds:
+        streams.setdefault(build.module, set()).add(build.stream)
+    for build in builds:
+        known[_add_stream(pool, repo, build, streams[build.module])] = (build.name, build.context)
+    platform = repo.add_solvable()
+    platform.name, platform.evr, platform.arch = "platform", "1", "noarch"
+    for stream in {s for b in builds for m, ss in b.requires if m == "platform" for s in ss}:
+        platform.add_deparray(solv.SOLVABLE_PROVIDES, pool.str2id(f"module(platform:{stream})"))
+    platform.add_deparray(solv.SOLVABLE_PROVIDES, pool.str2id("module(platform)"))
+    pool.createwhatprovides()
+    names = dict.fromkeys((b.name, f"{b.name}:{b.context}") for b in wanted)
+    for strong in (enabled, ()):
+        install = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_NAME
+        jobs = [
+            pool.Job(install | (0 if own in strong else solv.Job.SOLVER_WEAK), pool.str2id(name))
+            for own, name in names
+        ]
+        solver = pool.Solver()
+        if not solver.solve(jobs):
+            found = solver.transaction().newsolvables()
+            return {known[s.id] for s in found if s.id in known}
+    return set()
+
+
+def _add_stream(pool: Any, repo: Any, build: Stream, streams: Collection[str]) -> int:
+    """Add a build as a package that needs what the build needs; streams exclude each other."""
+    solvable = repo.add_solvable()
+    solvable.name = f"{build.name}:{build.context}"
+    solvable.evr, solvable.arch = build.version, "noarch"
+    for word in (solvable.name, f"module({build.module})", f"module({build.name})"):
+        solvable.add_deparray(solv.SOLVABLE_PROVIDES, pool.str2id(word))
+    for other in sorted(set(streams) - {build.stream}):
+        rival = pool.str2id(f"module({build.module}:{other})")
+        solvable.add_deparray(solv.SOLVABLE_CONFLICTS, rival)
+    for module, said in build.requires:
+        for stream in (s[1:] for s in said if s.startswith("-")):
+            rival = pool.str2id(f"module({module}:{stream})")
+            solvable.add_deparray(solv.SOLVABLE_CONFLICTS, rival)
+        ids = [pool.str2id(f"module({module}:{s})") for s in said if not s.startswith("-")]
+        need = ids[0] if ids else pool.str2id(f"module({module})")
+        for more in ids[1:]:
+            need = pool.rel2id(need, more, solv.REL_OR)
+        solvable.add_deparray(solv.SOLVABLE_REQUIRES, need)
+    added: int = solvable.id
+    return added
 
 
 class _Installed:

@@ -40,6 +40,9 @@ def read_request(host: Host, request: Request) -> Wish:
 def _match(host: Host, spec: str) -> Matches:
     found = host.view.match(spec)
     if not found.candidates and not found.installed:
+        hidden = host.view.match(spec, masked=True).candidates
+        if words := [f"{c.nevra}: {h.detail}" for c in hidden if (h := host.why_hidden(c))]:
+            raise CannotPlan(FailedError.POLICY, dict.fromkeys(words))
         raise CannotPlan(FailedError.UNKNOWN_PACKAGE, (f"no package matches {spec}",))
     return found
 
@@ -112,7 +115,7 @@ def _upgrade_task(
         return Task(Verb.UPDATE, installed=(package.nevra,))
     newer = [
         c
-        for c in host.universe.candidates(package.name)
+        for c in host.candidates(package.name)
         if c in fitting
         and host.is_newer(c, package.evr)
         and _is_same_kind(host, package, c)

@@ -4,7 +4,7 @@ Reads questions from stdin, one JSON document a line, and answers each on stdout
 
     {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99,
                                                "module_hotfixes": whether modules hide nothing}},
-     "installed": [package, ...], "upgrade": [spec], "install": [spec], "best": false}
+     "modules": [enabled "name:stream"], "installed": [package, ...], "upgrade": [spec], "install": [spec], "best": false}
 
 A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildtime", "provides",
 ..., "files"}` as an inventory has it. Installed packages become headers without payload, which
@@ -83,6 +83,15 @@ def add_files(header, files):
     header["filegroupname"] = ["root" for _ in files]
 
 
+def enable_modules(root, names):
+    """Enable module streams, given as name:stream, below a root."""
+    folder = Path(root) / "etc/dnf/modules.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    for module, _, stream in (name.partition(":") for name in names):
+        text = f"[{module}]\nname={module}\nstream={stream}\nprofiles=\nstate=enabled\n"
+        (folder / f"{module}.module").write_text(text)
+
+
 def make_database(root, packages, path="var/lib/rpm"):
     """Create an rpm database below a root with some packages in it."""
     where = Path(root) / path
@@ -104,6 +113,7 @@ def open_base(question):
     base.conf.cachedir = question.get("cache") or question["root"] + "/cache"
     base.conf.persistdir = question["root"] + "/persist"
     base.conf.substitutions["releasever"] = "9"
+    base.conf.module_platform_id = "platform:el9"
     base.conf.best = question.get("best", False)
     base.conf.allow_vendor_change = question.get("allow_vendor_change", True)
     base.conf.installonly_limit = 0
@@ -160,6 +170,7 @@ def main():
         question = json.loads(line)
         if not question.get("ready"):
             make_database(question["root"], question["installed"])
+        enable_modules(question["root"], question.get("modules", ()))
         answers.write(json.dumps(ask(question)) + "\n")
         answers.flush()
 

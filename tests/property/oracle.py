@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class Dnf:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            env={**os.environ, "HOME": str(errors.parent)},
         )
 
     def ask(self, question: Mapping[str, Any]) -> Answer:
@@ -78,13 +80,15 @@ def make_repository(source: Source, directory: Path) -> Path:
     repodata = directory / source.name / "repodata"
     repodata.mkdir(parents=True, exist_ok=True)
     rows = []
-    for kind, text in (("primary", source.primary), ("filelists", source.filelists)):
+    kinds = {"primary": source.primary, "filelists": source.filelists, "modules": source.modules}
+    for kind, text in ((kind, text) for kind, text in kinds.items() if text):
         data = Path(text).read_bytes()
-        (repodata / f"{kind}.xml").write_bytes(data)
+        name = f"{kind}.{'yaml' if kind == 'modules' else 'xml'}"
+        (repodata / name).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         rows.append(
             f'<data type="{kind}"><checksum type="sha256">{digest}</checksum>'
-            f'<location href="repodata/{kind}.xml"/><timestamp>1</timestamp>'
+            f'<location href="repodata/{name}"/><timestamp>1</timestamp>'
             f"<size>{len(data)}</size></data>"
         )
     head = '<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision>'
@@ -93,22 +97,28 @@ def make_repository(source: Source, directory: Path) -> Path:
 
 
 def question_of(
-    repos: Mapping[str, tuple[Path, int]], inventory: Inventory, request: Request, root: Path
+    repos: Mapping[str, tuple[Path, int]],
+    inventory: Inventory,
+    request: Request,
+    root: Path,
+    hotfixes: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return the question about one host; modules hide nothing, as the planner has it.
+    """Return the question about one host.
 
     Args:
         repos: name -> directory and priority.
         inventory: the host.
         request: what is asked for. What is named has to be had in its best version.
         root: a directory that does not exist yet.
+        hotfixes: repositories of which modules hide nothing.
     """
     return {
         "root": str(root),
         "repos": {
-            name: {"path": str(path), "priority": priority, "module_hotfixes": True}
+            name: {"path": str(path), "priority": priority, "module_hotfixes": name in hotfixes}
             for name, (path, priority) in repos.items()
         },
+        "modules": inventory.modules,
         "installed": msgspec.to_builtins(inventory.packages),
         "upgrade": request.upgrade,
         "install": request.install,

@@ -9,7 +9,11 @@ A case file reads like this; indentation matters, order of lines does not:
         vendor: Example                    (one word, default V; `-` is none; also buildtime, files)
     advisory ADV-1 reboot                  (the packages it delivers)
       httpd-2.4-2.x86_64
-    installed web1                         (a host; several may be given; the name may be left out)
+    modules base                           (streams; also requires: perl:5.26, version, context)
+      nodejs:18
+        artifacts: nodejs-18-1.x86_64
+        default: yes
+    installed web1 modules=nodejs:18       (a host; several may be given; the name may be left out)
       httpd-2.4-1.x86_64
     policy
       lock: httpd
@@ -32,6 +36,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
+
+import yaml
 
 from cpacman.model import (
     Advisory,
@@ -220,7 +226,40 @@ def filelists_xml(repository: str, rows: list[Pkg]) -> str:
 # ------------------------------------------------------------------------------------ planning
 
 
-def source_of(section: Section, directory: Path) -> Source:
+def modules_yaml(section: Section) -> str:
+    """Return the module metadata of a section."""
+    documents: list[dict[str, object]] = []
+    for head, said in section.lines:
+        module, _, stream = head.partition(":")
+        if "default" in said:
+            data = {"module": module, "stream": stream}
+            documents.append({"document": "modulemd-defaults", "version": 1, "data": data})
+        requires: dict[str, list[str]] = {"platform": ["el9"]}
+        for need in _split(said.get("requires", "")):
+            name, _, wanted = need.partition(":")
+            requires.setdefault(name, []).extend([wanted] if wanted else [])
+        body = {
+            "name": module,
+            "stream": stream,
+            "version": int(said.get("version", 1)),
+            "context": said.get("context", "c0ffee"),
+            "arch": "x86_64",
+            "summary": "x",
+            "description": "x",
+            "license": {"module": ["MIT"]},
+            "dependencies": [{"requires": requires}],
+            "artifacts": {"rpms": [_with_epoch(n) for n in _split(said.get("artifacts", ""))]},
+        }
+        documents.append({"document": "modulemd", "version": 2, "data": body})
+    return yaml.safe_dump_all(documents, explicit_start=True)
+
+
+def _with_epoch(nevra: str) -> str:
+    name, epoch, version, release, arch = _evr_fields(nevra)
+    return f"{name}-{epoch}:{version}-{release}.{arch}"
+
+
+def source_of(section: Section, directory: Path, modules: Section | None = None) -> Source:
     """Write a repository's metadata and return it as a source."""
     name, *options = section.words[1:]
     rows = packages(section)
@@ -229,12 +268,16 @@ def source_of(section: Section, directory: Path) -> Source:
     primary.write_text(primary_xml(name, rows))
     filelists.write_text(filelists_xml(name, rows))
     priority = next((int(o.split("=")[1]) for o in options if o.startswith("priority=")), 99)
+    if modules is not None:
+        (directory / f"{name}-modules.yaml").write_text(modules_yaml(modules))
     return Source(
         name=name,
         primary=str(primary),
         filelists=str(filelists),
         autoupdate="noautoupdate" not in options,
         priority=priority,
+        modules=str(directory / f"{name}-modules.yaml") if modules else "",
+        module_hotfixes="module_hotfixes" in options,
     )
 
 
@@ -262,7 +305,13 @@ def inventory_of(section: Section, number: int) -> Inventory:
     host = section.words[1] if len(section.words) > 1 else f"host{number}"
     options = dict(word.split("=") for word in section.words[2:])
     found = tuple(installed_package(p) for p in packages(section))
-    return Inventory(host=host, arch=options.get("arch", "x86_64"), cookie=host, packages=found)
+    return Inventory(
+        host=host,
+        arch=options.get("arch", "x86_64"),
+        cookie=host,
+        modules=tuple(filter(None, options.get("modules", "").split(","))),
+        packages=found,
+    )
 
 
 def policy_of(case: Case) -> Policy:
@@ -306,10 +355,14 @@ def advisories_of(case: Case) -> tuple[Advisory, ...]:
 def channel_of(case: Case, directory: Path) -> ChannelInput:
     """Write a case's repositories and return all that a plan needs."""
     hosts = case.of("installed")
+    modules = {section.words[1]: section for section in case.of("modules")}
     return ChannelInput(
         channel="el9-x86_64",
         snapshot="s-case",
-        sources=tuple(source_of(section, directory) for section in case.of("repo")),
+        sources=tuple(
+            source_of(section, directory, modules.get(section.words[1]))
+            for section in case.of("repo")
+        ),
         inventories=tuple(inventory_of(s, n) for n, s in enumerate(hosts, 1)),
         advisories=advisories_of(case),
         policy=policy_of(case),
