@@ -18,6 +18,7 @@ try:
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
     from cpacman.doors import Names, SaltReporter, listed, runner, signals_watched
+    from cpacman.model import Request
 
     MISSING = ""
 except ImportError as error:
@@ -64,6 +65,16 @@ def plan(
     meta: Names = None,
     upgrade: Names = None,
     install: Names = None,
+    remove: Names = None,
+    sync: bool = False,
+    exclude: Names = None,
+    lock: Names = None,
+    advisory: Names = None,
+    cve: Names = None,
+    security: bool = False,
+    severity: Names = None,
+    minimal: bool = False,
+    strict: bool = False,
     refresh: str = "stale",
 ):
     """
@@ -75,6 +86,18 @@ def plan(
         only these installed packages; without any name everything is upgraded
     install
         these packages, and what they need
+    remove
+        these packages; what needs them must be named, too
+    sync
+        make the hosts equal to the snapshot, downgrades included
+    exclude, lock
+        rules for this plan only, as those of policy
+    advisory, cve, security, severity
+        only what these advisories fix
+    minimal
+        with those: no further than the newest version that they name
+    strict
+        fail a host instead of holding what can't be upgraded
     refresh
         ``stale`` asks hosts whose inventory is missing or old, ``all`` asks every host,
         ``none`` asks nobody
@@ -85,12 +108,24 @@ def plan(
 
         salt-run cpacman.plan class=production
         salt-run cpacman.plan 'web*' upgrade=openssl,httpd
+        salt-run cpacman.plan class=production security=True
     """
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    request = Request(
+        upgrade=listed(upgrade),
+        install=listed(install),
+        remove=listed(remove),
+        sync=sync,
+        strict=strict,
+        exclude=listed(exclude),
+        lock=listed(lock),
+        advisory=(*listed(advisory), *listed(cve)),
+        security=security,
+        severity=listed(severity),
+        minimal=minimal,
+    )
     with _context() as context:
-        return planning.plan(
-            context, selection, upgrade=listed(upgrade), install=listed(install), refresh=refresh
-        )
+        return planning.plan(context, selection, request=request, refresh=refresh)
 
 
 @runner
@@ -106,6 +141,16 @@ def deploy(
     levels: Names = None,
     upgrade: Names = None,
     install: Names = None,
+    remove: Names = None,
+    sync: bool = False,
+    exclude: Names = None,
+    lock: Names = None,
+    advisory: Names = None,
+    cve: Names = None,
+    security: bool = False,
+    severity: Names = None,
+    minimal: bool = False,
+    strict: bool = False,
     now: bool = False,
     test: bool = False,
     reason: str | None = None,
@@ -121,6 +166,9 @@ def deploy(
         the id of a plan, or a unique prefix of it
     levels
         only these levels of the plan's hosts
+    upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
+    strict
+        with SEL: as for ``plan``
     now
         with SEL: carry the plan out at once
     test
@@ -137,14 +185,26 @@ def deploy(
         salt-run cpacman.deploy class=development now=True
     """
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    request = Request(
+        upgrade=listed(upgrade),
+        install=listed(install),
+        remove=listed(remove),
+        sync=sync,
+        strict=strict,
+        exclude=listed(exclude),
+        lock=listed(lock),
+        advisory=(*listed(advisory), *listed(cve)),
+        security=security,
+        severity=listed(severity),
+        minimal=minimal,
+    )
     with _context(watch=True) as context:
         return deploying.deploy(
             context,
             selection,
             plan=plan,
             levels=listed(levels),
-            upgrade=listed(upgrade),
-            install=listed(install),
+            request=request,
             now=now,
             test=test,
             reason=reason,

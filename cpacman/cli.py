@@ -128,7 +128,7 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
         allow_abbrev=False,
         help="plan for inventories, from repositories",
         description="Work out what every host of some inventories needs, from repositories. "
-        "Package files are not looked at. Without --upgrade or --install: upgrade all.",
+        "Package files are not looked at. Nothing named: upgrade all.",
     )
     _add_words(parser, "--repo", "NAME=DIR", "a repository and its name", required=True)
     _add_words(parser, "--inventory", "FILE|DIR", "inventories, or folders of them", required=True)
@@ -137,6 +137,21 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     _add_words(parser, "--upgrade", "SPEC", "upgrade these only")
     _add_words(parser, "--install", "SPEC", "install these")
+    _add_words(parser, "--remove", "SPEC", "remove these")
+    parser.add_argument(
+        "--sync", action="store_true", help="make hosts equal to the repositories, downgrades too"
+    )
+    _add_words(parser, "--exclude", "GLOB", "never take these")
+    _add_words(parser, "--lock", "SPEC", "keep these: name, name-version, 'name < 2'")
+    _add_words(parser, "--advisory", "ID", "only what these advisories or CVEs fix")
+    parser.add_argument("--security", action="store_true", help="only what security advisories fix")
+    _add_words(parser, "--severity", "WORD", "only what advisories of this severity fix")
+    parser.add_argument(
+        "--minimal", action="store_true", help="not further than the versions advisories name"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="fail a host instead of holding packages"
+    )
     _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
     _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
     parser.add_argument(
@@ -166,6 +181,7 @@ def _run_inventory(options: argparse.Namespace) -> int:
 
 def _run_plan(options: argparse.Namespace) -> int:
     gc.disable()  # a short run over many values that all stay: looking for garbage is in vain
+    from cpacman.model import Request
     from cpacman.planner import offline
 
     with _cache_directory() as cache:
@@ -174,8 +190,19 @@ def _run_plan(options: argparse.Namespace) -> int:
                 repos=tuple(options.repo),
                 inventories=tuple(options.inventory),
                 config=options.config,
-                upgrade=tuple(options.upgrade),
-                install=tuple(options.install),
+                request=Request(
+                    upgrade=tuple(options.upgrade),
+                    install=tuple(options.install),
+                    remove=tuple(options.remove),
+                    sync=options.sync,
+                    strict=options.strict,
+                    exclude=tuple(options.exclude),
+                    lock=tuple(options.lock),
+                    advisory=tuple(options.advisory),
+                    security=options.security,
+                    severity=tuple(options.severity),
+                    minimal=options.minimal,
+                ),
                 arch_change=tuple(options.arch_change),
                 noautoupdate=tuple(options.noautoupdate),
             ),

@@ -39,6 +39,7 @@ class Reason(str, Enum):
     WEAK = "weak"
     OBSOLETES = "obsoletes"
     SYNC = "sync"
+    LIMIT = "limit"
 
 
 class HeldReason(str, Enum):
@@ -54,6 +55,7 @@ class HeldReason(str, Enum):
     TOGETHER = "together"
     NOAUTOUPDATE = "noautoupdate"
     MODULE = "module"
+    ABSENT = "absent"
     REQUIRES = "requires"
     CONFLICTS = "conflicts"
     PROTECTED = "protected"
@@ -269,18 +271,47 @@ class InventoryRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked for. Nothing named means: upgrade all."""
+    """What was asked for. Nothing named means: upgrade all.
+
+    `exclude` and `lock` are rules for this plan only. With `advisory` (ids and CVEs), `security`
+    or `severity` only what those advisories fix is upgraded, with `minimal` no further than that.
+    """
 
     upgrade: tuple[str, ...] = ()
     install: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     sync: bool = False
     strict: bool = False
+    exclude: tuple[str, ...] = ()
+    lock: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
+    security: bool = False
+    severity: tuple[str, ...] = ()
+    minimal: bool = False
 
     @property
     def upgrade_all(self) -> bool:
         """Whether nothing was named, so that everything installed is to be upgraded."""
         return not (self.upgrade or self.install or self.remove or self.sync)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What was named, which may be things that packages provide, or paths."""
+        return (*self.upgrade, *self.install, *self.remove, *self.exclude, *self.lock)
+
+    @property
+    def by_advisory(self) -> bool:
+        """Whether only what some advisories fix is to be upgraded."""
+        return bool(self.advisory or self.security or self.severity)
+
+    def wants(self, advisory: Advisory) -> bool:
+        """Return whether an advisory is among those asked for."""
+        if {advisory.id, *advisory.cves}.intersection(self.advisory):
+            return True
+        if not (self.security or self.severity):
+            return False
+        severe = not self.severity or advisory.severity.lower() in map(str.lower, self.severity)
+        return severe and (not self.security or advisory.type == "security")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,8 @@ from cpacman.errors import (
     SafetyError,
     UsageError,
 )
-from cpacman.model import Inventory, Outcome, short_id
+from cpacman.model import Inventory, Outcome, Request, short_id
+from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.machine import NOT_STARTED, HostState
 from cpacman.rollout.manifest import is_done, nevras_of
 from cpacman.rollout.owner import is_alive, owner_of
@@ -51,6 +52,7 @@ from cpacman.rollout.runner import (
 from cpacman.signing import verify_report
 from cpacman.store import RolloutHost, StoredPlan
 
+NOTHING = Request()
 THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
 
 
@@ -60,8 +62,7 @@ def deploy(
     *,
     plan: str | None = None,
     levels: Sequence[str] = (),
-    upgrade: Sequence[str] = (),
-    install: Sequence[str] = (),
+    request: Request = NOTHING,
     now: bool = False,
     test: bool = False,
     reason: str | None = None,
@@ -74,11 +75,11 @@ def deploy(
         SafetyError: a check failed; nothing was started.
         ConflictError: another rollout has one of the hosts; nothing was started.
     """
-    _check_usage(selection, plan, upgrade or install)
+    _check_usage(selection, plan, request)
     close_abandoned(context)
     if plan is None:
         answer = planning.plan(
-            context, selection, upgrade=upgrade, install=install, refresh="all" if now else "stale"
+            context, selection, request=request, refresh="all" if now else "stale"
         )
         if not now:
             return answer
@@ -92,15 +93,15 @@ def deploy(
     return _result(context, job.rollout, stored)
 
 
-def _check_usage(selection: Selection, plan: str | None, named: Sequence[str]) -> None:
+def _check_usage(selection: Selection, plan: str | None, request: Request) -> None:
     if plan is None and selection.is_empty:
         raise UsageError(
             Problem("deploy", "nothing is deployed by default",
                     "name a plan (plan=p-...) or hosts (class=, level=, a target such as 'web*')")
         )  # fmt: skip
-    if plan is not None and (named or not selection.is_empty):
+    if plan is not None and (request != NOTHING or not selection.is_empty):
         raise UsageError(
-            Problem("plan", "is frozen: hosts and packages can't be named beside it",
+            Problem("plan", "is frozen: hosts, packages and modes can't be named beside it",
                     "limit it by levels=, or make another plan")
         )  # fmt: skip
 
@@ -155,7 +156,7 @@ def _job(
         levels=_levels(context, stored, fleet, levels),
         inventories=context.store.inventories(sorted(stored.plan.hosts)),
         names=_file_names(context, stored),
-        protected=planning.PROTECTED,
+        protected=PROTECTED,
         who=context.who,
         reason=reason,
         ticket=ticket,

@@ -29,33 +29,24 @@ from cpacman.planner.solver import Candidate, Source
 STALE = 3600.0
 """Seconds after which `refresh=stale` asks a host again."""
 
-PROTECTED = (
-    "bash", "coreutils", "dnf", "filesystem", "glibc", "kernel-core", "openssh-server", "openssl",
-    "python3", "python3-rpm", "rpm", "rpm-libs", "salt", "salt-minion", "setup", "sudo",
-    "systemd", "yum",
-)  # fmt: skip
-"""Packages that no transaction removes: without them a host can't be reached or mended."""
-
 
 def plan(
     context: Context,
     selection: Selection,
     *,
-    upgrade: Sequence[str] = (),
-    install: Sequence[str] = (),
+    request: Request,
     refresh: str = "stale",
 ) -> dict[str, Any]:
     """Plan the selected hosts, keep the plan, and return it with what its screen shows.
 
     Raises:
-        UsageError: no such hosts, or hosts of several classes.
+        UsageError: no such hosts, hosts of several classes, or a request that contradicts itself.
         ConfigError: rules are configured that this version can't enforce.
     """
     if refresh not in ("stale", "all", "none"):
         raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
     fleet = _fresh_fleet(context, selection, refresh)
     class_ = one_class(context, fleet)
-    request = Request(upgrade=tuple(upgrade), install=tuple(install))
     made = make_plan(context, class_, fleet.hosts, request, fleet=fleet)
     context.store.put_plan(made, class_=class_, at=context.clock(), who=context.who)
     body = plan_body(context, context.store.plan(made.plan_id), made)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cpacman.model import Held, HeldReason, InstalledPackage
-from cpacman.planner import explain, policy
+from cpacman.planner import explain, modes, policy
 from cpacman.planner.host import Host, Wish
 from cpacman.planner.policy import Hiding, Offer
 from cpacman.planner.solver import Candidate, Finding, Step, Task, Verb
@@ -26,7 +26,10 @@ class Left(NamedTuple):
 
 def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]:
     """Return what could be newer and is not, sorted."""
-    rows = [row for row in _left(host, steps) if row.package.nevra in wish.targets]
+    rows = list(_left_older(host, steps) if wish.older else _left(host, steps))
+    rows = [row for row in rows if row.package.nevra in wish.targets]
+    if wish.limit is not None:
+        rows = [row for row in rows if row.candidate in wish.limit]
     rules = {row: hiding for row in rows if (hiding := _rule(host, row))}
     asked = _ask(host, [row.candidate for row in rows if row not in rules])
     first: dict[tuple[str, str], Held] = {}
@@ -39,6 +42,8 @@ def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]
             detail=reason.detail,
         )
         first.setdefault((held.nevra, held.reason.value), held)
+    if wish.older:
+        first.update({(h.nevra, h.reason.value): h for h in modes.find_absent(host, steps)})
     return tuple(sorted(first.values(), key=lambda h: (h.nevra, h.candidate, h.reason.value)))
 
 
@@ -62,6 +67,14 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
                 yield from _left_obsoleters(host, package, taken)
             elif own := [c for c in new if c and c.name == package.name]:
                 yield from _left_newer(host, package, offer, own)
+
+
+def _left_older(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
+    """Yield what does not become as the snapshot has it."""
+    taken = {step.new for step in steps}
+    for package, goal in modes.goals(host):
+        if goal not in taken:
+            yield Left(package, goal)
 
 
 def _left_newer(

@@ -7,7 +7,7 @@ grows, with each candidate that a solution must do without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage
@@ -41,7 +41,8 @@ class Wish(NamedTuple):
 
     `named` are the candidates the user's words fit (repositories left out of autoupdate may serve
     them), `pinned` those among them that a version or file was given for, `targets` the NEVRAs
-    of installed packages whose newest version is wanted.
+    of installed packages whose newest version is wanted, `removed` those that are to leave.
+    With a `limit` only those candidates can be held. `older` allows the tasks' downgrades.
     """
 
     tasks: tuple[Task, ...]
@@ -49,11 +50,19 @@ class Wish(NamedTuple):
     pinned: frozenset[Candidate] = frozenset()
     targets: frozenset[str] = frozenset()
     swaps: tuple[Swap, ...] = ()
+    removed: frozenset[str] = frozenset()
+    limit: frozenset[Candidate] | None = None
+    older: bool = False
 
     @property
     def leaving(self) -> frozenset[str]:
         """The NEVRAs that may leave without a replacement of their own."""
-        return frozenset(nevra for swap in self.swaps for nevra in swap.installed)
+        return self.removed.union(nevra for swap in self.swaps for nevra in swap.installed)
+
+    @property
+    def meant(self) -> frozenset[Candidate]:
+        """The candidates that tasks ask for."""
+        return frozenset(c for task in self.tasks for c in task.candidates)
 
 
 class Host:
@@ -65,6 +74,9 @@ class Host:
         view: HostView,
         packages: Iterable[InstalledPackage],
         rules: Policy,
+        *,
+        kernel: str = "",
+        wanted: Mapping[tuple[str, str], Sequence[str]] | None = None,
     ) -> None:
         self.universe = universe
         self.view = view
@@ -73,6 +85,8 @@ class Host:
         self.rules = rules
         self.closed = tuple(s.name for s in universe.sources.values() if not s.autoupdate)
         self.refused: dict[Candidate, Hiding] = {}
+        self.kernel = kernel
+        self.wanted = wanted or {}
 
     def compare(self, left: str, right: str) -> int:
         """Return the order of two versions."""
@@ -149,6 +163,14 @@ class Host:
         if found is None and candidate.repository in self.closed:
             return policy.closed_hiding(candidate)
         return found
+
+    def why_protected(self, package: InstalledPackage) -> str:
+        """Return why a package must not be removed, or nothing."""
+        if package.name in policy.PROTECTED:
+            return "is protected: without it a host can't be reached or mended"
+        if policy.is_running(package, self.kernel):
+            return "is the running kernel"
+        return ""
 
     def _masking(self, candidate: Candidate) -> Hiding:
         if candidate.repository in self.rules.without:

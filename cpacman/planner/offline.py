@@ -46,8 +46,7 @@ class Order(NamedTuple):
     repos: tuple[str, ...]
     inventories: tuple[str, ...]
     config: Path | None = None
-    upgrade: tuple[str, ...] = ()
-    install: tuple[str, ...] = ()
+    request: Request = Request()
     arch_change: tuple[str, ...] = ()
     noautoupdate: tuple[str, ...] = ()
 
@@ -110,10 +109,9 @@ def make_plan(order: Order, *, cache: Path, today: datetime.date) -> Made:
     rules = collect.run(lambda: _rules(order, settings, inventories or [], today))
     collect.stop_if_any()
     policies, warnings = rules or _Rules({}, [])
-    request = Request(upgrade=order.upgrade, install=order.install)
     plan = plan_hosts(
         [msgspec.structs.replace(channel, policies=policies)],
-        request=request,
+        request=order.request,
         cache=cache / "solver",
     )
     made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))

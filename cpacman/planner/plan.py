@@ -36,7 +36,15 @@ from cpacman.model import (
 )
 from cpacman.planner.host import CannotPlan, Host
 from cpacman.planner.lines import naming_nothing
-from cpacman.planner.policy import ARCHES, REBOOT_NAMES, Policy, color, is_vendor_change
+from cpacman.planner.modes import check_request
+from cpacman.planner.policy import (
+    ARCHES,
+    REBOOT_NAMES,
+    Policy,
+    color,
+    is_vendor_change,
+    with_request,
+)
 from cpacman.planner.resolve import Outcome, resolve
 from cpacman.planner.solver import Candidate, Source, Step, Universe, offered
 
@@ -76,9 +84,11 @@ def plan_hosts(
         cache: a directory for the solver's files, or None.
 
     Raises:
+        UsageError: a request that contradicts itself, or names advisories that nobody knows.
         RepositoryError: metadata that can't be read; every problem of all channels' sources.
     """
     channels = sorted(channels, key=lambda c: c.channel)
+    check_request(request, (a for channel in channels for a in channel.advisories))
     hosts: dict[str, str] = {}
     transactions: dict[str, Transaction] = {}
     failed: dict[str, Failure] = {}
@@ -93,7 +103,7 @@ def plan_hosts(
                 hosts[host.host], transactions[known] = known, result
     snapshots = {c.channel: c.snapshot for c in channels}
     policy = _policy_hash(channels)
-    warnings = (*_naming_nothing(channels, cache),)
+    warnings = (*_naming_nothing(channels, request, cache),)
     return Plan(
         plan_id=plan_id(
             snapshots=snapshots,
@@ -113,10 +123,13 @@ def plan_hosts(
     )
 
 
-def _naming_nothing(channels: Sequence[ChannelInput], cache: Path | None) -> Iterator[str]:
+def _naming_nothing(
+    channels: Sequence[ChannelInput], request: Request, cache: Path | None
+) -> Iterator[str]:
     """Yield a warning for each word of policy that names nothing in any of the channels."""
     policies = {id(p): p for c in channels for p in (c.policy, *c.policies.values())}
     lines = dict.fromkeys(line for p in policies.values() for line in p.lines)
+    lines |= dict.fromkeys(with_request(Policy(), request).lines)
     if lines:
         installed = (host.packages for channel in channels for host in channel.inventories)
         yield from naming_nothing(lines, installed, functools.partial(_offered, channels, cache))
@@ -185,8 +198,7 @@ def _solve_groups(
     cache: Path | None,
 ) -> Iterator[tuple[_Case, _Result]]:
     """Solve each group of equal hosts once."""
-    words = (*request.upgrade, *request.install)
-    universe = Universe(channel.sources, arch=arch, cache=cache, words=words)
+    universe = Universe(channel.sources, arch=arch, cache=cache, words=request.words)
     delivered = _Delivered(channel.advisories, universe.versions.compare)
     order = sorted(groups, key=lambda case: groups[case][0].host)
     for chunk in _chunks(order, groups):
@@ -224,7 +236,14 @@ def _solve(
     with universe.host(
         inventory.packages, modules=inventory.modules, without=rules.without
     ) as view:
-        host = Host(universe, view, inventory.packages, rules)
+        host = Host(
+            universe,
+            view,
+            inventory.packages,
+            with_request(rules, request),
+            kernel=inventory.kernel,
+            wanted=delivered.wanted(request),
+        )
         try:
             outcome = resolve(host, request)
             actions = _actions(host, outcome, request, delivered, channel.sha256_of)
@@ -280,7 +299,8 @@ def _actions(
         _action(kind, new, old, first, _reason(kind, step, new, outcome, request), sha256_of)
         for step, kind, new, old, first in found
     ]
-    made += [_removal(host.by_nevra[o]) for s in outcome.steps if s.new is None for o in s.old]
+    gone = [host.by_nevra[o] for s in outcome.steps if s.new is None for o in s.old]
+    made += [_removal(old, _why_removed(old, outcome)) for old in gone]
     told = (delivered.tell(action, host.by_nevra.get(action.from_ or "")) for action in made)
     return tuple(sorted(told, key=lambda action: action.sort_key))
 
@@ -339,7 +359,10 @@ def _reason(
         return Reason.REQUESTED
     if kind is ActionKind.OBSOLETE:
         return Reason.OBSOLETES
-    if request.upgrade_all and (kind is ActionKind.UPGRADE or step.side_by_side):
+    if request.sync and new in outcome.meant:
+        return Reason.SYNC
+    own = new in outcome.meant or not request.by_advisory
+    if request.upgrade_all and own and (kind is ActionKind.UPGRADE or step.side_by_side):
         return Reason.UPDATE
     if new in outcome.swapped:
         return Reason.UPDATE
@@ -372,8 +395,12 @@ def _action(
     )
 
 
-def _removal(old: InstalledPackage) -> Action:
-    """Return the action for a package that leaves, because policy lets another take its place."""
+def _why_removed(old: InstalledPackage, outcome: Outcome) -> Reason:
+    return Reason.REQUESTED if old.nevra in outcome.removed else Reason.UPDATE
+
+
+def _removal(old: InstalledPackage, reason: Reason) -> Action:
+    """Return the action for a package that leaves without a replacement of its own."""
     return Action(
         action=ActionKind.REMOVE,
         name=old.name,
@@ -382,7 +409,7 @@ def _removal(old: InstalledPackage) -> Action:
         release=old.release,
         arch=old.arch,
         nevra_=old.nevra,
-        reason=Reason.UPDATE,
+        reason=reason,
     )
 
 
@@ -408,11 +435,22 @@ class _Delivered:
     def __init__(self, advisories: Iterable[Advisory], compare: Callable[[str, str], int]) -> None:
         self._compare = compare
         self._rows: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        self._reboot = {a.id for a in advisories if a.reboot}
-        for advisory in advisories:
+        self._advisories = tuple(advisories)
+        self._reboot = {a.id for a in self._advisories if a.reboot}
+        self._wanted: dict[Request, dict[tuple[str, str], list[str]]] = {}
+        for advisory in self._advisories:
             for nevra in advisory.packages:
                 name, evr, arch = split_nevra(nevra)
                 self._rows.setdefault((name, arch), []).append((evr, advisory.id))
+
+    def wanted(self, request: Request) -> Mapping[tuple[str, str], Sequence[str]]:
+        """Return (name, arch) -> the versions that the advisories asked for deliver."""
+        if request not in self._wanted:
+            rows = self._wanted[request] = {}
+            asked = (a for a in self._advisories if request.by_advisory and request.wants(a))
+            for name, evr, arch in (split_nevra(n) for a in asked for n in a.packages):
+                rows.setdefault((name, arch), []).append(evr)
+        return self._wanted[request]
 
     def tell(self, action: Action, old: InstalledPackage | None) -> Action:
         """Return the action with its advisories: newer than what it replaces, up to itself."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cpacman.model import HeldReason, InstalledPackage
+from cpacman.model import HeldReason, InstalledPackage, Request
 
 if TYPE_CHECKING:
     from cpacman.planner.solver import Candidate
@@ -37,6 +37,13 @@ REBOOT_NAMES = frozenset(
 Source: dnf's needs-restarting (kernel, kernel-rt, glibc, linux-firmware, systemd, dbus,
 dbus-broker, dbus-daemon, microcode_ctl), with the names of EL6/7, SUSE and Oracle.
 """
+
+PROTECTED = (
+    "bash", "coreutils", "dnf", "filesystem", "glibc", "kernel-core", "openssh-server", "openssl",
+    "python3", "python3-rpm", "rpm", "rpm-libs", "salt", "salt-minion", "setup", "sudo",
+    "systemd", "yum",
+)  # fmt: skip
+"""Packages that no transaction removes: without them a host can't be reached or mended."""
 
 ARCHES = frozenset(
     {
@@ -88,6 +95,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return self.line(kind, name) is not None
 
 
+def with_request(rules: Policy, request: Request) -> Policy:
+    """Return a host's rules with those that a request brings along."""
+    lines = [
+        Line(kind=kind, packages=words, where=f"--{kind}")
+        for kind, words in (("exclude", request.exclude), ("lock", request.lock))
+        if words
+    ]
+    return msgspec.structs.replace(rules, lines=(*rules.lines, *lines)) if lines else rules
+
+
 class Hiding(NamedTuple):
     """Why a candidate is not for a host: a reason and the words for it."""
 
@@ -123,6 +140,22 @@ def locked_name(word: str) -> str:
     """Return what a word of a line names: the word itself, without a range (`name < 2`)."""
     found = _RANGE.match(word)
     return found[1] if found else word
+
+
+def is_running(package: InstalledPackage, kernel: str) -> bool:
+    """Return whether a package is of the running kernel, told by its `uname -r`.
+
+    EL appends the arch (and `+debug`), SUSE leaves the last part of the release away and appends
+    the flavour.
+    """
+    if not kernel or not package.name.startswith("kernel"):
+        return False
+    version = f"{package.version}-{package.release}"
+    own = kernel.partition("+")[0]
+    if own in (version, f"{version}.{package.arch}"):
+        return True
+    base, _, flavour = own.rpartition("-")
+    return bool(flavour) and not flavour[0].isdigit() and f"{version}.".startswith(f"{base}.")
 
 
 def color(arch: str) -> int:

@@ -29,6 +29,8 @@ class Outcome(NamedTuple):
     steps: tuple[Step, ...]
     asked: frozenset[Candidate]
     swapped: frozenset[Candidate]
+    meant: frozenset[Candidate]
+    removed: frozenset[str]
     held: tuple[Held, ...]
 
 
@@ -39,13 +41,14 @@ def resolve(host: Host, request: Request) -> Outcome:
         CannotPlan: something was named that can't be had, or no solution keeps the rules.
     """
     wish = read_request(host, request)
-    if request.upgrade_all:
+    if request.upgrade_all or request.sync:
         steps = _settle_all(host, wish)
     else:
         _free_pinned(host, wish)
         steps = _settle_named(host, wish)
     swapped = frozenset(c for swap in wish.swaps for c in swap.candidates)
-    return Outcome(steps, wish.named, swapped, find_held(host, wish, steps))
+    found = find_held(host, wish, steps)
+    return Outcome(steps, wish.named, swapped, wish.meant, wish.removed, found)
 
 
 def _free_pinned(host: Host, wish: Wish) -> None:
@@ -101,7 +104,7 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
         hidden = host.hidden.keys() | host.refused.keys()
         solution = host.view.solve(tasks, hidden=hidden, closed=closed, opened=wish.named)
         if solution.problems:
-            raise _unsolvable(host, solution)
+            raise _unsolvable(host, solution, wish)
         if not any(t.verb is Verb.UPDATE_ALL for t in tasks) and (
             followers := _followers(host, solution.steps, tasks)
         ):
@@ -116,7 +119,7 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
     raise CannotPlan(FailedError.CONFLICTS, ("no solution keeps to the rules of the plan",))
 
 
-def _unsolvable(host: Host, solution: Solution) -> CannotPlan:
+def _unsolvable(host: Host, solution: Solution, wish: Wish) -> CannotPlan:
     findings = [f for problem in solution.problems for f in problem]
     conflict = explain.is_conflict(findings)
     error = FailedError.CONFLICTS if conflict else FailedError.REQUIRES
@@ -150,7 +153,7 @@ def _refuse(
     for nevra in olds:
         old = host.by_nevra[nevra]
         if old.name == new.name:
-            hiding = _refuse_same_name(host, old, new)
+            hiding = _refuse_same_name(host, old, new, wish)
         else:
             hiding = None if nevra in renewed else _refuse_obsolete(host, old, new, wish)
         if hiding:
@@ -158,8 +161,10 @@ def _refuse(
     return None
 
 
-def _refuse_same_name(host: Host, old: InstalledPackage, new: Candidate) -> Hiding | None:
-    if host.compare(new.evr, old.evr) < 0:
+def _refuse_same_name(
+    host: Host, old: InstalledPackage, new: Candidate, wish: Wish
+) -> Hiding | None:
+    if host.compare(new.evr, old.evr) < 0 and not (wish.older and new in wish.meant):
         return Hiding(HeldReason.PROTECTED, f"it would be a downgrade from {old.evr}")
     changed = policy.is_arch_change([old.arch], new.arch)
     if changed and not host.rules.allows("arch_change", new.name):
@@ -170,6 +175,8 @@ def _refuse_same_name(host: Host, old: InstalledPackage, new: Candidate) -> Hidi
 def _refuse_obsolete(
     host: Host, old: InstalledPackage, new: Candidate, wish: Wish
 ) -> Hiding | None:
+    if why := host.why_protected(old):
+        return Hiding(HeldReason.PROTECTED, f"{old.nevra} {why}")
     changed = policy.is_vendor_change(old.vendor, new.vendor)
     if changed and not host.rules.allows("vendor_change", old.name):
         return Hiding(HeldReason.VENDOR, policy.vendor_detail(old, new))

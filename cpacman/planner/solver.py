@@ -127,11 +127,15 @@ class Verb(str, Enum):
 
 
 class Task(NamedTuple):
-    """One demand: INSTALL takes one of `candidates`, UPDATE and ERASE the `installed` NEVRAs."""
+    """One demand: INSTALL takes one of `candidates`, UPDATE and ERASE the `installed` NEVRAs.
+
+    A `weak` INSTALL that can't be met is no problem.
+    """
 
     verb: Verb
     candidates: tuple[Candidate, ...] = ()
     installed: tuple[str, ...] = ()
+    weak: bool = False
 
 
 class Step(NamedTuple):
@@ -551,16 +555,18 @@ class HostView:
             if task.verb is Verb.UPDATE_ALL:
                 yield self._pool.Job(job.SOLVER_UPDATE | job.SOLVER_SOLVABLE_ALL, 0)
             elif task.verb is Verb.INSTALL:
-                yield self._install_job([self._universe._ids[c] for c in task.candidates])
+                ids = [self._universe._ids[c] for c in task.candidates]
+                yield self._install_job(ids, job.SOLVER_WEAK if task.weak else 0)
             else:
                 yield from self._installed_jobs(task)
 
-    def _install_job(self, ids: list[int]) -> Any:
+    def _install_job(self, ids: list[int], flags: int) -> Any:
         job = solv.Job
+        how = job.SOLVER_INSTALL | flags
         if len(ids) == 1:
-            return self._pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE, ids[0])
+            return self._pool.Job(how | job.SOLVER_SOLVABLE, ids[0])
         what = self._pool.towhatprovides(ids)
-        return self._pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE_ONE_OF, what)
+        return self._pool.Job(how | job.SOLVER_SOLVABLE_ONE_OF, what)
 
     def _installed_jobs(self, task: Task) -> Iterator[Any]:
         job = solv.Job

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage, Request
 from cpacman.planner.host import CannotPlan, Host, Swap, Wish, native
+from cpacman.planner.modes import read_advised, read_sync
+from cpacman.planner.policy import locks_installed
 from cpacman.planner.solver import Candidate, Matches, Task, Verb
 
 
@@ -20,6 +22,10 @@ def read_request(host: Host, request: Request) -> Wish:
     Raises:
         CannotPlan: words that fit nothing, or nothing this host may have; all of them.
     """
+    if request.sync:
+        return read_sync(host)
+    if request.upgrade_all and request.by_advisory:
+        return read_advised(host, minimal=request.minimal)
     if request.upgrade_all:
         swaps = filter(None, map(host.swap, host.offers.values()))
         task = Task(Verb.UPDATE_ALL)
@@ -27,6 +33,7 @@ def read_request(host: Host, request: Request) -> Wish:
     wishes, errors = [], []
     words = [(_upgrade, spec) for spec in request.upgrade]
     words += [(_install, spec) for spec in request.install]
+    words += [(_remove, spec) for spec in request.remove]
     for read, spec in words:
         try:
             wishes.append(read(host, spec, _match(host, spec)))
@@ -54,6 +61,7 @@ def _merge(wishes: Sequence[Wish]) -> Wish:
         frozenset().union(*(wish.pinned for wish in wishes)),
         frozenset().union(*(wish.targets for wish in wishes)),
         tuple(dict.fromkeys(swap for wish in wishes for swap in wish.swaps)),
+        frozenset().union(*(wish.removed for wish in wishes)),
     )
 
 
@@ -151,6 +159,23 @@ def _install(host: Host, spec: str, found: Matches) -> Wish:
         return Wish(tuple(tasks), fitting, pinned=fitting)
     targets = (p.nevra for p in _targets(host, found) if p.nevra in found.installed)
     return Wish(tuple(tasks), fitting, targets=frozenset(targets))
+
+
+def _remove(host: Host, spec: str, found: Matches) -> Wish:
+    """Read a removal: what is named leaves, and nothing else does.
+
+    Raises:
+        CannotPlan: something that must stay is named.
+    """
+    named = [host.by_nevra[nevra] for nevra in found.installed]
+    if stay := [f"{p.nevra} {why}" for p in named if (why := host.why_protected(p))]:
+        raise CannotPlan(FailedError.PROTECTED, stay)
+    locks = [(p, line) for p in named for line in host.rules.of("lock")]
+    if kept := [f"{p.nevra} is locked by {line}" for p, line in locks if locks_installed(line, p)]:
+        raise CannotPlan(FailedError.POLICY, kept)
+    if not named:
+        return Wish(())
+    return Wish((Task(Verb.ERASE, installed=found.installed),), removed=frozenset(found.installed))
 
 
 def _any_provider(host: Host, found: Matches) -> Wish:

@@ -83,10 +83,18 @@ def _letter(number: int) -> str:
 
 def _title(plan: Plan, class_: str, by: str) -> str:
     where = ", ".join(f"{c} @ {short_id(s)}" for c, s in sorted(plan.snapshots.items()))
-    asked = [f"{k} {' '.join(v)}" for k, v in (("upgrade", plan.request.upgrade),
-                                               ("install", plan.request.install)) if v]  # fmt: skip
-    words = [short_id(plan.plan_id), class_, where, *asked, f"by {by}" if by else ""]
+    words = [short_id(plan.plan_id), class_, where, *_asked(plan), f"by {by}" if by else ""]
     return "plan " + "  ".join(filter(None, words))
+
+
+def _asked(plan: Plan) -> Iterator[str]:
+    """Yield the parts of a request that are not left out."""
+    for key in plan.request.__struct_fields__:
+        value = getattr(plan.request, key)
+        if value is True:
+            yield key
+        elif value:
+            yield f"{key} {' '.join(value)}"
 
 
 def _sums(plan: Plan, groups: Sequence[Group], ages: Mapping[str, float]) -> str:
@@ -155,7 +163,8 @@ def _held(plan: Plan, *, full: bool) -> Iterator[str]:
     for held in shown:
         where = f"  ({_many(hosts[held], 'host')})" if len(plan.hosts) > 1 else ""
         detail = f": {held.detail}" if held.detail else ""
-        yield f"held  {held.nevra} -> {held.candidate}  {held.reason.value}{detail}{where}"
+        arrow = f" -> {held.candidate}" if held.candidate else ""
+        yield f"held  {held.nevra}{arrow}  {held.reason.value}{detail}{where}"
     if len(rows) > len(shown):
         yield f"held  ... and {len(rows) - len(shown)} more"
 

@@ -4,7 +4,8 @@ Reads questions from stdin, one JSON document a line, and answers each on stdout
 
     {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99,
                                                "module_hotfixes": whether modules hide nothing}},
-     "modules": [enabled "name:stream"], "installed": [package, ...], "upgrade": [spec], "install": [spec], "best": false}
+     "modules": [enabled "name:stream"], "installed": [package, ...], "upgrade": [spec],
+     "install": [spec], "best": false}
 
 A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildtime", "provides",
 ..., "files"}` as an inventory has it. Installed packages become headers without payload, which

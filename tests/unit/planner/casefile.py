@@ -7,7 +7,7 @@ A case file reads like this; indentation matters, order of lines does not:
       httpd-2.4-2.x86_64
         requires: apr >= 1.7, /usr/bin/env (also provides, conflicts, obsoletes, recommends, ...)
         vendor: Example                    (one word, default V; `-` is none; also buildtime, files)
-    advisory ADV-1 reboot                  (the packages it delivers)
+    advisory ADV-1 reboot                  (packages; type=security severity=Low CVE-1 may follow)
       httpd-2.4-2.x86_64
     modules base                           (streams; also requires: perl:5.26, version, context)
       nodejs:18
@@ -18,7 +18,7 @@ A case file reads like this; indentation matters, order of lines does not:
     policy
       lock: httpd
     request
-      upgrade: httpd                       (or install, strict; nothing means update all)
+      upgrade: httpd                       (or any other field; nothing means update all)
     expect                                 (of every host, or of `expect web1`)
       upgrade httpd-2.4-2.x86_64 from httpd-2.4-1.x86_64 (update) ADV-1
     held
@@ -309,6 +309,7 @@ def inventory_of(section: Section, number: int) -> Inventory:
         host=host,
         arch=options.get("arch", "x86_64"),
         cookie=host,
+        kernel=options.get("kernel", ""),
         modules=tuple(filter(None, options.get("modules", "").split(","))),
         packages=found,
     )
@@ -332,12 +333,9 @@ def request_of(case: Case) -> Request:
         for row, _ in section.lines:
             kind, _, spec = row.partition(":")
             words.setdefault(kind, []).append(spec.strip())
-    strict = "strict" in words
-    return Request(
-        upgrade=tuple(words.get("upgrade", ())),
-        install=tuple(words.get("install", ())),
-        strict=strict,
-    )
+    flags = {key: key in words for key in ("strict", "sync", "security", "minimal")}
+    lists = ("upgrade", "install", "remove", "exclude", "lock", "advisory", "severity")
+    return Request(**flags, **{key: tuple(words.get(key, ())) for key in lists})
 
 
 def advisories_of(case: Case) -> tuple[Advisory, ...]:
@@ -345,6 +343,9 @@ def advisories_of(case: Case) -> tuple[Advisory, ...]:
     return tuple(
         Advisory(
             id=section.words[1],
+            type=next((w[5:] for w in section.words if w.startswith("type=")), ""),
+            severity=next((w[9:] for w in section.words if w.startswith("severity=")), ""),
+            cves=tuple(w for w in section.words if w.startswith("CVE-")),
             reboot="reboot" in section.words,
             packages=tuple(nevra for nevra, _ in section.lines),
         )

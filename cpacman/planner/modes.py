@@ -1,0 +1,132 @@
+"""Requests about everything installed: only what advisories fix, or all as the snapshot has it.
+
+Invariants: each package is asked for by a task of its own that may fail alone, so that one that
+can't move does not stop the others; its own architecture is never left. What a snapshot does not
+have stays as it is and is told.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+
+from cpacman.errors import Problem, UsageError
+from cpacman.model import Advisory, Held, HeldReason, InstalledPackage, Request
+from cpacman.planner.host import Host, Wish
+from cpacman.planner.solver import Candidate, Step, Task, Verb
+
+
+def check_request(request: Request, advisories: Iterable[Advisory]) -> None:
+    """Refuse a request that no host could be planned for.
+
+    Raises:
+        UsageError: modes that exclude each other, or advisories that no repository has.
+    """
+    named = [key for key in ("upgrade", "install", "remove") if getattr(request, key)]
+    problems = []
+    if request.sync and named:
+        mend = "make two plans"
+        problems.append(Problem("sync", f"is about everything, not beside {named[0]}", mend))
+    if request.by_advisory and (named or request.sync):
+        other = named[0] if named else "sync"
+        problems.append(Problem("advisory", f"can't be asked for beside {other}", "make two plans"))
+    if request.minimal and not request.by_advisory:
+        mend = "name advisory, security or severity"
+        problems.append(Problem("minimal", "is about advisories, and none are asked for", mend))
+    if request.advisory:
+        known = {word for one in advisories for word in (one.id, *one.cves)}
+        problems += [_unknown(word, known) for word in request.advisory if word not in known]
+    if problems:
+        raise UsageError(problems)
+
+
+def _unknown(word: str, known: Iterable[str]) -> Problem:
+    near = difflib.get_close_matches(word, known, 1)
+    mend = f"did you mean {near[0]}?" if near else "take a snapshot of a mirror that has it"
+    return Problem("advisory", f"{word} is in no repository", mend)
+
+
+def read_advised(host: Host, *, minimal: bool) -> Wish:
+    """Return the wish for every fix that some advisories deliver to a host.
+
+    As dnf has it: the newest version from the oldest fix that is missing on; with `minimal` the
+    newest of those that the advisories name.
+    """
+    tasks, targets, limit = [], [], set[Candidate]()
+    for package in _newest_installed(host):
+        fixes = [c for c in _fixes(host, package) if not minimal or _is_named(host, c)]
+        if fixes:
+            targets.append(package.nevra)
+            limit.update(fixes)
+            tasks += _task(host, fixes)
+    return Wish(tuple(tasks), targets=frozenset(targets), limit=frozenset(limit))
+
+
+def _newest_installed(host: Host) -> Iterator[InstalledPackage]:
+    """Yield what is installed; of what stands side by side only the newest of each arch."""
+    for offer in host.offers.values():
+        yield from {p.arch: p for p in offer.installed}.values()
+
+
+def _fixes(host: Host, package: InstalledPackage) -> list[Candidate]:
+    """Return the candidates that bring a package to a fix which it lacks, and all newer ones."""
+    named = host.wanted.get((package.name, package.arch), ())
+    missing = [evr for evr in named if host.compare(evr, package.evr) > 0]
+    replacing = [c for c in host.view.obsoleters(package) if _is_named(host, c)]
+    if not missing:
+        return replacing
+    first = min(missing, key=host.universe.versions.key)
+    own = [c for c in host.candidates(package.name) if c.arch == package.arch]
+    return [c for c in own if host.compare(c.evr, first) >= 0] or replacing
+
+
+def _is_named(host: Host, candidate: Candidate) -> bool:
+    named = host.wanted.get((candidate.name, candidate.arch), ())
+    return any(host.compare(candidate.evr, evr) == 0 for evr in named)
+
+
+def _task(host: Host, candidates: Sequence[Candidate]) -> list[Task]:
+    usable = tuple(c for c in candidates if host.why_hidden(c) is None)
+    return [Task(Verb.INSTALL, usable, weak=True)] if usable else []
+
+
+def read_sync(host: Host) -> Wish:
+    """Return the wish that every package be as the snapshot has it, older ones included."""
+    tasks = []
+    for package in _newest_installed(host):
+        if goal := _goal(host, package):
+            tasks += _task(host, goal)
+    return Wish(tuple(tasks), targets=frozenset(host.by_nevra), older=True)
+
+
+def _goal(host: Host, package: InstalledPackage) -> tuple[Candidate, ...]:
+    """Return what a package should be: nothing when it is that already, or is not offered."""
+    own = [c for c in host.candidates(package.name) if c.arch == package.arch]
+    open_ = [c for c in own if host.why_hidden(c) is None] or own
+    if not own:
+        found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
+        return host.newest([c for c in found if c.name == found[0].name]) if found else ()
+    best = host.newest(open_)
+    order = host.compare(best[0].evr, package.evr)
+    if order == 0 or (order < 0 and host.view.stands_beside(package)):
+        return ()
+    return best
+
+
+def goals(host: Host) -> Iterator[tuple[InstalledPackage, Candidate]]:
+    """Yield each installed package that differs from the snapshot, and what it should be."""
+    for package in _newest_installed(host):
+        if goal := _goal(host, package):
+            yield package, goal[0]
+
+
+def find_absent(host: Host, steps: Sequence[Step]) -> Iterator[Held]:
+    """Yield the packages that stay though the snapshot has no such version of them."""
+    gone = {nevra for step in steps for nevra in step.old}
+    for package in host.packages:
+        offered = host.candidates(package.name)
+        if package.nevra in gone or any(c.nevra == package.nevra for c in offered):
+            continue
+        if not any(c.arch == package.arch for c in offered) or host.view.stands_beside(package):
+            words = "the snapshot does not have it; it stays as it is"
+            yield Held(nevra=package.nevra, candidate="", reason=HeldReason.ABSENT, detail=words)
