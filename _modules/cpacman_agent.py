@@ -1355,13 +1355,17 @@ def session_status(path):
     }  # fmt: skip
     if status["state"] == "staged" or is_running(path):
         return status
+    # It may have written its report and gone since the first look.
+    text = read_text(os.path.join(path, "report.json"))
+    if text:
+        return json.loads(text)
     touched = status["state"] in ("running", "verifying")
     return dict(
         status,
         state="failed",
         outcome="failed" if touched else "refused",
         code="interrupted",
-        detail="cut off while %s; apply again to find out" % status["state"],
+        detail="cut off while %s; refresh and look at the packages" % status["state"],
     )
 
 

@@ -22,6 +22,10 @@ from typing import Any
 from cpacman.errors import EXIT_OTHER, CpacmanError, Problem, UsageError
 
 OUTPUTTER = "cpacman"
+_INTERRUPTED = Problem(
+    "", "stopped at once; hosts that were told to start go on by themselves",
+    "the next salt-run cpacman.deploy collects how they ended",
+)  # fmt: skip
 _EVERY = 1.0
 _SALT_KEYS = ("__pub_", "__jid_event__")
 
@@ -42,6 +46,8 @@ def runner(function: Callable[..., Mapping[str, Any]]) -> Callable[..., dict[str
             return _result(function(*bound.args, **bound.kwargs))
         except CpacmanError as error:
             return failure_of(error)
+        except KeyboardInterrupt:
+            return failure_of(CpacmanError(_INTERRUPTED))
         except Exception as error:
             return _bug(function.__name__, error)
 

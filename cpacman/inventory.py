@@ -71,7 +71,7 @@ def _convert(document: bytes | str | Mapping[str, Any], path: str) -> Inventory:
 def _parse_json(document: bytes | str, path: str) -> Any:
     try:
         return msgspec.json.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InputError(Problem(path, f"not JSON: {problem}")) from problem
 
 

@@ -224,8 +224,14 @@ class Store:
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._engine.execution_options(writes=True).begin() as connection:
-            yield connection
+        try:
+            with self._engine.execution_options(writes=True).begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            mend = "look at the disk and at who may write there"
+            raise CpacmanError(
+                Problem(str(self._engine.url), f"can't be written: {error.orig}", mend)
+            ) from error
 
     def _rows(self, query: sa.sql.Select[Any]) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpacman.config import Settings, settings_from_opts
 from cpacman.depot.pool import Pool
-from cpacman.errors import CpacmanError, Problem
+from cpacman.errors import ConfigError, CpacmanError, Problem
 from cpacman.report.progress import Reporter, Silent
 from cpacman.signing import PlanKey, load_plan_key
 from cpacman.store import Store
@@ -56,6 +57,9 @@ def open_context(
         CpacmanError: the state database can't be opened.
     """
     settings = settings_from_opts(opts)
+    served = served_paths(settings, opts.get("file_roots") or {})
+    if served:
+        raise ConfigError(served)
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -84,6 +88,21 @@ def open_context(
             reporter=reporter or Silent(),
             stopping=stopping,
         )
+
+
+def served_paths(settings: Settings, file_roots: Mapping[str, Any]) -> list[Problem]:
+    """Return the configured places that Salt's file server would hand out to any host."""
+    roots = [Path(root).resolve() for listed in file_roots.values() for root in listed]
+    places = {"state_dir": settings.state_dir, "depot": settings.depot}
+    for channel, one in settings.channels.items():
+        for name, repository in one.repositories.items():
+            places[f"channels.{channel}.repositories.{name}.path"] = repository.path
+    return [
+        Problem(place, f"{path} is served to every host by file_roots ({root})", "move either one")
+        for place, path in places.items()
+        for root in roots
+        if path.resolve().is_relative_to(root) or root.is_relative_to(path.resolve())
+    ]
 
 
 def _unfiltered(store: Store) -> list[str]:

@@ -21,6 +21,7 @@ from cpacman.commands.planning import plan_quietly
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
 from cpacman.model import Host, short_id
+from cpacman.report.table import group_hosts
 from cpacman.rollout.owner import is_alive
 
 _AGO = re.compile(r"([0-9]+)([mhdw])")
@@ -52,6 +53,10 @@ def _show_plan(
 ) -> dict[str, Any]:
     stored = context.store.plan(number)
     plan = only_host(stored.plan, host) if host else stored.plan
+    letters = [one.letter for one in group_hosts(plan)]
+    if group is not None and group not in letters:
+        mend = f"there are: {', '.join(letters) or 'none'}"
+        raise InputError(Problem("group", f"{short_id(plan.plan_id)} has no group {group!r}", mend))
     return {"plan": {**plan_body(context, stored, plan), "full": True, "group": group}}
 
 
@@ -88,6 +93,8 @@ def status(
     pointers = context.store.pointers()
     standing = _standing(context, fleet.hosts, pointers)
     now = context.clock()
+    heads = context.store.inventory_heads()
+    ages = {host: int(now - taken) for host, (_, taken) in heads.items()}
     cells = {
         channel: {
             class_: _cell(pointers.get((class_, channel)), standing, class_, channel, now)
@@ -99,7 +106,7 @@ def status(
         "status": {
             "classes": list(wanted),
             "board": cells,
-            "hosts": _host_rows(fleet, standing, wanted, serving),
+            "hosts": _host_rows(fleet, standing, wanted, serving, ages),
             "unplaced": _unplaced(fleet),
             "rollouts": [_active(row) for row in context.store.rollouts(active=True)],
         }
@@ -145,11 +152,15 @@ def _cell(
 
 
 def _host_rows(
-    fleet: Fleet, standing: Mapping[str, str], classes: Iterable[str], channels: Iterable[str]
-) -> dict[str, dict[str, str]]:
+    fleet: Fleet,
+    standing: Mapping[str, str],
+    classes: Iterable[str],
+    channels: Iterable[str],
+    ages: Mapping[str, int],
+) -> dict[str, dict[str, Any]]:
     return {
         name: {"class": host.class_, "level": host.level, "channel": host.channel,
-               "state": standing.get(name, "unknown")}
+               "state": standing.get(name, "unknown"), "age": ages.get(name)}
         for name, host in sorted(fleet.hosts.items())
         if host.class_ in set(classes) and host.channel in set(channels)
     }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -84,7 +84,10 @@ def refresh_hosts(
     for host in sorted(changed):
         if host not in results:
             results[host] = _keep(context, host, changed[host], known=host in heads)
-    _pin(context, [h for h, key in pinned.items() if key != context.key.fingerprint])
+    for host, refused in _pin(
+        context, [h for h, key in pinned.items() if key != context.key.fingerprint]
+    ):
+        results[host] = results[host]._replace(code=refused.code, error=refused.error)
     return results
 
 
@@ -181,8 +184,8 @@ def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed
     return Refreshed("changed" if known else "new", len(inventory.packages))
 
 
-def _pin(context: Context, hosts: Sequence[str]) -> None:
-    """Introduce the plan key to hosts that have none; one that has another one refuses."""
+def _pin(context: Context, hosts: Sequence[str]) -> Iterator[tuple[str, Answer]]:
+    """Introduce the plan key to hosts that have none; yield those that have another one."""
     if not hosts:
         return
     before = context.store.pinned_hosts(context.key.fingerprint)
@@ -190,7 +193,8 @@ def _pin(context: Context, hosts: Sequence[str]) -> None:
     timeout = context.settings.transport.answer
     for answer in context.transport.call("pin", requests, timeout=timeout):
         if answer.code:
-            context.reporter.line(f"{answer.host}: takes no plan of this master: {answer.error}")
+            words = f"takes no plan of this master: {answer.error}"
+            yield answer.host, answer._replace(error=words)
             continue
         if answer.host in before:
             context.reporter.line(f"{answer.host}: had lost the plan key: was it rebuilt?")

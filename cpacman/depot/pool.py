@@ -75,6 +75,8 @@ class Pool:
         """
         if self.has(sha256, size):
             return Way.PRESENT
+        if not source.is_file():
+            raise _altered(source, "is no regular file")
         target = self.path_of(sha256)
         self._make_shard(target.parent)
         handle, name = tempfile.mkstemp(dir=self.temporary, prefix="file-")

@@ -76,6 +76,8 @@ def read_rpm(path: Path) -> FileDigest:
         Damaged: it is no whole package.
         OSError: it can't be read.
     """
+    if not path.is_file():
+        raise Damaged("is no regular file")  # opening a pipe would wait for ever
     whole = hashlib.sha256()
     with path.open("rb") as stream:
         reader = _Reader(stream)

@@ -35,7 +35,7 @@ from cpacman.depot.repository import (
     fingerprint_of,
     read_repository,
 )
-from cpacman.depot.rpmmd import Metadata, capped, location_fault
+from cpacman.depot.rpmmd import Metadata, capped, hash_files, location_fault
 from cpacman.errors import (
     ConflictError,
     InputError,
@@ -299,10 +299,35 @@ def _keep_files(repositories: Sequence[Repository], pool: Pool, progress: Progre
     total = sum(len(one.packages) for one in repositories)
     ways: Counter[Way] = Counter()
     for repository in repositories:
+        _check_touched(repository, pool)
         for package in repository.packages:
             source = repository.path / package.location
             ways[pool.keep(source, package.sha256, package.size)] += 1
             progress(ways.total(), total, ", ".join(f"{n} {way.value}" for way, n in ways.items()))
+
+
+def _check_touched(repository: Repository, pool: Pool) -> None:
+    """Hash what is new to the depot and was written after the metadata that names it.
+
+    Sizes are trusted otherwise: a mirror is filled before its metadata is written, and hashing
+    all of it takes minutes.
+    """
+    try:
+        indexed = repository.metadata.primary.stat().st_mtime
+        touched = [
+            one
+            for one in repository.packages
+            if not pool.has(one.sha256, one.size)
+            and (repository.path / one.location).stat().st_mtime > indexed
+        ]
+    except OSError as error:
+        words = f"went away while it was read: {error.strerror}"
+        raise RepositoryError(Problem(str(error.filename), words)) from error
+    if not touched:
+        return
+    only = msgspec.structs.replace(repository, packages=tuple(touched))
+    if problems := check_files(only, verify=True):
+        raise RepositoryError(problems)
 
 
 def _with_kept_metadata(snapshot: Snapshot, depot: Path) -> Snapshot:
@@ -511,6 +536,27 @@ def check_snapshot(depot: Path, snapshot: Snapshot) -> list[Problem]:
         for one in snapshot.packages
         if not pool.has(one.sha256, one.size)
     ]
+
+
+def check_metadata(snapshot: Snapshot) -> None:
+    """Hash the kept metadata: a plan is made from what the snapshot's id stands for, or not at all.
+
+    Raises:
+        SafetyError: files are missing or altered; all of them are named.
+    """
+    problems = []
+    for repository in snapshot.repositories:
+        for kind, path in repository.metadata.items():
+            try:
+                found = hash_files(path, ["sha256"])["sha256"]
+            except OSError:
+                found = ""
+            if found != repository.checksums[kind]:
+                words = f"metadata of {repository.name} is missing or altered"
+                mend = "remove its folder and take the snapshot again"
+                problems.append(Problem(str(path), words, mend))
+    if problems:
+        raise SafetyError(problems)
 
 
 # --------------------------------------------------------------------------------------- comparing

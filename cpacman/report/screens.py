@@ -240,7 +240,8 @@ def _status(body: Answer) -> str:
         rows.append(("", *(_counts(body["hosts"], c, channel) for c in classes), ""))
     lines = [table(rows, indent="")]
     hosts = [
-        (name, one["class"], one["level"], one["state"]) for name, one in body["hosts"].items()
+        (name, one["class"], one["level"], one["state"], _asked(one.get("age")))
+        for name, one in body["hosts"].items()
     ]
     if hosts and len(hosts) <= _NAMED:
         lines += ["hosts", table(hosts)]
@@ -250,6 +251,10 @@ def _status(body: Answer) -> str:
         died = "" if one["alive"] else "  DIED: the next deploy collects its hosts"
         lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']}){died}")
     return clean("\n".join(lines))
+
+
+def _asked(seconds: int | None) -> str:
+    return "never asked" if seconds is None else f"asked {age(seconds)} ago"
 
 
 def _pointer(cell: Answer) -> str:

@@ -11,6 +11,11 @@ from cpacman.model import Outcome
 from cpacman.rollout.machine import COUNTS_AS_FAILURE
 
 
+def is_conclusive(outcomes: Iterable[Outcome]) -> bool:
+    """Whether a level showed anything: a host of it was changed, or has the plan already."""
+    return any(one in {Outcome.APPLIED, Outcome.UNCHANGED} for one in outcomes)
+
+
 def over_budget(
     outcomes: Iterable[tuple[Outcome, str | None]], *, max_failures: int, max_unreachable: int
 ) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from cpacman.errors import CpacmanError, Problem, SafetyError
-from cpacman.model import Inventory, Outcome, Plan, Transaction
+from cpacman.model import Action, Inventory, Outcome, Plan, Transaction
 from cpacman.report.progress import Reporter
 from cpacman.rollout import gate
 from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState, check_end, check_move
@@ -122,17 +122,17 @@ def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
     Raises:
         SafetyError: files are missing or altered; all of them are named.
     """
-    wanted: dict[str, int] = {}
+    wanted: dict[str, Action] = {}
     for number in {plan.hosts[host] for host in hosts}:
         for action in plan.transactions[number].actions:
             if action.sha256 and action.size:
-                wanted[action.sha256] = action.size
+                wanted[action.sha256] = action
     problems: list[Problem] = []
-    for count, (sha256, size) in enumerate(sorted(wanted.items()), 1):
+    for count, (sha256, action) in enumerate(sorted(wanted.items()), 1):
         try:
-            tools.files.check(sha256, size)
+            tools.files.check(sha256, action.size)
         except CpacmanError as error:
-            problems += error.problems
+            problems += [p._replace(path=f"{action.nevra}: {p.path}") for p in error.problems]
         tools.reporter.progress("checking files", count, len(wanted), "files")
     if problems:
         raise SafetyError(problems)
@@ -190,10 +190,11 @@ class _Rollout:
         return self._job.plan.transactions[self._job.plan.hosts[host]]
 
     def _run_level(self, level: Level) -> None:
-        idle = [host for host in level.hosts if not self._transaction(host).actions]
+        inventories = self._still_planned(level.hosts)
+        idle = [host for host in inventories if not self._transaction(host).actions]
         for host in idle:
             self._end(host, Outcome.UNCHANGED, None, "nothing to do")
-        busy = [host for host in level.hosts if host not in idle]
+        busy = {host: one for host, one in inventories.items() if host not in idle}
         if busy:
             self._tools.reporter.line(f"level {level.name}: {counted(len(busy))} to change")
         staged = self._stage(busy, -(-len(busy) // level.concurrency))
@@ -203,17 +204,17 @@ class _Rollout:
                 return
             self._apply(batch)
             self._check_budget(level)
+        self._check_result(level)
 
     # ---- staging -------------------------------------------------------------------------
 
-    def _stage(self, hosts: Sequence[str], batches: int) -> list[str]:
+    def _stage(self, inventories: Mapping[str, Inventory], batches: int) -> list[str]:
         """Bring the bytes to the hosts; return those that are ready to start.
 
         The manifests hold as long as all batches may take: each start has an order of its own.
         """
-        if not hosts or self._stopped():
+        if not inventories or self._stopped():
             return []
-        inventories = self._still_planned(hosts)
         seconds = self._tools.times.apply * (batches + 1)
         manifests = {
             host: self._manifest(host, inventories[host], seconds) for host in sorted(inventories)
@@ -359,6 +360,9 @@ class _Rollout:
                     self._end(host, Outcome.SILENT, "silent", "no verified report in time")
                 return
             self._stopped()
+            self._tools.reporter.progress(
+                "applying", len(hosts) - len(waiting), len(hosts), "hosts"
+            )
             not_started = self._poll(waiting)
             if not_started and now() > again:
                 self._start(not_started)
@@ -431,14 +435,24 @@ class _Rollout:
             reason=self._job.reason, ticket=self._job.ticket, detail={"detail": detail},
         )  # fmt: skip
 
+    def _check_result(self, level: Level) -> None:
+        """Stop after a level that showed nothing: a canary that never ran proves nothing."""
+        ended = [self._outcomes[host][0] for host in level.hosts if host in self._outcomes]
+        last = level is self._job.levels[-1]
+        if not last and not self._halted and not gate.is_conclusive(ended):
+            self._halt(f"level {level.name}: no host of it has the plan")
+
+    def _halt(self, why: str) -> None:
+        self._halted = why
+        self._tools.reporter.line(f"HALTED in {why}")
+
     def _check_budget(self, level: Level) -> None:
         ended = [self._outcomes[host] for host in level.hosts if host in self._outcomes]
         why = gate.over_budget(
             ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
         )
         if why and not self._halted:
-            self._halted = f"level {level.name}: {why}"
-            self._tools.reporter.line(f"HALTED in {self._halted}")
+            self._halt(f"level {level.name}: {why}")
 
 
 class _Reader:

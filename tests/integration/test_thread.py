@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import sys
 import time
@@ -99,13 +101,15 @@ def test_rehearsal_changes_nothing(fleet: Fleet) -> None:
     assert installed(fleet, "web1") == before
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "absent", "altered", "truncated"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "absent", "altered", "rewritten", "truncated"]
+)
 def test_damaged_mirrors_give_no_snapshot(fleet: Fleet, damage: str) -> None:
     """A mirror that is not what it says is refused whole, naming what is wrong."""
     victim = fleet.mirror / "webapp-1.1-1.noarch.rpm"
     words = {
         "missing": str(fleet.mirror), "empty": str(fleet.mirror), "absent": victim.name,
-        "altered": victim.name, "truncated": victim.name,
+        "altered": victim.name, "rewritten": victim.name, "truncated": victim.name,
     }  # fmt: skip
     if damage == "missing":
         fleet.mirror.rename(fleet.mirror.with_name("away"))
@@ -114,6 +118,11 @@ def test_damaged_mirrors_give_no_snapshot(fleet: Fleet, damage: str) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
     elif damage == "absent":
         victim.unlink()
+    elif damage == "rewritten":
+        data = bytearray(victim.read_bytes())
+        data[-1] ^= 1
+        victim.write_bytes(data)
+        shutil.rmtree(fleet.lab.path("state", "depot", "files"))
     elif damage == "altered":
         victim.write_bytes(victim.read_bytes() + b"more")
     else:
@@ -145,14 +154,23 @@ def test_file_altered_in_the_depot_is_not_sent(fleet: Fleet) -> None:
     assert fleet.run("status")["status"]["rollouts"] == []
 
 
-def test_silent_host_is_skipped_the_others_go_on(fleet: Fleet) -> None:
+def test_silent_host_is_skipped(fleet: Fleet) -> None:
     """A host that does not answer is skipped as unreachable; the code says not all are there."""
     number = fleet.plan()["plan_id"]
     fleet.lab.host("web1").pause()
     answer = fleet.run("deploy", plan=number)
     fleet.lab.host("web1").resume()
     assert answer.code == 4
-    assert answer.outcomes() == {"web1": ("skipped", "unreachable"), "web2": ("applied", None)}
+    assert answer.outcomes() == {
+        "web1": ("skipped", "unreachable"),
+        "web2": ("skipped", "halted"),
+    }, "no canary ran, so nobody else starts"
+    fleet.lab.host("web2").pause()
+    fleet.configure(levels=["all"])
+    answer = fleet.run("deploy", **{"class": "development", "now": True})
+    fleet.lab.host("web2").resume()
+    assert answer.code == 4
+    assert answer.outcomes() == {"web1": ("applied", None), "web2": ("skipped", "unreachable")}
 
 
 def test_unreadable_database_is_told(fleet: Fleet) -> None:
@@ -166,6 +184,9 @@ def test_unreadable_database_is_told(fleet: Fleet) -> None:
         assert answer.code == 1
         hosts = answer["refresh"]["hosts"]
         assert "/var/lib/rpm" in hosts["web1"]["error"] and not hosts["web2"]["error"]
+        planned = fleet.run("plan", "web*", refresh="all")
+        assert planned.code == 3
+        assert "/var/lib/rpm" in planned["plan"]["failed"]["web1"]["causes"][0]
         deployed = fleet.run("deploy", plan=number, levels="canary")
         assert deployed.code == 4 and deployed.outcomes()["web1"][0] == "skipped"
     finally:
@@ -177,6 +198,7 @@ def test_host_that_changed_since_the_plan(fleet: Fleet) -> None:
     number = fleet.plan()["plan_id"]
     fleet.lab.host("web1").install_rpms(["scripted-1.1-1.noarch"])
     fleet.lab.host("web2").install_rpms(["hugedata-1.0-1.noarch"])
+    fleet.configure(levels=["all"])
     answer = fleet.run("deploy", plan=number)
     assert answer.outcomes() == {"web1": ("skipped", "changed"), "web2": ("applied", None)}
     assert "webapp-1.0-1.noarch" in installed(fleet, "web1")
@@ -200,6 +222,26 @@ def test_safeguard_that_nothing_enforces_stops(fleet: Fleet) -> None:
     fleet.configure(levels=[{"canary": {"match": "ring:0", "soak": "30m"}}, "rest"])
     answer = fleet.run("deploy", plan=number)
     assert answer.code == 1 and "levels[0].soak" in answer.problems()
+
+
+def test_places_that_salt_serves_are_refused(fleet: Fleet) -> None:
+    """A depot below file_roots would let hosts pull from it: it is a configuration error."""
+    roots = json.loads(fleet.lab.run(
+        [*fleet.lab.salt_run_argv("config.get", "file_roots"), "--out=json"]
+    ).stdout)  # fmt: skip
+    (root, *_) = roots["base"]
+    fleet.configure(depot=f"{root}/depot")
+    answer = fleet.run("snapshot")
+    assert answer.code == 2 and "is served to every host" in answer.problems()
+
+
+def test_altered_metadata_in_the_depot_is_not_planned_from(fleet: Fleet) -> None:
+    """One snapshot id, one plan: metadata that is not what was kept stops the planning."""
+    (victim, *_) = fleet.lab.path("state", "depot", "metadata").rglob("primary*")
+    victim.chmod(0o600)
+    victim.write_bytes(victim.read_bytes() + b"x")
+    answer = fleet.run("plan", **{"class": "development"})
+    assert answer.code == 1 and str(victim) in answer.problems()
 
 
 def test_no_host_can_pull_a_package(fleet: Fleet) -> None:

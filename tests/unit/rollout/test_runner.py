@@ -141,6 +141,24 @@ def test_nothing_to_do_is_unchanged_without_a_call(tmp_path: Path) -> None:
     assert world.transport.calls == []
 
 
+def test_idle_host_that_does_not_answer_is_not_unchanged(tmp_path: Path) -> None:
+    """Nothing planned is not nothing to do: who can't be asked is skipped, not well."""
+    world = World(tmp_path, {"web1": FakeHost()})
+    world.changed["web1"] = Recheck(None, "unreachable", "no answer in 5 s")
+    assert world.run(empty=("web1",)) == {"web1": ("skipped", "unreachable")}
+
+
+@pytest.mark.parametrize("canary", [FakeHost(faults={"begin": "unreachable"}), None])
+def test_level_without_a_result_stops_the_next(tmp_path: Path, canary: FakeHost | None) -> None:
+    """No canary ran, so nothing is known, so nobody else starts."""
+    world = World(tmp_path, {"web1": canary or FakeHost(), "web2": FakeHost()})
+    if canary is None:
+        world.changed["web1"] = Recheck(None, "changed", "its packages changed")
+    found = world.run(level("canary", "web1"), level("rest", "web2"))
+    assert found["web2"] == ("skipped", "halted")
+    assert world.transport.hosts["web2"].started == 0
+
+
 @pytest.mark.parametrize(
     ("host", "outcome"),
     [
