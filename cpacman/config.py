@@ -376,7 +376,17 @@ class LevelSettings(Section):
     spread: StrictStr | None = None
 
 
-PolicyKind = Literal["lock", "exclude", "arch_change", "vendor_change", "together"]
+PolicyKind = Literal[
+    "lock",
+    "exclude",
+    "block",
+    "pin",
+    "together",
+    "arch_change",
+    "vendor_change",
+    "allow_removal",
+    "allow_downgrade",
+]
 POLICY_KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
 
 
@@ -385,9 +395,13 @@ class PolicyLine(Section):
 
     lock: Globs = ()
     exclude: Globs = ()
+    block: Globs = ()
+    pin: dict[StrictStr, StrictStr] = {}
+    together: Globs = ()
     arch_change: Globs = ()
     vendor_change: Globs = ()
-    together: Globs = ()
+    allow_removal: Globs = ()
+    allow_downgrade: Globs = ()
     scope: HostMatch | None = None
     reason: StrictStr = ""
     owner: StrictStr = ""
@@ -411,8 +425,7 @@ class PolicyLine(Section):
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages it does it to, as names or globs."""
-        named: tuple[str, ...] = getattr(self, self.kind)
-        return named
+        return tuple(getattr(self, self.kind))
 
     def applies(self, meta: Mapping[str, Any], today: datetime.date) -> bool:
         """Whether the line holds for a host with this metadata on this day (`until` included)."""
@@ -477,6 +490,7 @@ class Settings(Section):
         tuple[Annotated[LevelSettings, BeforeValidator(_named)], ...], BeforeValidator(_ordered)
     ] = (LevelSettings(name="all"),)
     policy: tuple[PolicyLine, ...] = ()
+    installonly_limit: Count = 3
     budget: Budget = Budget()
     profiles: dict[Name, Profile] = {}
     access: Access = Access()
@@ -530,19 +544,7 @@ class Settings(Section):
 
     def unenforced_policy(self) -> list[Problem]:
         """Return the configured rules about packages that no planner of this version enforces."""
-        return [
-            *policy_standing(self.policy, "policy"),
-            *(
-                problem
-                for channel, one in self.channels.items()
-                for name, repository in one.repositories.items()
-                for problem in _standing(
-                    repository,
-                    f"channels.{channel}.repositories.{name}",
-                    ("classes", "only"),
-                )
-            ),
-        ]
+        return policy_standing(self.policy, "policy")
 
     def explain(self) -> tuple[Explained, ...]:
         """Return each value of the settings and where it comes from."""

@@ -16,15 +16,17 @@ import msgspec
 from cpacman.commands.answers import plan_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
-from cpacman.commands.refresh import refresh_hosts
-from cpacman.depot.snapshot import Snapshot, load_snapshot
+from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.config import parse_match
+from cpacman.depot.snapshot import Snapshot, check_metadata, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, Problem, UsageError
 from cpacman.fleet import Placement, load_hosts_files
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
-from cpacman.planner.lines import Placed, expired, holding
+from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.policy import Policy
 from cpacman.planner.solver import Candidate, Source
+from cpacman.transport.port import UNREACHABLE
 
 STALE = 3600.0
 """Seconds after which `refresh=stale` asks a host again."""
@@ -45,19 +47,21 @@ def plan(
     """
     if refresh not in ("stale", "all", "none"):
         raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
-    fleet = _fresh_fleet(context, selection, refresh)
+    fleet, asked = _fresh_fleet(context, selection, refresh)
     class_ = one_class(context, fleet)
-    made = make_plan(context, class_, fleet.hosts, request, fleet=fleet)
+    made = make_plan(context, class_, fleet.hosts, request, fleet=fleet, asked=asked)
     context.store.put_plan(made, class_=class_, at=context.clock(), who=context.who)
     body = plan_body(context, context.store.plan(made.plan_id), made)
     return {"plan": body, "retcode": EXIT_NOT_PLANNED if made.failed else 0}
 
 
-def _fresh_fleet(context: Context, selection: Selection, refresh: str) -> Fleet:
-    """Ask the hosts whose inventory is missing or old, then place them."""
+def _fresh_fleet(
+    context: Context, selection: Selection, refresh: str
+) -> tuple[Fleet, Mapping[str, Refreshed]]:
+    """Ask the hosts whose inventory is missing or old, place them, and say how the asking went."""
     fleet = select(context, selection)
     if refresh == "none":
-        return fleet
+        return fleet, {}
     heads = context.store.inventory_heads()
     oldest = context.clock() - STALE
     ask = [
@@ -65,12 +69,8 @@ def _fresh_fleet(context: Context, selection: Selection, refresh: str) -> Fleet:
         for host in sorted(fleet.placements)
         if refresh == "all" or host not in heads or heads[host][1] < oldest
     ]
-    if not ask:
-        return fleet
-    for host, result in sorted(refresh_hosts(context, ask).items()):
-        if result.error:
-            context.reporter.line(f"{host}: {result.error}")
-    return select(context, selection)
+    asked = refresh_hosts(context, ask)
+    return (select(context, selection) if asked else fleet), asked
 
 
 def make_plan(
@@ -80,6 +80,7 @@ def make_plan(
     request: Request,
     *,
     fleet: Fleet | None = None,
+    asked: Mapping[str, Refreshed] | None = None,
 ) -> Plan:
     """Plan placed hosts of one class from what the class holds; nothing is kept.
 
@@ -89,11 +90,15 @@ def make_plan(
         hosts: id -> where the host belongs.
         request: what is asked for.
         fleet: the selection they are from; its unplaced hosts stand in `failed`.
+        asked: how hosts answered just now. One that is down is planned from what it last said,
+            with a warning; one that answers with an error is not planned.
     """
     _check_policy(context)
     held = fleet or place_all(context, sorted(hosts))
     inventories = context.store.inventories(sorted(hosts))
     failed = dict(_not_planned(context, class_, hosts, inventories, held))
+    errors = {host: one for host, one in (asked or {}).items() if one.error and host in hosts}
+    failed.update(_erring(errors))
     ready = {name: host for name, host in hosts.items() if name not in failed}
     channels = [
         _channel(context, class_, channel, [inventories[n] for n in names], held.placements)
@@ -103,8 +108,25 @@ def make_plan(
     return msgspec.structs.replace(
         made,
         failed=dict(sorted({**made.failed, **failed}.items())),
-        warnings=(*made.warnings, *_expired(context, (held.placements[n] for n in ready))),
+        warnings=(
+            *made.warnings,
+            *_from_the_past(errors, ready),
+            *_expired(context, (held.placements[n] for n in ready)),
+        ),
     )
+
+
+def _erring(errors: Mapping[str, Refreshed]) -> Iterator[tuple[str, Failure]]:
+    """Yield the hosts that answered, but not with an inventory: what they have is not known."""
+    for host, one in errors.items():
+        if one.code != UNREACHABLE:
+            yield host, Failure(error=FailedError.INVENTORY, causes=(one.error,))
+
+
+def _from_the_past(errors: Mapping[str, Refreshed], ready: Mapping[str, Host]) -> Iterator[str]:
+    for host, one in sorted(errors.items()):
+        if host in ready:
+            yield f"{host}: {one.error}; planned from what it last said"
 
 
 def _check_policy(context: Context) -> None:
@@ -153,13 +175,14 @@ def _channel(
     pointer = context.store.pointers()[(class_, channel)]
     snapshot = load_snapshot(context.settings.depot, pointer["snapshot"])
     sha256s = {(p.repository, p.nevra): p.sha256 for p in snapshot.packages}
+    limits = _limits(snapshot)
     return ChannelInput(
         channel=channel,
         snapshot=snapshot.id,
         sources=sources_of(snapshot),
         inventories=tuple(inventories),
         advisories=snapshot.advisories,
-        policies={one.host: _policy(context, placements[one.host]) for one in inventories},
+        policies={one.host: _policy(context, placements[one.host], limits) for one in inventories},
         sha256_of=lambda c: _find_sha256(sha256s, c),
     )
 
@@ -170,6 +193,7 @@ def _find_sha256(known: Mapping[tuple[str, str], str], candidate: Candidate) -> 
 
 def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
     """Return a snapshot's repositories as the solver reads them: files of the depot."""
+    check_metadata(snapshot)
     return tuple(
         Source(
             name=one.name,
@@ -193,10 +217,22 @@ def _placed_lines(context: Context, placement: Placement) -> list[Placed]:
     return [*fleet, *placement.policy]
 
 
-def _policy(context: Context, placement: Placement) -> Policy:
-    """Return the lines that hold for a host today."""
-    lines = _placed_lines(context, placement)
-    return Policy(lines=holding(lines, placement.host.meta, _today(context)))
+def _policy(context: Context, placement: Placement, limits: Sequence[Limits]) -> Policy:
+    """Return the rules that hold for a host today."""
+    host, lines = placement.host, _placed_lines(context, placement)
+    return Policy(
+        lines=holding(lines, host.meta, _today(context)),
+        without=not_for(limits, host.class_, host.meta),
+        installonly_limit=context.settings.installonly_limit,
+    )
+
+
+def _limits(snapshot: Snapshot) -> list[Limits]:
+    return [
+        Limits(one.name, one.classes, parse_match(one.only) if one.only else None)
+        for one in snapshot.repositories
+        if one.classes or one.only
+    ]
 
 
 def _today(context: Context) -> datetime.date:

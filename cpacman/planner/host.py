@@ -7,7 +7,7 @@ grows, with each candidate that a solution must do without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage
@@ -77,6 +77,7 @@ class Host:
         *,
         kernel: str = "",
         wanted: Mapping[tuple[str, str], Sequence[str]] | None = None,
+        delivers: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
         self.universe = universe
         self.view = view
@@ -87,6 +88,7 @@ class Host:
         self.refused: dict[Candidate, Hiding] = {}
         self.kernel = kernel
         self.wanted = wanted or {}
+        self.delivers = delivers or (lambda _: ())
 
     def compare(self, left: str, right: str) -> int:
         """Return the order of two versions."""
@@ -145,10 +147,32 @@ class Host:
             offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))
         for line in self.rules.of("exclude"):
-            hiding = Hiding(HeldReason.EXCLUDE, f"excluded by {line}")
+            reason = HeldReason.HOST_HOLD if line.own else HeldReason.EXCLUDE
+            hiding = Hiding(reason, f"excluded by {line}")
             for glob in line.packages:
                 found.update(dict.fromkeys(self.view.match(glob).candidates, hiding))
+        for line in self.rules.of("pin"):
+            hiding = Hiding(HeldReason.ORIGIN, f"pinned to {line.to} by {line}")
+            rows = (c for glob in line.packages for c in self.view.match(glob).candidates)
+            found.update(dict.fromkeys((c for c in rows if c.repository != line.to), hiding))
+        for line in self.rules.of("block"):
+            hiding = Hiding(HeldReason.BLOCKED, f"blocked by {line}")
+            for word in line.packages:
+                found.update(dict.fromkeys(self._blocked(word), hiding))
         return found
+
+    def _blocked(self, word: str) -> Iterator[Candidate]:
+        """Yield what an advisory delivers, or what a NEVRA or another word names."""
+        delivered = self.delivers(word)
+        for spec in delivered or (word,):
+            yield from self.view.match(spec).candidates
+
+    @functools.cached_property
+    def removable(self) -> frozenset[str]:
+        """The NEVRAs that policy lets leave when nothing else helps."""
+        lines = self.rules.of("allow_removal")
+        allowed = (p for p in self.packages for x in lines if policy.matches(p.name, x.packages))
+        return frozenset(p.nevra for p in allowed if not self.why_protected(p))
 
     def _locked_elsewhere(self) -> set[str]:
         """Return the names that are locked to a version and of which nothing is installed."""

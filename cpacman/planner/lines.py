@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpacman.model import InstalledPackage
 from cpacman.planner.policy import Line, forms, is_glob, locked_name, matches
 
 if TYPE_CHECKING:
-    from cpacman.config import PolicyLine
+    from cpacman.config import Match, PolicyLine
 
 _EPOCH = re.compile(r"[0-9]+:")
 Placed = tuple[str, "PolicyLine"]
@@ -29,13 +29,40 @@ def holding(
     return tuple(
         Line(
             kind=line.kind,
-            packages=tuple(line.packages),
+            packages=packages,
             where=where,
             reason=line.reason,
             until=line.until.isoformat() if line.until else "",
+            to=to,
         )
         for where, line in placed
         if line.applies(meta, today)
+        for packages, to in _parts(line)
+    )
+
+
+def _parts(line: PolicyLine) -> list[tuple[tuple[str, ...], str]]:
+    """Return the packages of a line; of a pin each with its repository."""
+    if line.pin:
+        return [((name,), repository) for name, repository in line.pin.items()]
+    return [(tuple(line.packages), "")]
+
+
+class Limits(NamedTuple):
+    """For whom a repository is: any of the classes, and any of the matches over metadata."""
+
+    name: str
+    classes: Sequence[str]
+    only: Match | None
+
+
+def not_for(limits: Iterable[Limits], class_: str, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the repositories that are not for a host of this class with this metadata."""
+    return tuple(
+        one.name
+        for one in limits
+        if (one.classes and class_ not in one.classes)
+        or (one.only is not None and not one.only.fits(meta))
     )
 
 

@@ -24,7 +24,7 @@ from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
 from cpacman.errors import InputError, Problem, UsageError, UserError
 from cpacman.inventory import decode_inventory
 from cpacman.model import Advisory, Inventory, Plan, Request
-from cpacman.planner.lines import Placed, expired, holding
+from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.policy import Line, Policy
 from cpacman.planner.solver import Candidate, Source
@@ -352,14 +352,30 @@ def _rules(
         return _Rules({one.host: Policy(lines=typed) for one in hosts}, [])
     fleet: list[Placed] = [(f"policy[{n}]", line) for n, line in enumerate(settings.policy)]
     places = _placements(settings, hosts)
+    limits = _limits(settings, order.repos)
     policies = {
-        name: Policy(lines=(*typed, *holding([*fleet, *one.policy], one.host.meta, today)))
+        name: Policy(
+            lines=(*typed, *holding([*fleet, *one.policy], one.host.meta, today)),
+            without=not_for(limits, one.host.class_, one.host.meta),
+            installonly_limit=settings.installonly_limit,
+        )
         for name, one in places.items()
     }
     own = [placed for one in places.values() for placed in one.policy]
     warnings = list(dict.fromkeys(expired([*fleet, *own], today)))
     metas = [one.host.meta for one in places.values()]
     return _Rules(policies, [*warnings, *_fitting_nobody(fleet, metas)])
+
+
+def _limits(settings: Settings, repos: Iterable[str]) -> list[Limits]:
+    """Return for whom the named repositories are, as any channel configures their names."""
+    names = {word.partition("=")[0] for word in repos}
+    return [
+        Limits(name, one.classes, one.only)
+        for channel in settings.channels.values()
+        for name, one in channel.repositories.items()
+        if name in names
+    ]
 
 
 def _placements(settings: Settings, hosts: Sequence[Inventory]) -> dict[str, Placement]:

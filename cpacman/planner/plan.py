@@ -43,6 +43,7 @@ from cpacman.planner.policy import (
     Policy,
     color,
     is_vendor_change,
+    with_holds,
     with_request,
 )
 from cpacman.planner.resolve import Outcome, resolve
@@ -136,7 +137,8 @@ def _naming_nothing(
 
 
 def _offered(channels: Sequence[ChannelInput], cache: Path | None, words: set[str]) -> set[str]:
-    return set().union(*(offered(channel.sources, words, cache) for channel in channels))
+    known = words & {advisory.id for channel in channels for advisory in channel.advisories}
+    return known.union(*(offered(channel.sources, words - known, cache) for channel in channels))
 
 
 def _policy_hash(channels: Sequence[ChannelInput]) -> str:
@@ -162,8 +164,12 @@ def _flags(source: Source) -> list[object]:
 
 
 def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
-    lines = [(line.kind, line.packages) for line in rules.lines]
-    return [*lines, ("without", rules.without)] if rules.without else lines
+    lines = [(f"{x.kind} {x.to}".strip(), x.packages) for x in rules.lines]
+    if rules.without:
+        lines.append(("without", rules.without))
+    if rules.installonly_limit != Policy().installonly_limit:
+        lines.append(("installonly_limit", (str(rules.installonly_limit),)))
+    return lines
 
 
 _Result = Transaction | Failure
@@ -240,9 +246,10 @@ def _solve(
             universe,
             view,
             inventory.packages,
-            with_request(rules, request),
+            with_holds(with_request(rules, request), inventory.holds),
             kernel=inventory.kernel,
             wanted=delivered.wanted(request),
+            delivers=delivered.packages_of,
         )
         try:
             outcome = resolve(host, request)
@@ -396,7 +403,11 @@ def _action(
 
 
 def _why_removed(old: InstalledPackage, outcome: Outcome) -> Reason:
-    return Reason.REQUESTED if old.nevra in outcome.removed else Reason.UPDATE
+    if old.nevra in outcome.limited:
+        return Reason.LIMIT
+    if old.nevra in outcome.removed:
+        return Reason.REQUESTED
+    return Reason.UPDATE if old.name in {c.name for c in outcome.swapped} else Reason.DEPENDENCY
 
 
 def _removal(old: InstalledPackage, reason: Reason) -> Action:
@@ -442,6 +453,10 @@ class _Delivered:
             for nevra in advisory.packages:
                 name, evr, arch = split_nevra(nevra)
                 self._rows.setdefault((name, arch), []).append((evr, advisory.id))
+
+    def packages_of(self, advisory: str) -> tuple[str, ...]:
+        """Return the NEVRAs that an advisory delivers; none when there is no such advisory."""
+        return next((a.packages for a in self._advisories if a.id == advisory), ())
 
     def wanted(self, request: Request) -> Mapping[tuple[str, str], Sequence[str]]:
         """Return (name, arch) -> the versions that the advisories asked for deliver."""

@@ -61,8 +61,9 @@ ARCHES = frozenset(
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line of policy that holds for a host.
 
-    `kind` is one of lock, exclude, arch_change, vendor_change, together; `packages` are names or
-    globs; `where` is the line's place (`policy[0]`), `until` the last day it holds.
+    `kind` is what it does, as configured; `packages` are names or globs; `to` is the repository of
+    a pin; `where` is the line's place (`policy[0]`), `until` the last day it holds; `own` says that
+    the host itself has set it.
     """
 
     kind: str
@@ -70,6 +71,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     where: str = ""
     reason: str = ""
     until: str = ""
+    to: str = ""
+    own: bool = False
 
     def __str__(self) -> str:
         extra = [self.where, self.reason, f"to {self.until}" if self.until else ""]
@@ -77,10 +80,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The lines of policy that hold for one host, and the repositories that are not for it."""
+    """The lines of policy that hold for one host, and the repositories that are not for it.
+
+    `installonly_limit` is how many versions of a kernel stay installed; 0 is any number.
+    """
 
     lines: tuple[Line, ...] = ()
     without: tuple[str, ...] = ()
+    installonly_limit: int = 3
 
     def of(self, kind: str) -> tuple[Line, ...]:
         """Return the lines of a kind."""
@@ -93,6 +100,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def allows(self, kind: str, name: str) -> bool:
         """Return whether a line of a kind names a package."""
         return self.line(kind, name) is not None
+
+
+def with_holds(rules: Policy, holds: Iterable[str]) -> Policy:
+    """Return a host's rules with what it holds itself: versionlock and exclude lines."""
+    lines = tuple(filter(None, map(_hold, holds)))
+    return msgspec.structs.replace(rules, lines=(*rules.lines, *lines)) if lines else rules
+
+
+def _hold(text: str) -> Line | None:
+    kind, _, word = text.partition(": ")
+    kinds = {"versionlock": "lock", "exclude": "exclude"}
+    if kind not in kinds or not word.strip("! "):
+        return None
+    # dnf's versionlock writes what must not come with a mark of exclamation.
+    what = "exclude" if word.startswith("!") else kinds[kind]
+    return Line(kind=what, packages=(word.lstrip("! "),), where=f"the host's own {kind}", own=True)
 
 
 def with_request(rules: Policy, request: Request) -> Policy:
@@ -133,6 +156,8 @@ def is_glob(word: str) -> bool:
     return any(char in word for char in "*?[")
 
 
+_EPOCH = re.compile(r"[0-9]+:")
+_GLOB = re.compile(r"[*?\[]")
 _RANGE = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>|=)\s*(\S+)\Z")
 
 
@@ -216,12 +241,29 @@ def _judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare)
 def _lock(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
     for line in policy.of("lock"):
         if _locks(line, offer, candidate, compare):
-            return Hiding(HeldReason.LOCK, f"locked by {line}")
+            return lock_hiding(line, "locked")
     return None
+
+
+def lock_hiding(line: Line, what: str) -> Hiding:
+    """Return the hiding by a lock; `what` begins the words."""
+    reason = HeldReason.HOST_HOLD if line.own else HeldReason.LOCK
+    return Hiding(reason, f"{what} by {line}")
+
+
+def _may_name(word: str, name: str) -> bool:
+    """Return whether a word could be about a name at all: a quick look before the slow ones."""
+    bare = _EPOCH.sub("", word, count=1) if word[:1].isdigit() else word
+    head = _GLOB.split(bare, maxsplit=1)[0]
+    return bare.startswith(name) or (
+        head != bare and (name.startswith(head) or head.startswith(name))
+    )
 
 
 def _locks(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -> bool:
     """A lock on a name keeps what is installed; one on a version or range keeps to that."""
+    if not any(_may_name(word, candidate.name) for word in line.packages):
+        return False
     if matches(candidate.name, line.packages):
         return bool(offer.installed)
     known = [forms(p.name, p.evr, p.arch) for p in offer.installed]

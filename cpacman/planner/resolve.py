@@ -8,6 +8,7 @@ named request fails with it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     swapped: frozenset[Candidate]
     meant: frozenset[Candidate]
     removed: frozenset[str]
+    limited: frozenset[str]
     held: tuple[Held, ...]
 
 
@@ -47,8 +49,44 @@ def resolve(host: Host, request: Request) -> Outcome:
         _free_pinned(host, wish)
         steps = _settle_named(host, wish)
     swapped = frozenset(c for swap in wish.swaps for c in swap.candidates)
+    limited = frozenset[str]()
+    if over := _over_limit(host, steps):
+        steps, limited = _trim(host, wish, steps, over)
     found = find_held(host, wish, steps)
-    return Outcome(steps, wish.named, swapped, wish.meant, wish.removed, found)
+    return Outcome(steps, wish.named, swapped, wish.meant, wish.removed, limited, found)
+
+
+def _over_limit(host: Host, steps: Sequence[Step]) -> frozenset[str]:
+    """Return the oldest of those that stand side by side where new ones make them too many.
+
+    As dnf has it, never the running one; where that is not known, none.
+    """
+    running = {p.nevra for p in host.packages if policy.is_running(p, host.kernel)}
+    if not (running and host.rules.installonly_limit):
+        return frozenset()
+    gone = {nevra for step in steps for nevra in step.old}
+    coming = Counter(s.new.name for s in steps if s.new and s.side_by_side)
+    found: list[str] = []
+    for name, count in coming.items():
+        stay = [p.nevra for p in host.by_name.get(name, ()) if p.nevra not in gone]
+        extra = max(len(stay) + count - host.rules.installonly_limit, 0)
+        found += [nevra for nevra in stay if nevra not in running][:extra]
+    return frozenset(found)
+
+
+def _trim(
+    host: Host, wish: Wish, steps: tuple[Step, ...], over: frozenset[str]
+) -> tuple[tuple[Step, ...], frozenset[str]]:
+    """Solve again with the oldest kernels leaving; when something needs them they stay."""
+    erase = Task(Verb.ERASE, installed=tuple(sorted(over)))
+    # Updating all replaces; what comes beside has to be asked for once something goes.
+    beside = [Task(Verb.INSTALL, (s.new,)) for s in steps if s.new and s.side_by_side]
+    tasks = (*wish.tasks, *sorted(beside), erase)
+    less = wish._replace(tasks=tasks, removed=wish.removed | over)
+    try:
+        return _settle(host, less, closed=host.closed), over
+    except CannotPlan:
+        return steps, frozenset()
 
 
 def _free_pinned(host: Host, wish: Wish) -> None:
@@ -102,7 +140,9 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
     tasks = [*wish.tasks, *(task for swap in wish.swaps for task in _swap_tasks(swap))]
     for _ in range(_ROUNDS):
         hidden = host.hidden.keys() | host.refused.keys()
-        solution = host.view.solve(tasks, hidden=hidden, closed=closed, opened=wish.named)
+        solution = host.view.solve(
+            tasks, hidden=hidden, closed=closed, opened=wish.named, removable=host.removable
+        )
         if solution.problems:
             raise _unsolvable(host, solution, wish)
         if not any(t.verb is Verb.UPDATE_ALL for t in tasks) and (
@@ -137,7 +177,7 @@ def _refusals(host: Host, steps: Sequence[Step], wish: Wish) -> Iterator[tuple[C
         CannotPlan: something would be removed without a replacement.
     """
     leaving = {nevra for step in steps if step.new is None for nevra in step.old}
-    if gone := sorted(leaving - wish.leaving):
+    if gone := sorted(leaving - wish.leaving - host.removable):
         raise CannotPlan(FailedError.PROTECTED, (f"{n} would be removed" for n in gone))
     renewed = {o for s in steps if s.new for o in s.old if host.by_nevra[o].name == s.new.name}
     for step in steps:
@@ -164,7 +204,8 @@ def _refuse(
 def _refuse_same_name(
     host: Host, old: InstalledPackage, new: Candidate, wish: Wish
 ) -> Hiding | None:
-    if host.compare(new.evr, old.evr) < 0 and not (wish.older and new in wish.meant):
+    allowed = host.rules.allows("allow_downgrade", new.name) or (wish.older and new in wish.meant)
+    if host.compare(new.evr, old.evr) < 0 and not allowed:
         return Hiding(HeldReason.PROTECTED, f"it would be a downgrade from {old.evr}")
     changed = policy.is_arch_change([old.arch], new.arch)
     if changed and not host.rules.allows("arch_change", new.name):
@@ -182,7 +223,7 @@ def _refuse_obsolete(
         return Hiding(HeldReason.VENDOR, policy.vendor_detail(old, new))
     for line in host.rules.of("lock"):
         if policy.locks_installed(line, old):
-            return Hiding(HeldReason.LOCK, f"{old.name} is locked by {line}")
+            return policy.lock_hiding(line, f"{old.name} is locked")
     origin = host.offers[old.name].origin
     if origin and new.repository != origin and new not in wish.named:
         return Hiding(HeldReason.ORIGIN, policy.origin_detail(origin, new))

@@ -510,6 +510,7 @@ class HostView:
         hidden: Collection[Candidate] = (),
         closed: Collection[str] = (),
         opened: Collection[Candidate] = (),
+        removable: Collection[str] = (),
         weak: bool = True,
     ) -> Solution:
         """Solve for this host without removing, downgrading or breaking anything.
@@ -519,11 +520,14 @@ class HostView:
                 problem, UPDATE_ALL never is.
             hidden: candidates that must not be taken for this host.
             closed: repositories that nothing must be taken from, except what is `opened`.
+            removable: NEVRAs of installed packages that may leave when nothing else helps.
             weak: whether weak dependencies are taken as dnf takes them.
         """
         self._disable(hidden, closed, opened)
         solver = _new_solver(self._pool, weak=weak)
-        found = solver.solve([*self._jobs(tasks), *self._standing_jobs()])
+        found = solver.solve(
+            [*self._jobs(tasks), *self._standing_jobs(), *self._removal_jobs(removable)]
+        )
         if found:
             return Solution((), tuple(self._findings(problem) for problem in found))
         return Solution(tuple(self._steps(solver)))
@@ -574,6 +578,10 @@ class HostView:
         how = update if task.verb is Verb.UPDATE else job.SOLVER_ERASE
         for nevra in task.installed:
             yield self._pool.Job(how | job.SOLVER_SOLVABLE, self._ids[nevra])
+
+    def _removal_jobs(self, removable: Collection[str]) -> Iterator[Any]:
+        how = solv.Job.SOLVER_ALLOWUNINSTALL | solv.Job.SOLVER_SOLVABLE
+        yield from (self._pool.Job(how, self._ids[nevra]) for nevra in sorted(removable))
 
     def _standing_jobs(self) -> Iterator[Any]:
         """What holds for every solve: install-only packages, weak dependencies refused before."""

@@ -170,7 +170,7 @@ def _remove(host: Host, spec: str, found: Matches) -> Wish:
     named = [host.by_nevra[nevra] for nevra in found.installed]
     if stay := [f"{p.nevra} {why}" for p in named if (why := host.why_protected(p))]:
         raise CannotPlan(FailedError.PROTECTED, stay)
-    locks = [(p, line) for p in named for line in host.rules.of("lock")]
+    locks = [(p, line) for p in named for line in host.rules.of("lock") if not line.own]
     if kept := [f"{p.nevra} is locked by {line}" for p, line in locks if locks_installed(line, p)]:
         raise CannotPlan(FailedError.POLICY, kept)
     if not named:
@@ -206,8 +206,21 @@ def _install_tasks(host: Host, rows: Sequence[Candidate], just_name: bool) -> It
     for package in targets.values():
         if task := _upgrade_task(host, package, fitting, just_name):
             yield task
+        elif older := _allowed_older(host, package, rows, just_name):
+            yield Task(Verb.INSTALL, host.newest(older))
         elif not just_name:
             _fail_if_older(host, package, rows)
+
+
+def _allowed_older(
+    host: Host, package: InstalledPackage, rows: Sequence[Candidate], just_name: bool
+) -> list[Candidate]:
+    """Return the named versions that policy allows to be downgraded to."""
+    if just_name or not host.rules.allows("allow_downgrade", package.name):
+        return []
+    older = [c for c in rows if c.arch == package.arch and host.compare(c.evr, package.evr) < 0]
+    same = any(c.nevra == package.nevra for c in rows)
+    return [] if same else [c for c in older if _is_free(host, c, just_name)]
 
 
 def _install_new(host: Host, rows: Sequence[Candidate]) -> Iterator[Task]:

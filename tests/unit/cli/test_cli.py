@@ -270,6 +270,7 @@ def test_scope_and_host_files(
 ) -> None:
     """A scope sees what host files say; a host's own lines hold; what fits nobody is said."""
     newer = make_repository(tmp_path / "base", "bash-5.1-2.x86_64")
+    edr = make_repository(tmp_path / "edr", "bash-5.1-3.x86_64")
     (tmp_path / "hosts.d").mkdir()
     (tmp_path / "hosts.d" / "a.yaml").write_text(
         "web1: {meta: {role: web}, policy: [{exclude: nosuch}]}\n"
@@ -277,13 +278,16 @@ def test_scope_and_host_files(
     config = tmp_path / "cpacman.yaml"
     config.write_text(
         "membership: {hosts_d: hosts.d}\n"
+        "channels: {c: {repositories: {base: {path: /x}, edr: {path: /x, only: 'a:b'}}}}\n"
         "policy:\n"
         '  - {lock: bash, scope: "role:web", reason: note}\n'
         '  - {lock: bash, scope: "role:db"}\n'
     )
-    words = ["plan", "--repo", f"base={newer}", "--inventory", str(web1), "--config", str(config)]
+    words = ["plan", "--repo", f"base={newer}", f"edr={edr}", "--inventory", str(web1)]
+    words += ["--config", str(config)]
     assert main(words) == 0
     told = capsys.readouterr().out
+    assert "5.1-3" not in told
     assert "locked by policy[0], note" in told
     assert "warning  policy[1]: its scope role:db fits none of these hosts" in told
     assert "web1.policy[0]: exclude nosuch names nothing" in told

@@ -15,8 +15,11 @@ A case file reads like this; indentation matters, order of lines does not:
         default: yes
     installed web1 modules=nodejs:18       (a host; several may be given; the name may be left out)
       httpd-2.4-1.x86_64
-    policy
+    holds                                  (what every host holds itself)
+      versionlock: httpd-2.4-1.*
+    policy                                 (also without: REPO, installonly_limit: 2)
       lock: httpd
+      pin: httpd to base
     request
       upgrade: httpd                       (or any other field; nothing means update all)
     expect                                 (of every host, or of `expect web1`)
@@ -32,7 +35,7 @@ A case file reads like this; indentation matters, order of lines does not:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
@@ -300,7 +303,7 @@ def installed_package(package: Pkg) -> InstalledPackage:
     )
 
 
-def inventory_of(section: Section, number: int) -> Inventory:
+def inventory_of(section: Section, number: int, holds: Sequence[Section] = ()) -> Inventory:
     """Return a host's inventory."""
     host = section.words[1] if len(section.words) > 1 else f"host{number}"
     options = dict(word.split("=") for word in section.words[2:])
@@ -311,6 +314,7 @@ def inventory_of(section: Section, number: int) -> Inventory:
         cookie=host,
         kernel=options.get("kernel", ""),
         modules=tuple(filter(None, options.get("modules", "").split(","))),
+        holds=tuple(text for section in holds for text, _ in section.lines),
         packages=found,
     )
 
@@ -321,9 +325,13 @@ def policy_of(case: Case) -> Policy:
     lines = []
     for number, row in enumerate(rows):
         kind, _, names = row.partition(":")
-        line = Line(kind=kind, packages=tuple(names.split()), where=f"policy[{number}]")
+        names, _, to = names.partition(" to ")
+        line = Line(kind=kind, packages=tuple(names.split()), where=f"policy[{number}]", to=to)
         lines.append(line)
-    return Policy(lines=tuple(lines))
+    plain = [line for line in lines if line.kind not in ("without", "installonly_limit")]
+    words = {line.kind: line.packages for line in lines if line not in plain}
+    limit = int(words.get("installonly_limit", ("3",))[0])
+    return Policy(lines=tuple(plain), without=words.get("without", ()), installonly_limit=limit)
 
 
 def request_of(case: Case) -> Request:
@@ -364,7 +372,7 @@ def channel_of(case: Case, directory: Path) -> ChannelInput:
             source_of(section, directory, modules.get(section.words[1]))
             for section in case.of("repo")
         ),
-        inventories=tuple(inventory_of(s, n) for n, s in enumerate(hosts, 1)),
+        inventories=tuple(inventory_of(s, n, case.of("holds")) for n, s in enumerate(hosts, 1)),
         advisories=advisories_of(case),
         policy=policy_of(case),
     )

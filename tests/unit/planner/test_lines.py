@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from cpacman.config import PolicyLine
+from cpacman.config import PolicyLine, parse_match
 from cpacman.model import InstalledPackage
-from cpacman.planner.lines import expired, holding, naming_nothing
+from cpacman.planner.lines import Limits, expired, holding, naming_nothing, not_for
 from cpacman.planner.policy import Line
 from tests.unit.planner.test_plan import plan
 
@@ -32,6 +32,27 @@ def test_what_holds() -> None:
 def test_what_is_over() -> None:
     """A line whose last day is over is said with its path."""
     assert list(expired(LINES, TODAY)) == ["policy[1]: expired on 2026-11-21 and holds no more"]
+
+
+def test_pins_are_lines_of_their_own() -> None:
+    """Each name of a pin has its own repository."""
+    found = holding([("policy[0]", PolicyLine(pin={"a": "x", "b": "y"}))], {}, TODAY)
+    assert [(line.kind, line.packages, line.to) for line in found] == [
+        ("pin", ("a",), "x"),
+        ("pin", ("b",), "y"),
+    ]
+
+
+def test_repositories_for_some_hosts() -> None:
+    """A repository may be for classes, for hosts with some metadata, or for both together."""
+    limits = [
+        Limits("one", ("production",), None),
+        Limits("two", (), parse_match(["agent:edr", "role:db"])),
+        Limits("three", ("production",), parse_match("role:db")),
+    ]
+    assert not_for(limits, "production", {"role": "db"}) == ()
+    assert not_for(limits, "production", {"agent": "edr"}) == ("three",)
+    assert not_for(limits, "testing", {"role": "web"}) == ("one", "two", "three")
 
 
 def test_what_names_nothing() -> None:
