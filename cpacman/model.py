@@ -8,6 +8,7 @@ design brief, section 5: inventory, plan, snapshot manifest.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -384,21 +385,34 @@ def cookie_of(pairs: list[tuple[str, int]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def inventory_digest(inventory: Inventory) -> str:
+def inventory_digest(inventory: Inventory, packages: str = "") -> str:
     """Return the digest of what matters for solving: equal digests are solved once.
 
     Left out are the host's name, its cookie, its facts and the times of installation.
+
+    Args:
+        inventory: the whole of it.
+        packages: the digest of its packages, where it is known already.
     """
-    packages = sorted(
-        (
-            p.name, p.arch, p.epoch, p.version, p.release, p.vendor, p.buildtime, p.digest,
-            p.reason, p.provides, p.requires, p.conflicts, p.obsoletes, p.recommends,
-            p.suggests, p.supplements, p.enhances, p.files,
-        )
-        for p in inventory.packages
-    )  # fmt: skip
     body = [
         inventory.platform, inventory.arch, inventory.os, inventory.kernel,
-        sorted(inventory.modules), sorted(inventory.holds), packages,
+        sorted(inventory.modules), sorted(inventory.holds),
+        packages or packages_digest(map(package_hash, inventory.packages)),
     ]  # fmt: skip
     return "sha256:" + hashlib.sha256(canonical_json(body)).hexdigest()
+
+
+def packages_digest(hashes: Iterable[bytes]) -> str:
+    """Return the digest of a set of packages, in whatever order their hashes come."""
+    return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+
+
+def package_hash(package: InstalledPackage) -> bytes:
+    """Return the hash of what matters of an installed package for solving."""
+    p = package
+    body = (
+        p.name, p.arch, p.epoch, p.version, p.release, p.vendor, p.buildtime, p.digest,
+        p.reason, p.provides, p.requires, p.conflicts, p.obsoletes, p.recommends,
+        p.suggests, p.supplements, p.enhances, p.files,
+    )  # fmt: skip
+    return hashlib.sha256(canonical_json(body)).digest()

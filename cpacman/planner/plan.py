@@ -8,11 +8,14 @@ inventories that are equal in what matters are solved once; a host is planned wh
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,11 +32,13 @@ from cpacman.model import (
     Reason,
     Request,
     Transaction,
+    canonical_json,
     content_id,
     inventory_digest,
     plan_id,
     transaction_id,
 )
+from cpacman.planner.fleet import FEW, Book, Group, Memory, Solved, solve_groups
 from cpacman.planner.host import CannotPlan, Host
 from cpacman.planner.lines import naming_nothing
 from cpacman.planner.modes import check_request
@@ -48,9 +53,7 @@ from cpacman.planner.policy import (
 )
 from cpacman.planner.resolve import Outcome, resolve
 from cpacman.planner.solver import Candidate, Source, Step, Universe, offered
-
-CHUNK = 4000
-"""Distinct packages of hosts that share one solver pool: more make each solve slower."""
+from cpacman.report.progress import Reporter, Silent
 
 Digest = Callable[[Candidate], str]
 """Finds the sha256 of a package whose metadata has a checksum of another kind."""
@@ -75,33 +78,46 @@ class ChannelInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_hosts(
-    channels: Iterable[ChannelInput], *, request: Request, cache: Path | None = None
+    channels: Iterable[ChannelInput],
+    *,
+    request: Request,
+    cache: Path | None = None,
+    reporter: Reporter | None = None,
+    workers: int | None = None,
 ) -> Plan:
     """Plan every host of some channels.
 
     Args:
         channels: snapshots and hosts; no host may stand in two.
         request: what was asked for.
-        cache: a directory for the solver's files, or None.
+        cache: a directory for the solver's files and for answers that a later plan may use again,
+            or None.
+        reporter: told how far the planning is.
+        workers: processes at most; as many as there are processors when not given.
 
     Raises:
         UsageError: a request that contradicts itself, or names advisories that nobody knows.
         RepositoryError: metadata that can't be read; every problem of all channels' sources.
+        CpacmanError: a process of ours was killed; what was solved until then is kept.
     """
     channels = sorted(channels, key=lambda c: c.channel)
     check_request(request, (a for channel in channels for a in channel.advisories))
+    how = _How(request, cache, reporter or Silent(), workers)
     hosts: dict[str, str] = {}
     transactions: dict[str, Transaction] = {}
     failed: dict[str, Failure] = {}
     references: dict[str, InventoryRef] = {}
     for channel in channels:
-        for host, digest, result in _plan_channel(channel, request, cache):
+        for host, digest, (number, result) in _plan_channel(channel, how):
             references[host.host] = InventoryRef(digest=digest, cookie=host.cookie)
             if isinstance(result, Failure):
                 failed[host.host] = result
             else:
-                known = transaction_id(channel.platform, channel.snapshot, result)
-                hosts[host.host], transactions[known] = known, result
+                hosts[host.host] = number
+                other = transactions.setdefault(number, result)
+                if other is not result:
+                    # What is outside the id may differ, and who comes first is chance.
+                    transactions[number] = min(other, result, key=canonical_json)
     snapshots = {c.channel: c.snapshot for c in channels}
     policy = _policy_hash(channels)
     warnings = (*_naming_nothing(channels, request, cache),)
@@ -172,62 +188,99 @@ def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
     return lines
 
 
-_Result = Transaction | Failure
+class _How(NamedTuple):
+    """What holds for all hosts of a plan: what was asked for, and how the work is done."""
+
+    request: Request
+    cache: Path | None
+    reporter: Reporter
+    workers: int | None
+
+
 _Case = tuple[str, Policy]
 """What makes two hosts equal: the digest of the inventory and the policy."""
 
 
-def _plan_channel(
-    channel: ChannelInput, request: Request, cache: Path | None
-) -> Iterator[tuple[Inventory, str, _Result]]:
+def _plan_channel(channel: ChannelInput, how: _How) -> Iterator[tuple[Inventory, str, Solved]]:
     """Yield every host of a channel with its inventory's digest and its result."""
+    book = Book(_wrong_with)
     groups: dict[_Case, list[Inventory]] = {}
     for inventory in sorted(channel.inventories, key=lambda i: i.host):
-        digest = inventory_digest(inventory)
-        if failure := check_inventory(inventory, channel.platform):
-            yield inventory, digest, failure
+        known = book.look_up(inventory.packages)
+        digest = inventory_digest(inventory, known.digest)
+        if failure := _check(inventory, channel.platform, known.causes, known.doubles):
+            yield inventory, digest, Solved("", failure)
         else:
             rules = channel.policies.get(inventory.host, channel.policy)
             groups.setdefault((digest, rules), []).append(inventory)
     arches = {case: arch_of(found[0]) for case, found in groups.items()}
     for arch in sorted(set(arches.values())):
         mine = {case: found for case, found in groups.items() if arches[case] == arch}
-        for case, result in _solve_groups(channel, arch, mine, request, cache):
-            yield from ((inventory, case[0], result) for inventory in mine[case])
+        for case, solved in _solve_groups(channel, arch, mine, book, how):
+            yield from ((inventory, case[0], solved) for inventory in mine[case])
 
 
 def _solve_groups(
     channel: ChannelInput,
     arch: str,
     groups: Mapping[_Case, Sequence[Inventory]],
-    request: Request,
-    cache: Path | None,
-) -> Iterator[tuple[_Case, _Result]]:
+    book: Book,
+    how: _How,
+) -> Iterator[tuple[_Case, Solved]]:
     """Solve each group of equal hosts once."""
-    universe = Universe(channel.sources, arch=arch, cache=cache, words=request.words)
-    delivered = _Delivered(channel.advisories, universe.versions.compare)
-    order = sorted(groups, key=lambda case: groups[case][0].host)
-    for chunk in _chunks(order, groups):
-        universe.admit(p for case in chunk for p in groups[case][0].packages)
-        for case in chunk:
-            yield case, _solve(universe, groups[case][0], case[1], request, delivered, channel)
+    cases = sorted(groups, key=lambda case: groups[case][0].host)
+    hosts = [groups[case][0] for case in cases]
+    rows = [
+        Group(_key(case), book.look_up(groups[case][0].packages).numbers, len(groups[case]))
+        for case in cases
+    ]
+
+    def prepare() -> Callable[[Sequence[int]], Iterator[Solved]]:
+        universe = Universe(channel.sources, arch=arch, cache=how.cache, words=how.request.words)
+        delivered = _Delivered(channel.advisories, universe.versions.compare)
+
+        def solve(lot: Sequence[int]) -> Iterator[Solved]:
+            universe.admit(package for place in lot for package in hosts[place].packages)
+            for place in lot:
+                rules = cases[place][1]
+                found = _solve(universe, hosts[place], rules, how.request, delivered, channel)
+                yield Solved(_number(channel, found), found)
+
+        return solve
+
+    memory = _memory(channel, arch, how) if len(rows) > FEW else None
+    found = solve_groups(rows, prepare, memory=memory, reporter=how.reporter, workers=how.workers)
+    with closing(found):
+        yield from ((cases[place], solved) for place, solved in found)
 
 
-def _chunks(
-    order: Iterable[_Case], groups: Mapping[_Case, Sequence[Inventory]]
-) -> Iterator[list[_Case]]:
-    """Yield hosts in lots of about `CHUNK` distinct packages."""
-    chunk: list[_Case] = []
-    seen: set[tuple[str, str]] = set()
-    for case in order:
-        mine = {(p.nevra, p.digest) for p in groups[case][0].packages}
-        if chunk and len(seen | mine) > CHUNK:
-            yield chunk
-            chunk, seen = [], set()
-        chunk.append(case)
-        seen |= mine
-    if chunk:
-        yield chunk
+def _key(case: _Case) -> bytes:
+    """Return what one group's answer is found by, among those of one `_memory`."""
+    return hashlib.sha256(canonical_json(case)).digest()
+
+
+def _number(channel: ChannelInput, result: Transaction | Failure) -> str:
+    if isinstance(result, Failure):
+        return ""
+    return transaction_id(channel.platform, channel.snapshot, result)
+
+
+def _memory(channel: ChannelInput, arch: str, how: _How) -> Memory | None:
+    """Return the place of answers from this snapshot to this request, if they can be told apart.
+
+    What one group brings is left out: that is its key.
+    """
+    if how.cache is None or not all(source.checksum for source in channel.sources):
+        return None
+    rest = msgspec.structs.replace(
+        channel,
+        inventories=(),
+        policy=Policy(),
+        policies={},
+        sha256_of=None,
+        sources=tuple(sorted(channel.sources, key=lambda s: s.name)),
+    )
+    return Memory(how.cache / "solved", [rest, arch, how.request])
 
 
 def _solve(
@@ -237,7 +290,7 @@ def _solve(
     request: Request,
     delivered: _Delivered,
     channel: ChannelInput,
-) -> _Result:
+) -> Transaction | Failure:
     """Return the transaction of one inventory, or why there is none."""
     with universe.host(
         inventory.packages, modules=inventory.modules, without=rules.without
@@ -502,15 +555,24 @@ _MANY = 10
 
 def check_inventory(inventory: Inventory, platform: str) -> Failure | None:
     """Return why an inventory can't be planned from, or None: what a host says is only data."""
+    known = Book(_wrong_with).look_up(inventory.packages)
+    return _check(inventory, platform, known.causes, known.doubles)
+
+
+def _check(
+    inventory: Inventory, platform: str, causes: Sequence[str], doubles: bool
+) -> Failure | None:
+    """Judge an inventory, knowing what is wrong with its packages and if some stand there twice."""
     if inventory.platform != platform:
         words = f"the host reports platform {inventory.platform!r}, its channel is {platform!r}"
         return Failure(error=FailedError.PLATFORM, causes=(words,))
     if inventory.arch and inventory.arch not in ARCHES:
         words = f"architecture {_shown(inventory.arch)} is not one that rpm knows"
         return Failure(error=FailedError.PLATFORM, causes=(words,))
-    causes = [c for p in inventory.packages for c in _wrong_with(p)]
-    counts = Counter(p.nevra for p in inventory.packages)
-    causes += [f"{_shown(n)} is listed {times} times" for n, times in counts.items() if times > 1]
+    causes = list(causes)
+    if doubles:
+        counts = Counter(p.nevra for p in inventory.packages)
+        causes += [f"{_shown(n)} is listed {many} times" for n, many in counts.items() if many > 1]
     if not causes:
         return None
     more = [f"and {len(causes) - _MANY} more"] if len(causes) > _MANY else []

@@ -258,6 +258,8 @@ class Universe:
         self._dep_ids: dict[Dependency, int] = {}
         self._repos = self._load()
         self._seen: dict[int, Candidate] = {}
+        self._by_name: dict[str, tuple[Candidate, ...]] = {}
+        self._unlisted: set[str] = set()
         self._installed: _Installed | None = None
         self._masks: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
 
@@ -284,7 +286,6 @@ class Universe:
         self._pool.set_disabled_list([])
         if self._installed:
             self._installed.drop()
-        self._seen.clear()
         asked = [loaded.asked for loaded in self._repos.values()]
         known = [names for names in asked if names is not None]
         all_asked = frozenset(INSTALL_ONLY).union(self._words, *known)
@@ -301,13 +302,15 @@ class Universe:
         self._forget_derived()
 
     def _forget_derived(self) -> None:
-        for name in ("_obsoleted", "_supplementing", "_side_by_side"):
+        """Forget what the last chunk's packages had a part in; what is offered stays known."""
+        for name in ("_supplementing", "_side_by_side"):
             self.__dict__.pop(name, None)
-        self._by_name: dict[str, tuple[Candidate, ...]] = {}
         self._recommended: dict[str, tuple[int, ...]] = {}
 
     def _provide_unlisted(self, paths: set[str]) -> None:
-        """Let repositories provide the paths that only their filelists know."""
+        """Let repositories provide the paths that only their filelists know, each path once."""
+        paths = paths - self._unlisted
+        self._unlisted |= paths
         for source in self.sources.values():
             if source.filelists and paths:
                 for path, nevras in _find_owners(source, paths, self._cache).items():

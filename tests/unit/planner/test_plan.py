@@ -199,7 +199,7 @@ def test_a_liar_does_not_spoil_its_neighbour(tmp_path: Path) -> None:
 def test_many_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts solved in several lots get the plans they get in one."""
     whole = plan(tmp_path)
-    monkeypatch.setattr("cpacman.planner.plan.CHUNK", 1)
+    monkeypatch.setattr("cpacman.planner.fleet.CHUNK", 1)
     assert plan(tmp_path) == whole
 
 
