@@ -728,8 +728,19 @@ def thin_inventory(root=None, host="", asked=(), cookie="", rpm=None):
     head, rows, named = gather(root, host, asked, rpm)
     head["named_files"] = named
     reasons = find_reasons(root)
-    pairs = [[row_digest(row), row["INSTALLTIME"], row_reason(reasons, row)] for row in rows]
+    pairs = [
+        [row_digest(row), row["INSTALLTIME"], row_reason(reasons, row), seal_of(package_of(row))]
+        for row in rows
+    ]
     return {"cookie": head["cookie"], "head": head, "packages": pairs}
+
+
+def seal_of(package):
+    """Return the seal of a package's details: by it the master knows whose details it may use.
+
+    Without it one host could answer for a package that others have, and have them planned wrong.
+    """
+    return sha256_text(canonical(package))[:32]
 
 
 def details(digests, root=None, rpm=None):

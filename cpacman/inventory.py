@@ -153,7 +153,7 @@ def merge_thin(
     Args:
         head: the inventory without packages; its `named_files` maps digests to the files that
             this host's dependencies name beyond those every host's details have.
-        pairs: `[digest, installtime, reason]` of each installed package.
+        pairs: `[digest, installtime, reason, seal]` of each installed package.
         known: details by digest, without `installtime` and `reason`.
         path: where it is from, for messages.
 
@@ -164,7 +164,7 @@ def merge_thin(
     named = _named_files(head, path)
     _check_pairs(pairs, known, path)
     packages = []
-    for digest, installtime, reason in pairs:
+    for digest, installtime, reason, *_ in pairs:
         package = _as_package(known[digest], path)
         own = {"installtime": installtime, "reason": reason}
         if digest in named:
@@ -191,7 +191,7 @@ def _check_pairs(pairs: Sequence[Sequence[Any]], known: Iterable[str], path: str
     problems = []
     for number, pair in enumerate(pairs):
         match pair:
-            case [str(digest), int(), str()]:
+            case [str(digest), int(), str(), *_]:
                 if digest not in known:
                     text = f"no details of {digest}"
                     problems.append(Problem(f"{path}: packages[{number}]", text))

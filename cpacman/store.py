@@ -373,9 +373,9 @@ class Store:
 
     # ---- inventories ---------------------------------------------------------------------
 
-    def unknown_digests(self, digests: Iterable[str]) -> list[str]:
-        """Return those package digests whose details are not in the store, sorted."""
-        wanted = set(digests)
+    def unknown_packages(self, keys: Iterable[str]) -> list[str]:
+        """Return those keys whose details are not in the store, sorted."""
+        wanted = set(keys)
         return sorted(wanted - set(self._package_ids(wanted)))
 
     def _package_ids(self, digests: Iterable[str]) -> dict[str, int]:
@@ -387,24 +387,33 @@ class Store:
                 found.update((row[0], row[1]) for row in rows)
         return found
 
-    def add_packages(self, packages: Iterable[InstalledPackage]) -> None:
-        """Keep the details of installed packages, one row for each digest."""
-        fresh = {p.digest: p for p in packages}
-        known = self._package_ids(fresh)
+    def add_packages(self, packages: Mapping[str, InstalledPackage]) -> None:
+        """Keep the details of installed packages, one row for each key: a digest and a seal."""
+        known = self._package_ids(packages)
         rows = [
-            {"digest": digest, "detail": _pack(_without_host(package))}
-            for digest, package in sorted(fresh.items())
-            if digest not in known
+            {"digest": key, "detail": _pack(_without_host(package))}
+            for key, package in sorted(packages.items())
+            if key not in known
         ]
         if rows:
             with self._write() as connection:
                 for row in rows:
                     _insert_missing(connection, packages_table, "digest", row)
 
-    def put_inventory(self, inventory: Inventory, *, at: float) -> None:
-        """Keep what a host reported; equal sets of packages share one row."""
-        self.add_packages(inventory.packages)
-        ids = self._package_ids({p.digest for p in inventory.packages})
+    def put_inventory(
+        self, inventory: Inventory, *, at: float, keys: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep what a host reported; equal sets of packages share one row.
+
+        Args:
+            inventory: the whole of it.
+            at: when it was taken.
+            keys: digest -> key of the package's details, where it is not the digest itself.
+        """
+        key_of = keys or {p.digest: p.digest for p in inventory.packages}
+        self.add_packages({key_of[p.digest]: p for p in inventory.packages})
+        by_key = self._package_ids(set(key_of.values()))
+        ids = {digest: by_key[key] for digest, key in key_of.items()}
         details = self._details(set(ids.values()))
         own = [
             _Own(ids[p.digest], p.reason, p.files)
@@ -472,11 +481,11 @@ class Store:
                     found[number] = _unpack(blob, InstalledPackage)
         return found
 
-    def packages_by_digest(self, digests: Iterable[str]) -> dict[str, InstalledPackage]:
-        """Return digest -> details of those installed packages that the store knows."""
-        ids = self._package_ids(digests)
+    def packages(self, keys: Iterable[str]) -> dict[str, InstalledPackage]:
+        """Return key -> details of those installed packages that the store knows."""
+        ids = self._package_ids(keys)
         details = self._details(set(ids.values()))
-        return {digest: details[number] for digest, number in ids.items()}
+        return {key: details[number] for key, number in ids.items()}
 
     # ---- the plan key ---------------------------------------------------------------------
 

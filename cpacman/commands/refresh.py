@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -104,11 +106,20 @@ def _renew(context: Context, answer: Answer, cookie: str) -> Refreshed:
 
 
 class _Thin(msgspec.Struct, frozen=True):
-    """The thin answer: everything but the packages, and `(digest, installtime, reason)`."""
+    """The thin answer: everything but the packages, and `(digest, installtime, reason, seal)`.
+
+    The seal is a hash over the details, so that one host's details are used for another one only
+    when they are what that one would have said itself.
+    """
 
     cookie: str
     head: dict[str, Any]
-    packages: list[tuple[str, int, str]]
+    packages: list[tuple[str, int, str, str]]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Digest -> the key of the details in the store."""
+        return {digest: f"{digest} {seal}" for digest, _, _, seal in self.packages}
 
 
 def _read_thin(answer: Answer, changed: dict[str, _Thin], results: dict[str, Refreshed]) -> None:
@@ -124,15 +135,13 @@ def _keep_details(
     """Ask for the details of packages that no host reported before, each from one host."""
     tried: dict[str, set[str]] = {}
     while True:
-        mine = {
-            h: {d for d, _, _ in thin.packages} for h, thin in changed.items() if h not in results
-        }
-        unknown = context.store.unknown_digests(set().union(*mine.values())) if mine else []
+        mine = {h: set(t.keys.values()) for h, t in changed.items() if h not in results}
+        unknown = context.store.unknown_packages(set().union(*mine.values())) if mine else []
         requests = _share(unknown, mine, tried)
         if not requests:
             return
         for answer in context.transport.call(
-            "details", {h: {"digests": d} for h, d in requests.items()},
+            "details", {h: {"digests": [k.split()[0] for k in d]} for h, d in requests.items()},
             timeout=context.settings.transport.answer,
         ):  # fmt: skip
             try:
@@ -144,18 +153,19 @@ def _keep_details(
 def _share(
     unknown: Sequence[str], mine: Mapping[str, set[str]], tried: dict[str, set[str]]
 ) -> dict[str, list[str]]:
-    """Spread unknown digests over the hosts that have them; each host is asked once for each."""
+    """Spread unknown packages over the hosts that have them; each host is asked once for each."""
     requests: dict[str, list[str]] = {}
-    for digest in unknown:
-        owners = [h for h in sorted(mine) if digest in mine[h] and digest not in tried.get(h, ())]
+    for key in unknown:
+        owners = [h for h in sorted(mine) if key in mine[h] and key not in tried.get(h, ())]
         host = min(owners, key=lambda h: len(requests.get(h, ())), default=None)
         if host is not None and len(requests.get(host, ())) < _PAGE:
-            requests.setdefault(host, []).append(digest)
-            tried.setdefault(host, set()).add(digest)
+            requests.setdefault(host, []).append(key)
+            tried.setdefault(host, set()).add(key)
     return requests
 
 
-def _read_details(answer: Answer, asked: Sequence[str]) -> list[InstalledPackage]:
+def _read_details(answer: Answer, asked: Sequence[str]) -> dict[str, InstalledPackage]:
+    """Return key -> details of what was asked for and is what its seal says."""
     if answer.code:
         raise CpacmanError(answer.error)
     try:
@@ -166,21 +176,33 @@ def _read_details(answer: Answer, asked: Sequence[str]) -> list[InstalledPackage
         raise CpacmanError(f"details: {error}") from error
     # What is kept here is read for other hosts, too: nothing gets in that is not of the format.
     inventory = decode_inventory({"packages": packages}, "details")
-    return [package for package in inventory.packages if package.digest in set(asked)]
+    keyed = (
+        (f"{package.digest} {seal_of(raw)}", package)
+        for raw, package in zip(packages, inventory.packages, strict=True)
+    )
+    return {key: package for key, package in keyed if key in set(asked)}
+
+
+def seal_of(details: Mapping[str, Any]) -> str:
+    """Return the seal of a package's details, as the agent makes it."""
+    text = json.dumps(details, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed:
-    details = context.store.packages_by_digest(digest for digest, _, _ in thin.packages)
-    missing = sorted({digest for digest, _, _ in thin.packages} - set(details))
+    keys = thin.keys
+    found = context.store.packages(keys.values())
+    missing = len(set(keys.values()) - set(found))
     if missing:
-        return Refreshed("failed", 0, "garbled", f"no details of {len(missing)} packages came")
+        return Refreshed("failed", 0, "garbled", f"no details of {missing} packages came")
+    details = {digest: found[key] for digest, key in keys.items()}
     try:
         inventory = merge_thin({**thin.head, "cookie": thin.cookie}, thin.packages, details)
     except CpacmanError as error:
         return Refreshed("failed", 0, "garbled", str(error))
     if inventory.host != host:
         return Refreshed("failed", 0, "garbled", f"it says that it is {inventory.host!r:.100}")
-    context.store.put_inventory(inventory, at=context.clock())
+    context.store.put_inventory(inventory, at=context.clock(), keys=keys)
     return Refreshed("changed" if known else "new", len(inventory.packages))
 
 

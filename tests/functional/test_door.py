@@ -272,7 +272,7 @@ def test_inventory_and_details(door, host, plan_key):
     """Thin answers make the inventory; a known cookie is answered with just that."""
     host.install("base-1", "app-1", "lib-2")
     answer = door.inventory()
-    digests = [digest for digest, _, _ in answer["packages"]]
+    digests = [digest for digest, *_ in answer["packages"]]
     found = door.details(digests)
     assert found["missing"] == []
     packages = json.loads(zlib.decompress(base64.b64decode(found["packed"])))

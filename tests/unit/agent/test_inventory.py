@@ -312,7 +312,7 @@ def test_thin_answers_make_the_same_inventory(full):
     """Head, digests and details together are the whole inventory, field by field."""
     full.install("app-1")
     answer = thin(full.root)
-    wanted = [digest for digest, _, _ in answer["packages"]]
+    wanted = [digest for digest, *_ in answer["packages"]]
     found = details(full.root, [*wanted, "sha256:" + "0" * 64])
     assert found["missing"] == ["sha256:" + "0" * 64]
     known = {package["digest"]: package for package in found["packages"]}

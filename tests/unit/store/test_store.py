@@ -89,16 +89,25 @@ def test_files_that_one_host_was_asked_for(store: Store) -> None:
     assert [found[h].packages[0].files for h in ("web1", "web2")] == [(), ("/opt/a",)]
 
 
+def test_details_of_one_digest_under_two_seals(store: Store) -> None:
+    """What one host says of a package is not what another one is planned from."""
+    honest, lying = package("a"), package("a", provides=(("b", "", ""),))
+    store.put_inventory(inventory("web1", lying), at=1.0, keys={honest.digest: "a 1"})
+    store.put_inventory(inventory("web2", honest), at=1.0, keys={honest.digest: "a 2"})
+    found = store.inventories(["web1", "web2"])
+    assert [found[h].packages[0].provides for h in ("web1", "web2")] == [lying.provides, ()]
+
+
 def test_duplicate_packages_stay(store: Store) -> None:
     """A database that holds the same package twice is shown as it is."""
     store.put_inventory(inventory("web1", package("a"), package("a")), at=1.0)
     assert len(store.inventories(["web1"])["web1"].packages) == 2
 
 
-def test_unknown_digests(store: Store) -> None:
+def test_unknown_packages(store: Store) -> None:
     """Only packages that no host reported before are asked for."""
     store.put_inventory(inventory("web1", package("a")), at=1.0)
-    assert store.unknown_digests(["sha256:a1", "sha256:b1"]) == ["sha256:b1"]
+    assert store.unknown_packages(["sha256:a1", "sha256:b1"]) == ["sha256:b1"]
 
 
 def test_plan_by_prefix(store: Store) -> None:
