@@ -326,6 +326,7 @@ class RepositorySettings(Section):
     only: HostMatch | None = None
     priority: Annotated[StrictInt, Field(ge=1, le=999)] = 99
     module_hotfixes: StrictBool = False
+    origin: StrictStr = ""
 
 
 class Channel(Section):
@@ -384,6 +385,7 @@ PolicyKind = Literal[
     "together",
     "arch_change",
     "vendor_change",
+    "origin_change",
     "allow_removal",
     "allow_downgrade",
 ]
@@ -400,6 +402,7 @@ class PolicyLine(Section):
     together: Globs = ()
     arch_change: Globs = ()
     vendor_change: Globs = ()
+    origin_change: Globs = ()
     allow_removal: Globs = ()
     allow_downgrade: Globs = ()
     scope: HostMatch | None = None
@@ -856,8 +859,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """YAML 1.1 reads 22:00 as 1320; nobody who writes it means that."""
-    if ":" in node.value:
+    """YAML 1.1 reads 22:00 as 1320 and 0012 as 10; nobody who writes these means that."""
+    if ":" in node.value or re.fullmatch(r"[+-]?0[0-9_]+", node.value):
         return loader.construct_scalar(node)
     return yaml.SafeLoader.construct_yaml_int(loader, node)
 

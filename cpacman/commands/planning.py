@@ -206,6 +206,7 @@ def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
             modules=str(one.metadata.modules or ""),
             modules_checksum=one.checksums.get("modules", ""),
             module_hotfixes=one.module_hotfixes,
+            origin=one.origin,
         )
         for one in snapshot.repositories
     )

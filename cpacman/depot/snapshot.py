@@ -73,6 +73,7 @@ class SnapshotRepository(msgspec.Struct, frozen=True, kw_only=True):
     only: tuple[str, ...] = ()
     priority: int = 99
     module_hotfixes: bool = False
+    origin: str = ""
 
 
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +111,7 @@ def snapshot_id(
         [
             one.name, one.autoupdate, sorted(one.classes), sorted(one.only), one.priority,
             one.checksums.get("modules", ""), *(["hotfixes"] if one.module_hotfixes else []),
+            *([f"origin {one.origin}"] if one.origin else []),
         ]
         for one in repositories
     )  # fmt: skip
@@ -280,6 +282,7 @@ def _entry(repository: Repository, settings: RepositorySettings) -> SnapshotRepo
         only=settings.only.texts if settings.only else (),
         priority=settings.priority,
         module_hotfixes=settings.module_hotfixes,
+        origin=settings.origin,
     )
 
 

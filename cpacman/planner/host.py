@@ -135,7 +135,15 @@ class Host:
         if len(installed) > 1 and self.view.stands_beside(installed[-1]):
             installed = tuple({p.arch: p for p in installed}.values())
         origin = policy.origin_of(installed[-1], candidates, self.closed) if self.closed else ""
-        return Offer(installed, candidates, origin)
+        return Offer(installed, candidates, origin, self._homes(installed[-1], candidates))
+
+    def _homes(self, package: InstalledPackage, candidates: Iterable[Candidate]) -> frozenset[str]:
+        """Return the repositories of the origin that a package is known to be from."""
+        sources = self.universe.sources
+        if len(sources) < 2 or not (found := policy.came_from(package, candidates)):
+            return frozenset()
+        labels = {sources[name].label for name in found}
+        return frozenset(name for name, source in sources.items() if source.label in labels)
 
     @functools.cached_property
     def hidden(self) -> dict[Candidate, Hiding]:
@@ -152,7 +160,7 @@ class Host:
             for glob in line.packages:
                 found.update(dict.fromkeys(self.view.match(glob).candidates, hiding))
         for line in self.rules.of("pin"):
-            hiding = Hiding(HeldReason.ORIGIN, f"pinned to {line.to} by {line}")
+            hiding = Hiding(HeldReason.ORIGIN, f"pinned to {line.to} by {line}", firm=True)
             rows = (c for glob in line.packages for c in self.view.match(glob).candidates)
             found.update(dict.fromkeys((c for c in rows if c.repository != line.to), hiding))
         for line in self.rules.of("block"):

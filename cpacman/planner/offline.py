@@ -165,6 +165,7 @@ class _Flags(NamedTuple):
     autoupdate: bool
     priority: int
     module_hotfixes: bool
+    origin: str
 
 
 def _flags(repository: Repository, order: Order, settings: Settings | None) -> _Flags:
@@ -173,8 +174,11 @@ def _flags(repository: Repository, order: Order, settings: Settings | None) -> _
     same = [c.repositories[repository.name] for c in channels if repository.name in c.repositories]
     autoupdate = all(one.autoupdate for one in same)
     priority = min((one.priority for one in same), default=99)
+    origin = max((one.origin for one in same), default="")
     hotfixes = any(one.module_hotfixes for one in same)
-    return _Flags(autoupdate and repository.name not in order.noautoupdate, priority, hotfixes)
+    return _Flags(
+        autoupdate and repository.name not in order.noautoupdate, priority, hotfixes, origin
+    )
 
 
 def _source(repository: Repository, flags: _Flags) -> Source:
@@ -189,6 +193,7 @@ def _source(repository: Repository, flags: _Flags) -> Source:
         modules=str(repository.metadata.modules or ""),
         modules_checksum=repository.checksums.get("modules", ""),
         module_hotfixes=flags.module_hotfixes,
+        origin=flags.origin,
     )
 
 
@@ -249,6 +254,7 @@ def _snapshot_id(repositories: Sequence[Repository], flags: Mapping[str, _Flags]
             autoupdate=flags[one.name].autoupdate,
             priority=flags[one.name].priority,
             module_hotfixes=flags[one.name].module_hotfixes,
+            origin=flags[one.name].origin,
         )
         for one in repositories
     ]

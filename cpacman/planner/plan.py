@@ -175,8 +175,10 @@ def _policy_hash(channels: Sequence[ChannelInput]) -> str:
 
 
 def _flags(source: Source) -> list[object]:
-    flags = [source.name, source.autoupdate, source.priority]
-    return [*flags, source.module_hotfixes] if source.module_hotfixes else flags
+    flags: list[object] = [source.name, source.autoupdate, source.priority]
+    if source.module_hotfixes:
+        flags.append("hotfixes")
+    return [*flags, f"origin {source.origin}"] if source.origin else flags
 
 
 def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:

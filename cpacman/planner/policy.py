@@ -129,21 +129,27 @@ def with_request(rules: Policy, request: Request) -> Policy:
 
 
 class Hiding(NamedTuple):
-    """Why a candidate is not for a host: a reason and the words for it."""
+    """Why a candidate is not for a host: a reason and the words for it.
+
+    One for its origin gives way to who names the very version, unless it is `firm`.
+    """
 
     reason: HeldReason
     detail: str
+    firm: bool = False
 
 
 class Offer(NamedTuple):
     """One name on one host: what is installed under it, and what the repositories offer.
 
-    `origin` is the repository left out of autoupdate that the installed one came from, or empty.
+    `origin` is the repository left out of autoupdate that the installed one came from, or empty;
+    `homes` are the repositories of the origin that it is known to be from, empty when unknown.
     """
 
     installed: tuple[InstalledPackage, ...]
     candidates: tuple[Candidate, ...]
     origin: str = ""
+    homes: frozenset[str] = frozenset()
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -340,9 +346,25 @@ def vendor_detail(installed: InstalledPackage, candidate: Candidate) -> str:
 
 
 def _origin(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
-    if not offer.origin or candidate.repository == offer.origin:
+    if offer.origin:
+        if candidate.repository == offer.origin:
+            return None
+        return Hiding(HeldReason.ORIGIN, origin_detail(offer.origin, candidate))
+    if not is_foreign(offer, candidate) or policy.allows("origin_change", candidate.name):
         return None
-    return Hiding(HeldReason.ORIGIN, origin_detail(offer.origin, candidate))
+    return Hiding(HeldReason.ORIGIN, foreign_detail(offer, candidate))
+
+
+def is_foreign(offer: Offer, candidate: Candidate) -> bool:
+    """Return whether a candidate is from another origin than the known one of what is installed."""
+    return bool(offer.homes) and candidate.repository not in offer.homes
+
+
+def foreign_detail(offer: Offer, candidate: Candidate) -> str:
+    """Return the words for a candidate from another known origin."""
+    name = offer.installed[-1].name
+    came = f"installed from {' or '.join(sorted(offer.homes))}, it is from {candidate.repository}"
+    return f"{came}; policy: [{{origin_change: {name}}}] allows it, or one origin for both"
 
 
 def origin_detail(origin: str, candidate: Candidate) -> str:
@@ -375,6 +397,17 @@ def closed_hiding(candidate: Candidate) -> Hiding:
     """Return the hiding of a package in a repository that is left out of autoupdate."""
     only = f"only in {candidate.repository}, which is left out of autoupdate"
     return Hiding(HeldReason.NOAUTOUPDATE, f"{only}; --upgrade {candidate.name} takes it")
+
+
+def came_from(package: InstalledPackage, candidates: Iterable[Candidate]) -> set[str]:
+    """Return the repositories that have the very package, told by build time and vendor."""
+    return {
+        c.repository
+        for c in candidates
+        if c.nevra == package.nevra
+        and c.buildtime == package.buildtime != 0
+        and c.vendor == package.vendor
+    }
 
 
 def origin_of(

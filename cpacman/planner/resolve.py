@@ -93,7 +93,7 @@ def _free_pinned(host: Host, wish: Wish) -> None:
     """Who gives the version says in plain words which repository's package is meant."""
     for candidate in wish.pinned:
         hiding = host.hidden.get(candidate)
-        if hiding is not None and hiding.reason is HeldReason.ORIGIN:
+        if hiding is not None and hiding.reason is HeldReason.ORIGIN and not hiding.firm:
             del host.hidden[candidate]
 
 
@@ -224,7 +224,11 @@ def _refuse_obsolete(
     for line in host.rules.of("lock"):
         if policy.locks_installed(line, old):
             return policy.lock_hiding(line, f"{old.name} is locked")
-    origin = host.offers[old.name].origin
+    offer = host.offers[old.name]
+    origin = offer.origin
+    foreign = policy.is_foreign(offer, new) and not host.rules.allows("origin_change", old.name)
+    if foreign and not origin and new not in wish.named:
+        return Hiding(HeldReason.ORIGIN, policy.foreign_detail(offer, new))
     if origin and new.repository != origin and new not in wish.named:
         return Hiding(HeldReason.ORIGIN, policy.origin_detail(origin, new))
     return None

@@ -97,6 +97,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     modules: str = ""
     modules_checksum: str = ""
     module_hotfixes: bool = False
+    origin: str = ""
+
+    @property
+    def label(self) -> str:
+        """The origin of its packages: repositories of one origin may serve each other's."""
+        return self.origin or self.name
 
 
 class Candidate(NamedTuple):

@@ -139,7 +139,9 @@ def _is_same_kind(host: Host, package: InstalledPackage, candidate: Candidate) -
 def _is_free(host: Host, candidate: Candidate, just_name: bool) -> bool:
     """Return whether no rule hides a candidate; who gives the version has named its origin."""
     hiding = host.hidden.get(candidate)
-    return hiding is None or (not just_name and hiding.reason is HeldReason.ORIGIN)
+    if hiding is None:
+        return True
+    return not just_name and hiding.reason is HeldReason.ORIGIN and not hiding.firm
 
 
 def _is_open(host: Host, candidate: Candidate) -> bool:

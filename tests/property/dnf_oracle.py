@@ -5,7 +5,7 @@ Reads questions from stdin, one JSON document a line, and answers each on stdout
     {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99,
                                                "module_hotfixes": whether modules hide nothing}},
      "modules": [enabled "name:stream"], "installed": [package, ...], "upgrade": [spec],
-     "install": [spec], "best": false}
+     "install": [spec], "exclude": [spec], "best": false}
 
 A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildtime", "provides",
 ..., "files"}` as an inventory has it. Installed packages become headers without payload, which
@@ -119,6 +119,7 @@ def open_base(question):
     base.conf.allow_vendor_change = question.get("allow_vendor_change", True)
     base.conf.installonly_limit = 0
     base.conf.plugins = False
+    base.conf.excludepkgs = list(question.get("exclude", ()))
     base.conf.assumeyes = True
     for name, repo in sorted(question["repos"].items()):
         base.repos.add_new_repo(

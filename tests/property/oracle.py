@@ -122,6 +122,7 @@ def question_of(
         "installed": msgspec.to_builtins(inventory.packages),
         "upgrade": request.upgrade,
         "install": request.install,
+        "exclude": request.exclude,
         "best": not request.upgrade_all,
     }
 

@@ -1,6 +1,6 @@
 """What the planner says is what dnf 4.14 says, except where an invariant of ours says otherwise.
 
-`CPACMAN_PROPERTY_CASES` is how many random families of packages are tried (20).
+`CPACMAN_PROPERTY_CASES` is how many random families of packages are tried (200).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -33,7 +34,7 @@ from tests.unit.planner.casefile import (
 )
 
 CASES = sorted((Path(__file__).parents[1] / "unit" / "planner" / "cases").glob("*.txt"))
-COUNT = int(os.environ.get("CPACMAN_PROPERTY_CASES", "20"))
+COUNT = int(os.environ.get("CPACMAN_PROPERTY_CASES", "200"))
 _numbers = itertools.count()
 
 pytestmark = [
@@ -72,9 +73,16 @@ def compare(
     return plan, found
 
 
+ASKABLE = {"upgrade", "install", "exclude"}
+"""What the oracle can be asked."""
+
+
 def _is_comparable(path: Path) -> bool:
     case = read_case(path)
-    return not case.of("policy") and "arch=" not in path.read_text()
+    asked = {key for key, value in msgspec.to_builtins(request_of(case)).items() if value}
+    return asked <= ASKABLE and not (
+        case.of("policy") or case.of("holds") or "arch=" in path.read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +127,7 @@ def test_centos(seed: int, maker: Maker, dnf: oracle.Dnf, dnf_cache: Path, tmp_p
     answer = dnf.ask({**question, "cache": str(dnf_cache)})
     (transaction,) = plan.transactions.values()
     ours = oracle.effects_of(transaction)
-    held = {h.nevra for h in transaction.held if h.reason.value == "arch"}
+    held = {h.nevra for h in transaction.held if h.reason.value in ("arch", "origin")}
     swapped = {n for n in answer.effects.leave & held if not _keeps_arch(n, answer.effects.come)}
     names = {_name(n) for n in swapped}
     assert {n for n in ours.come if _name(n) not in names} == {
@@ -198,16 +206,39 @@ def _one_each(rows: list[Pkg]) -> list[Pkg]:
     return list({row.nevra[0]: row for row in rows}.values())
 
 
-_FAMILY = st.tuples(
+class Family(NamedTuple):
+    """What two repositories offer, what is installed, and what dnf can be told about it."""
+
+    offered: list[Pkg]
+    others: list[Pkg]
+    installed: list[Pkg]
+    priority: int
+    excluded: list[str]
+
+
+_FAMILY = st.builds(
+    Family,
     st.lists(_package(), min_size=2, max_size=10).map(_distinct),
+    st.one_of(st.just([]), st.lists(_package(), max_size=4).map(_distinct)),
     st.lists(_package(), min_size=1, max_size=5).map(_one_each),
+    st.sampled_from([99, 50]),
+    st.lists(st.sampled_from(["a", "b*", "c-2-1", "d-3*", "e.x86_64", "f"]), max_size=1),
 )
 
 
-def _family_case(offered: list[Pkg], installed: list[Pkg]) -> Case:
-    rows = tuple((p.nevra, p.said) for p in offered)
-    have = tuple((p.nevra, p.said) for p in installed)
-    return Case("", [Section(("repo", "base"), rows), Section(("installed", "h"), have)])
+def _family_case(family: Family) -> Case:
+    """Return a case; what both repositories have under one NEVRA is only in the first."""
+    have = {p.nevra for p in family.offered}
+    others = [p for p in family.others if p.nevra not in have]
+    sections = [Section(("repo", "base"), _rows(family.offered))]
+    if others:
+        head = ("repo", "other", f"priority={family.priority}")
+        sections.append(Section(head, _rows(others)))
+    return Case("", [*sections, Section(("installed", "h"), _rows(family.installed))])
+
+
+def _rows(found: list[Pkg]) -> tuple[tuple[str, dict[str, str]], ...]:
+    return tuple((p.nevra, p.said) for p in found)
 
 
 def _is_sound(inventory: Inventory) -> bool:
@@ -228,14 +259,15 @@ def _is_sound(inventory: Inventory) -> bool:
 )
 @given(family=_FAMILY)
 def test_families(
-    family: tuple[list[Pkg], list[Pkg]], dnf: oracle.Dnf, tmp_path_factory: pytest.TempPathFactory
+    family: Family, dnf: oracle.Dnf, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Random small families of packages are updated as dnf updates them."""
+    """Random small families, excludes and priorities are planned as dnf does it."""
     directory = tmp_path_factory.getbasetemp() / f"family-{next(_numbers)}"
-    case = _family_case(*family)
+    case = _family_case(family)
     channel = channel_of(case, directory / "m")
     if not _is_sound(channel.inventories[0]):
         return
-    _, found = compare(dnf, channel, Request(), directory)
+    request = Request(exclude=tuple(family.excluded))
+    _, found = compare(dnf, channel, request, directory)
     shutil.rmtree(directory)
     assert not found

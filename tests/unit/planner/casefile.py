@@ -281,6 +281,7 @@ def source_of(section: Section, directory: Path, modules: Section | None = None)
         priority=priority,
         modules=str(directory / f"{name}-modules.yaml") if modules else "",
         module_hotfixes="module_hotfixes" in options,
+        origin=next((o[7:] for o in options if o.startswith("origin=")), ""),
     )
 
 
