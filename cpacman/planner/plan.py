@@ -52,7 +52,7 @@ from cpacman.planner.policy import (
     with_request,
 )
 from cpacman.planner.resolve import Outcome, resolve
-from cpacman.planner.solver import Candidate, Source, Step, Universe, offered
+from cpacman.planner.solver import Candidate, HostView, Source, Step, Universe, offered
 from cpacman.report.progress import Reporter, Silent
 
 Digest = Callable[[Candidate], str]
@@ -314,7 +314,23 @@ def _solve(
         if request.strict and outcome.held:
             causes = tuple(f"{h.nevra} is held: {h.detail}" for h in outcome.held)
             return Failure(error=FailedError.POLICY, causes=causes)
+        if doubles := tuple(_left_double(host, view, actions)):
+            return Failure(error=FailedError.INVENTORY, causes=doubles)
     return _transaction(host, actions, outcome, delivered)
+
+
+def _left_double(host: Host, view: HostView, actions: Sequence[Action]) -> Iterator[str]:
+    """Yield what would still be installed twice: no plan may call such a host well."""
+    leaving = {a.nevra if a.action is ActionKind.REMOVE else a.from_ for a in actions}
+    stays: dict[tuple[str, str], list[InstalledPackage]] = {}
+    for package in host.by_nevra.values():
+        if package.nevra not in leaving:
+            stays.setdefault((package.name, package.arch), []).append(package)
+    for (name, arch), found in sorted(stays.items()):
+        if len(found) > 1 and not view.stands_beside(found[0]):
+            versions = ", ".join(sorted(p.evr for p in found))
+            words = "left by a transaction that was cut off? remove the older one on the host"
+            yield f"{name}.{arch} is installed in several versions ({versions}); {words}"
 
 
 def _transaction(
