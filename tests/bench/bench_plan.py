@@ -93,11 +93,13 @@ def _plan(scratch: Path) -> list[Row]:
     file = scratch / "host.json"
     file.write_bytes(msgspec.json.encode(inventory))
     ours, theirs = _our_command(file), _dnf_command(inventory, scratch)
-    environment = {"XDG_CACHE_HOME": str(scratch / "cache")}
+    # rpm makes a database in the home of whoever calls it: let that be one that goes away.
+    environment = {"XDG_CACHE_HOME": str(scratch / "cache"), "HOME": str(scratch)}
     _run(ours, **environment)
-    _run(theirs)
+    _run(theirs, **environment)
     pairs = [
-        (_wall(lambda: _run(ours, **environment)), _wall(lambda: _run(theirs))) for _ in range(RUNS)
+        (_wall(lambda: _run(ours, **environment)), _wall(lambda: _run(theirs, **environment)))
+        for _ in range(RUNS)
     ]
     seconds = statistics.median(a for a, _ in pairs)
     dnf = statistics.median(b for _, b in pairs)
@@ -118,8 +120,9 @@ def _our_command(file: Path) -> list[str]:
 def _dnf_command(inventory: Inventory, scratch: Path) -> list[str]:
     """Return dnf's command for an installroot with the inventory's packages in its database."""
     root = scratch / "root"
+    home = {**os.environ, "HOME": str(scratch)}
     where = subprocess.run(
-        ["rpm", "--eval", "%_dbpath"], capture_output=True, text=True, check=True
+        ["rpm", "--eval", "%_dbpath"], env=home, capture_output=True, text=True, check=True
     ).stdout.strip()
     packages = msgspec.json.encode(inventory.packages).decode()
     script = "import json, sys; sys.path.insert(0, sys.argv[1]); import dnf_oracle;"
@@ -127,6 +130,7 @@ def _dnf_command(inventory: Inventory, scratch: Path) -> list[str]:
     folder = str(Path(dnf_oracle.__file__).parent)
     subprocess.run(
         ["/usr/bin/python3", "-c", script, folder, str(root), where.lstrip("/")],
+        env=home,
         input=packages,
         text=True,
         check=True,
