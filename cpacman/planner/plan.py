@@ -567,6 +567,7 @@ def split_nevra(nevra: str) -> tuple[str, str, str]:
 
 _WORD = re.compile(r"[A-Za-z0-9._+~^%{}:@-]{1,255}\Z")
 _UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LINE = re.compile(r"[ -~]{1,300}\Z")
 _MANY = 10
 """Causes shown of one inventory."""
 
@@ -591,10 +592,16 @@ def _check(
     if doubles:
         counts = Counter(p.nevra for p in inventory.packages)
         causes += [f"{_shown(n)} is listed {many} times" for n, many in counts.items() if many > 1]
+    # One that can't be read must not be passed over: the host would get what it holds back.
+    causes += [f"hold {_shown(text)} is no line" for text in inventory.holds if not _is_line(text)]
     if not causes:
         return None
     more = [f"and {len(causes) - _MANY} more"] if len(causes) > _MANY else []
     return Failure(error=FailedError.INVENTORY, causes=(*sorted(causes)[:_MANY], *more))
+
+
+def _is_line(text: str) -> bool:
+    return bool(_LINE.match(text))
 
 
 def arch_of(inventory: Inventory) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from cpacman.config import PolicyLine, parse_match
-from cpacman.model import InstalledPackage
+from cpacman.model import FailedError, InstalledPackage, Inventory, Request
 from cpacman.planner.lines import Limits, expired, holding, naming_nothing, not_for
+from cpacman.planner.plan import check_inventory, plan_hosts
 from cpacman.planner.policy import Line
-from tests.unit.planner.test_plan import plan
+from tests.unit.planner.test_plan import channel, plan
 
 TODAY = datetime.date(2026, 11, 22)
 LINES = [
@@ -87,3 +91,34 @@ def test_a_plan_warns(tmp_path: Path) -> None:
     assert made.warnings == (
         "policy[0]: exclude nosuch names nothing that is installed or offered",
     )
+
+
+@pytest.mark.parametrize(
+    "hold", ["exclude: a\0b", "exclude: \x1b[2J", "versionlock: " + "a" * 10_000_000, "exclude: \n"]
+)
+def test_hostile_holds(hold: str) -> None:
+    """A hold that is no line fails the host, and only a short, clean part of it is shown."""
+    failure = check_inventory(Inventory(host="h", holds=(hold,)), "rpm")
+    assert failure is not None and failure.error is FailedError.INVENTORY
+    assert failure.causes[0].isprintable() and len(failure.causes[0]) < 100
+
+
+@pytest.mark.parametrize(
+    "hold", ["exclude: [", "versionlock: ***[!", "exclude: (", "versionlock: !"]
+)
+def test_odd_holds(tmp_path: Path, hold: str) -> None:
+    """Patterns that mean nothing hold nothing back, and nothing breaks."""
+    given = channel(tmp_path)
+    hosts = tuple(msgspec.structs.replace(one, holds=(hold,)) for one in given.inventories)
+    made = plan_hosts([msgspec.structs.replace(given, inventories=hosts)], request=Request())
+    assert not made.failed
+    assert made.transactions[made.hosts["web1"]].actions
+
+
+def test_hostile_modules(tmp_path: Path) -> None:
+    """Streams that no repository defines, whatever they are called, change nothing."""
+    given = channel(tmp_path)
+    names = ("a:\x1b[2J", "nosuch", ":", "a" * 100_000)
+    hosts = tuple(msgspec.structs.replace(one, modules=names) for one in given.inventories)
+    made = plan_hosts([msgspec.structs.replace(given, inventories=hosts)], request=Request())
+    assert made.transactions[made.hosts["web1"]].actions
