@@ -7,6 +7,7 @@ storing the same one twice is nothing. Times are seconds since the epoch.
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from array import array
@@ -26,11 +27,15 @@ from cpacman.model import (
     Plan,
     Transaction,
     inventory_digest,
+    package_hash,
+    packages_digest,
     short_id,
 )
 
 SCHEMA_VERSION = 1
 _MIN_PREFIX = 3
+_MOST_PACKAGES = 20_000
+"""Details of packages that one open store remembers: some 100 MB."""
 
 metadata = sa.MetaData()
 
@@ -195,6 +200,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._packages: dict[str, tuple[int, InstalledPackage]] = {}
 
     @classmethod
     def open(cls, url: str) -> Store:
@@ -389,6 +395,8 @@ class Store:
 
     def add_packages(self, packages: Mapping[str, InstalledPackage]) -> None:
         """Keep the details of installed packages, one row for each key: a digest and a seal."""
+        if packages.keys() <= self._packages.keys():
+            return
         known = self._package_ids(packages)
         rows = [
             {"digest": key, "detail": _pack(_without_host(package))}
@@ -397,8 +405,7 @@ class Store:
         ]
         if rows:
             with self._write() as connection:
-                for row in rows:
-                    _insert_missing(connection, packages_table, "digest", row)
+                _insert_all_missing(connection, packages_table, "digest", rows)
 
     def put_inventory(
         self, inventory: Inventory, *, at: float, keys: Mapping[str, str] | None = None
@@ -410,32 +417,64 @@ class Store:
             at: when it was taken.
             keys: digest -> key of the package's details, where it is not the digest itself.
         """
-        key_of = keys or {p.digest: p.digest for p in inventory.packages}
-        self.add_packages({key_of[p.digest]: p for p in inventory.packages})
-        by_key = self._package_ids(set(key_of.values()))
-        ids = {digest: by_key[key] for digest, key in key_of.items()}
-        details = self._details(set(ids.values()))
-        own = [
-            _Own(ids[p.digest], p.reason, p.files)
-            for p in inventory.packages
-            if p.reason or p.files != details[ids[p.digest]].files
-        ]
-        numbers = array("I", sorted(ids[p.digest] for p in inventory.packages))
-        members = _pack(_Members(numbers.tobytes(), tuple(sorted(own))))
-        digest = inventory_digest(inventory)
-        head = msgspec.structs.replace(inventory, packages=())
+        self.put_inventories([inventory], at=at, keys={inventory.host: keys or {}})
+
+    def put_inventories(
+        self,
+        inventories: Sequence[Inventory],
+        *,
+        at: float,
+        keys: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Keep what hosts reported, all or none of it; what they have in common is done once.
+
+        Args:
+            inventories: the whole of each; of one host the last word counts.
+            at: when they were taken.
+            keys: host -> its `keys`, as for one inventory.
+        """
+        latest = {one.host: one for one in inventories}
+        keys_of = {host: (keys or {}).get(host, {}) for host in latest}
+        fresh: dict[str, InstalledPackage] = {}
+        hashes: dict[int, bytes] = {}
+        for host, one in latest.items():
+            for package in one.packages:
+                if id(package) not in hashes or keys_of[host]:
+                    hashes.setdefault(id(package), package_hash(package))
+                    _keep_plainest(
+                        fresh, keys_of[host].get(package.digest, package.digest), package
+                    )
+        self.add_packages(fresh)
+        rows = self._package_rows(fresh)
+        sets: dict[str, bytes] = {}
+        hosts: list[tuple[str, dict[str, Any]]] = []
+        for host, one in latest.items():
+            known = packages_digest(hashes[id(p)] for p in one.packages)
+            digest = inventory_digest(one, known)
+            if digest not in sets:
+                own = {p.digest: keys_of[host].get(p.digest, p.digest) for p in one.packages}
+                sets[digest] = _members_of(one.packages, {d: rows[key] for d, key in own.items()})
+            head = _pack(msgspec.structs.replace(one, packages=()))
+            hosts.append((digest, {"host": host, "cookie": one.cookie, "head": head, "taken": at}))
+        self._put_sets(sets, hosts)
+
+    def _put_sets(
+        self, sets: Mapping[str, bytes], hosts: Sequence[tuple[str, dict[str, Any]]]
+    ) -> None:
+        """Write sets of packages and the hosts that have them, given with their set's digest."""
+        s, i = sets_table, inventories_table
+        ids: dict[str, int] = {}
         with self._write() as connection:
-            _insert_missing(
-                connection, sets_table, "digest", {"digest": digest, "members": members}
-            )
-            set_id = connection.execute(
-                sa.select(sets_table.c.id).where(sets_table.c.digest == digest)
-            ).scalar_one()
-            row = {"host": inventory.host, "set_id": set_id, "cookie": inventory.cookie,
-                   "head": _pack(head), "taken": at}  # fmt: skip
-            i = inventories_table
-            connection.execute(i.delete().where(i.c.host == inventory.host))
-            connection.execute(i.insert(), row)
+            new = [{"digest": digest, "members": blob} for digest, blob in sorted(sets.items())]
+            _insert_all_missing(connection, s, "digest", new)
+            for part in _parts(sorted(sets)):
+                query = sa.select(s.c.digest, s.c.id).where(s.c.digest.in_(part))
+                ids.update((row[0], row[1]) for row in connection.execute(query))
+            for part in _parts(sorted({row["host"] for _, row in hosts})):
+                connection.execute(i.delete().where(i.c.host.in_(part)))
+            rows = [{**row, "set_id": ids[digest]} for digest, row in hosts]
+            if rows:
+                connection.execute(i.insert(), rows)
 
     def renew_inventory(self, head: Inventory, *, at: float) -> None:
         """Keep a host's new head; its packages are unchanged."""
@@ -462,14 +501,15 @@ class Store:
             for part in _parts(sorted({set_id for set_id, _ in found.values()})):
                 query = sa.select(s.id, s.members).where(s.id.in_(part))
                 sets.update((row[0], row[1]) for row in connection.execute(query))
-        members = {number: _unpack(blob, _Members) for number, blob in sets.items()}
-        numbers = {n for one in members.values() for n in array("I", one.ids)}
-        details = self._details(numbers)
-        packages = {number: _assemble(one, details) for number, one in members.items()}
-        return {
-            host: msgspec.structs.replace(_unpack(head, Inventory), packages=packages[set_id])
-            for host, (set_id, head) in found.items()
-        }
+        with _without_collector():
+            members = {number: _unpack(blob, _Members) for number, blob in sets.items()}
+            numbers = {n for one in members.values() for n in array("I", one.ids)}
+            assembler = _Assembler(self._details(numbers))
+            packages = {number: assembler.packages_of(one) for number, one in members.items()}
+            return {
+                host: msgspec.structs.replace(_unpack(head, Inventory), packages=packages[set_id])
+                for host, (set_id, head) in found.items()
+            }
 
     def _details(self, numbers: set[int]) -> dict[int, InstalledPackage]:
         p = packages_table.c
@@ -481,11 +521,21 @@ class Store:
                     found[number] = _unpack(blob, InstalledPackage)
         return found
 
+    def _package_rows(self, keys: Iterable[str]) -> dict[str, tuple[int, InstalledPackage]]:
+        """Return key -> (id, details) of the known ones; those rows never change."""
+        wanted = set(keys)
+        if missing := wanted - self._packages.keys():
+            ids = self._package_ids(missing)
+            details = self._details(set(ids.values()))
+            if len(self._packages) + len(ids) > _MOST_PACKAGES:
+                kept = wanted & self._packages.keys()
+                self._packages = {key: self._packages[key] for key in kept}
+            self._packages.update({key: (n, details[n]) for key, n in ids.items()})
+        return {key: self._packages[key] for key in wanted & self._packages.keys()}
+
     def packages(self, keys: Iterable[str]) -> dict[str, InstalledPackage]:
         """Return key -> details of those installed packages that the store knows."""
-        ids = self._package_ids(keys)
-        details = self._details(set(ids.values()))
-        return {key: details[number] for key, number in ids.items()}
+        return {key: details for key, (_, details) in self._package_rows(keys).items()}
 
     # ---- the plan key ---------------------------------------------------------------------
 
@@ -685,10 +735,86 @@ class _Own(NamedTuple):
 
 
 class _Members(NamedTuple):
-    """A distinct set of packages: their ids as a packed array, and what is the host's own."""
+    """A distinct set of packages: their ids as a packed array, and what is the host's own.
+
+    `reasons` has a byte for each id, a place in `_REASONS`, or `_OWN` for a package whose files
+    are not those that all hosts share: those stand in `own`, in the same order. Sets of before
+    have no `reasons`, and each id in `own` at most once.
+    """
 
     ids: bytes
     own: tuple[_Own, ...]
+    reasons: bytes = b""
+
+
+_REASONS = ("", "user", "dep", "weak")
+_OWN = len(_REASONS)
+
+
+def _members_of(
+    packages: Iterable[InstalledPackage], rows: Mapping[str, tuple[int, InstalledPackage]]
+) -> bytes:
+    """Return what is kept of a set of packages."""
+    pairs: list[tuple[int, int]] = []
+    own: list[_Own] = []
+    for package in packages:
+        number, details = rows[package.digest]
+        plain = package.files == details.files and package.reason in _REASONS
+        pairs.append((number, _REASONS.index(package.reason) if plain else _OWN))
+        if not plain:
+            own.append(_Own(number, package.reason, package.files))
+    pairs.sort()
+    ids = array("I", [number for number, _ in pairs])
+    return _pack(_Members(ids.tobytes(), tuple(sorted(own)), bytes(code for _, code in pairs)))
+
+
+class _Assembler:
+    """Puts sets of packages together: what is equal on several hosts is one object."""
+
+    def __init__(self, details: dict[int, InstalledPackage]) -> None:
+        self._details = details
+        self._tables: list[dict[int, InstalledPackage]] = [details, {}, {}, {}]
+        self._own: dict[_Own, InstalledPackage] = {}
+
+    def packages_of(self, members: _Members) -> tuple[InstalledPackage, ...]:
+        """Return the packages of one set."""
+        ids = array("I", members.ids)
+        if not members.reasons:
+            by_id = {one.id: one for one in members.own}
+            return tuple(self._own_of(by_id[n]) if n in by_id else self._details[n] for n in ids)
+        tables, own = self._tables, iter(members.own)
+        return tuple(
+            [
+                self._own_of(next(own))
+                if code == _OWN
+                else tables[code].get(number) or self._add(number, code)
+                for number, code in zip(ids, members.reasons, strict=True)
+            ]
+        )
+
+    def _add(self, number: int, code: int) -> InstalledPackage:
+        made = msgspec.structs.replace(self._details[number], reason=_REASONS[code])
+        self._tables[code][number] = made
+        return made
+
+    def _own_of(self, own: _Own) -> InstalledPackage:
+        if own not in self._own:
+            self._own[own] = msgspec.structs.replace(
+                self._details[own.id], reason=own.reason, files=own.files
+            )
+        return self._own[own]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Make very many values that all stay without looking for garbage among them all the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _engine_of(url: str) -> Engine:
@@ -760,6 +886,18 @@ def _insert_missing(
     return True
 
 
+def _insert_all_missing(
+    connection: Connection, table: sa.Table, key: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    column = table.c[key]
+    known: set[Any] = set()
+    for part in _parts([row[key] for row in rows]):
+        known.update(r[0] for r in connection.execute(sa.select(column).where(column.in_(part))))
+    new = [dict(row) for row in rows if row[key] not in known]
+    if new:
+        connection.execute(table.insert(), new)
+
+
 def _locked(connection: Connection, hosts: Sequence[str]) -> dict[str, str]:
     k = locks_table.c
     found: dict[str, str] = {}
@@ -787,14 +925,11 @@ def _moved(class_: str, channel: str, expected: str | None, now: str | None) -> 
     )
 
 
-def _assemble(
-    members: _Members, details: Mapping[int, InstalledPackage]
-) -> tuple[InstalledPackage, ...]:
-    own = {one.id: {"reason": one.reason, "files": one.files} for one in members.own}
-    return tuple(
-        msgspec.structs.replace(details[n], **own[n]) if n in own else details[n]
-        for n in array("I", members.ids)
-    )
+def _keep_plainest(found: dict[str, InstalledPackage], key: str, package: InstalledPackage) -> None:
+    """Keep a package's details for all hosts: files that one of them was asked for are its own."""
+    known = found.setdefault(key, package)
+    if len(package.files) < len(known.files):
+        found[key] = package
 
 
 def _without_host(package: InstalledPackage) -> InstalledPackage:

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import createrepo_c
+import msgspec
 
 from cpacman.model import Dependency, InstalledPackage, Inventory
-from cpacman.planner.solver import Candidate, HostView, Source, Task, Universe, Verb
+from cpacman.planner.solver import Candidate, HostView, Source, Task, Universe, Verb, asked_names
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "repodata"
 NAMES = ("cs9-appstream-2025-01", "cs9-baseos-2022-02")
@@ -156,6 +157,33 @@ class Maker:
                 late = set(versions[keep:])
                 hidden |= {c for c in self.universe.candidates(name) if c.evr in late}
         return hidden
+
+
+class Variants:
+    """Makes further inventories of one that is there, without some packages that nothing needs.
+
+    What is left has all that it requires, by name: conditions of versions were met before.
+    """
+
+    def __init__(self, base: Inventory) -> None:
+        self.base = base
+        owners: dict[str, set[str]] = {}
+        for package in base.packages:
+            for name in (*(dep[0] for dep in package.provides), *package.files):
+                owners.setdefault(name, set()).add(package.nevra)
+        needed: set[str] = set()
+        for package in base.packages:
+            deps = (name for dep in package.requires for name in asked_names(dep[0]))
+            found = (owners.get(name, set()) - {package.nevra} for name in deps)
+            needed.update(nevra for nevras in found for nevra in nevras)
+        self.leaves = [p.nevra for p in base.packages if p.nevra not in needed]
+
+    def make(self, seed: int, host: str) -> Inventory:
+        """Return one inventory, with up to 20 packages less."""
+        rng = random.Random(seed)
+        gone = set(rng.sample(self.leaves, rng.randrange(1, min(20, len(self.leaves)))))
+        rows = tuple(p for p in self.base.packages if p.nevra not in gone)
+        return msgspec.structs.replace(self.base, host=host, cookie=host, packages=rows)
 
 
 def make_fleet(count: int, *, seed: int = 1, cache: Path | None = None) -> Iterator[Inventory]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+from array import array
 from pathlib import Path
 
 import pytest
 
 from cpacman.errors import ConflictError, CpacmanError, InputError
 from cpacman.model import InstalledPackage, Inventory, Plan, Request, Transaction
-from cpacman.store import Store
+from cpacman.store import Store, _pack, sets_table
 
 
 @pytest.fixture
@@ -102,6 +103,73 @@ def test_duplicate_packages_stay(store: Store) -> None:
     """A database that holds the same package twice is shown as it is."""
     store.put_inventory(inventory("web1", package("a"), package("a")), at=1.0)
     assert len(store.inventories(["web1"])["web1"].packages) == 2
+
+
+def test_many_inventories_at_once(store: Store) -> None:
+    """Hosts kept in one go come back as those kept one by one; of one host the last word counts."""
+    hosts = [
+        inventory("web1", package("a", reason="user"), package("b", reason="dep")),
+        inventory("web2", package("b", reason="dep"), package("a", reason="user")),
+        inventory("web3", package("a", reason="weak"), package("a"), package("c")),
+        inventory("web4", package("a", files=("/opt/a",), reason="dep")),
+        inventory("web4", package("a", files=("/opt/b",), reason="dep")),
+    ]
+    store.put_inventories(hosts, at=1.0)
+    found = store.inventories(["web1", "web2", "web3", "web4"])
+    for one in (hosts[0], hosts[1], hosts[4]):
+        mine = found[one.host]
+        assert sorted(mine.packages, key=lambda p: p.name) == sorted(
+            one.packages, key=lambda p: p.name
+        )
+    assert sorted(p.reason for p in found["web3"].packages) == ["", "", "weak"]
+    assert found["web1"].packages is found["web2"].packages
+    assert sum(1 for _ in store._rows(sets_table.select())) == 3
+
+
+def test_equal_packages_are_one_object(store: Store) -> None:
+    """Ten thousand hosts with one package do not need ten thousand of it."""
+    own = {"files": ("/opt/a",), "reason": "dep"}
+    rows = [("web1", "x"), ("web2", "y")]
+    store.put_inventories(
+        [
+            inventory(host, package("a", **own), package("b", reason="user"), package(other))
+            for host, other in rows
+        ],
+        at=1.0,
+    )
+    one, two = store.inventories(["web1", "web2"]).values()
+    by_name = {p.name: p for p in two.packages}
+    assert [p.name for p in one.packages if p is by_name.get(p.name)] == ["a", "b"]
+
+
+def test_sets_of_the_first_version_are_read(store: Store) -> None:
+    """What was kept with a reason beside each package comes back with it."""
+    store.put_inventory(inventory("web1", package("a"), package("b")), at=1.0)
+    ids = {d: n for d, (n, _) in store._package_rows(["sha256:a1", "sha256:b1"]).items()}
+    old = [
+        array("I", sorted(ids.values())).tobytes(),
+        [[ids["sha256:a1"], "user", []], [ids["sha256:b1"], "", ["/opt/b"]]],
+    ]
+    with store._write() as connection:
+        connection.execute(sets_table.update().values(members=_pack(old)))
+    found = {p.name: p for p in store.inventories(["web1"])["web1"].packages}
+    assert (found["a"].reason, found["b"].reason) == ("user", "")
+    assert found["b"].files == ("/opt/b",)
+
+
+def test_a_store_does_not_remember_without_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many details stay in memory, and nothing is lost by that."""
+    monkeypatch.setattr("cpacman.store._MOST_PACKAGES", 3)
+    for host in range(4):
+        store.put_inventory(inventory(f"web{host}", *(package(f"p{host}{n}") for n in "ab")), at=1)
+    assert len(store._packages) <= 4
+    found = store.inventories([f"web{n}" for n in range(4)])
+    assert {p.name for one in found.values() for p in one.packages} == {
+        f"p{host}{n}" for host in range(4) for n in "ab"
+    }
+    assert set(store.packages(["sha256:p0a1", "no"])) == {"sha256:p0a1"}
 
 
 def test_unknown_packages(store: Store) -> None:
