@@ -158,10 +158,10 @@ class Host:
             reason = HeldReason.HOST_HOLD if line.own else HeldReason.EXCLUDE
             hiding = Hiding(reason, f"excluded by {line}")
             for glob in line.packages:
-                found.update(dict.fromkeys(self.view.match(glob).candidates, hiding))
+                found.update(dict.fromkeys(self._matching(glob), hiding))
         for line in self.rules.of("pin"):
             hiding = Hiding(HeldReason.ORIGIN, f"pinned to {line.to} by {line}", firm=True)
-            rows = (c for glob in line.packages for c in self.view.match(glob).candidates)
+            rows = (c for glob in line.packages for c in self._matching(glob))
             found.update(dict.fromkeys((c for c in rows if c.repository != line.to), hiding))
         for line in self.rules.of("block"):
             hiding = Hiding(HeldReason.BLOCKED, f"blocked by {line}")
@@ -169,11 +169,14 @@ class Host:
                 found.update(dict.fromkeys(self._blocked(word), hiding))
         return found
 
+    def _matching(self, word: str) -> list[Candidate]:
+        return [c for c in self.universe.matching(word) if not self.view.is_masked(c)]
+
     def _blocked(self, word: str) -> Iterator[Candidate]:
         """Yield what an advisory delivers, or what a NEVRA or another word names."""
         delivered = self.delivers(word)
         for spec in delivered or (word,):
-            yield from self.view.match(spec).candidates
+            yield from self._matching(spec)
 
     @functools.cached_property
     def removable(self) -> frozenset[str]:
@@ -185,7 +188,7 @@ class Host:
     def _locked_elsewhere(self) -> set[str]:
         """Return the names that are locked to a version and of which nothing is installed."""
         words = {policy.locked_name(w) for line in self.rules.of("lock") for w in line.packages}
-        return {c.name for w in words for c in self.view.match(w).candidates} - self.by_name.keys()
+        return {c.name for w in words for c in self._matching(w)} - self.by_name.keys()
 
     def why_hidden(self, candidate: Candidate) -> Hiding | None:
         """Return why a candidate is not for this host, or None when it is."""

@@ -84,18 +84,19 @@ def naming_nothing(
 
     Args:
         lines: the lines that hold for any host.
-        packages: what each host has installed; looked through until every word is found.
-        offered: asked about words that no host has installed.
+        packages: what each host has installed.
+        offered: asked first.
     """
     words = dict.fromkeys((line.where, line.kind, word) for line in lines for word in line.packages)
     missing = {locked_name(word) for _, _, word in words}
-    for found in packages:
-        if not missing:
-            break
-        missing -= {word for word in missing if any(_names(word, p) for p in _near(word, found))}
-    absent = missing - offered(missing) if missing else missing
+    missing = missing - offered(missing) if missing else missing
+    if missing:
+        # Hosts share most packages: each is looked at once.
+        distinct = {id(package): package for found in packages for package in found}
+        rows = {(p.name, p.evr, p.arch): p for p in distinct.values()}.values()
+        missing = {w for w in missing if not any(_names(w, p) for p in _near(w, rows))}
     for where, kind, word in words:
-        if locked_name(word) in absent:
+        if locked_name(word) in missing:
             yield f"{where}: {kind} {word} names nothing that is installed or offered"
 
 

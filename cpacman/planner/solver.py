@@ -267,6 +267,7 @@ class Universe:
         self._by_name: dict[str, tuple[Candidate, ...]] = {}
         self._unlisted: set[str] = set()
         self._installed: _Installed | None = None
+        self._matching: dict[str, tuple[Candidate, ...]] = {}
         self._masks: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
 
     def _load(self) -> dict[str, _Loaded]:
@@ -379,6 +380,12 @@ class Universe:
             found.sort(key=lambda c: order(c.evr), reverse=True)
             self._by_name[name] = tuple(found)
         return self._by_name[name]
+
+    def matching(self, word: str) -> tuple[Candidate, ...]:
+        """Return the candidates that a word of policy names; looked up once for all hosts."""
+        if word not in self._matching:
+            self._matching[word] = HostView(self, {}).match(word).candidates
+        return self._matching[word]
 
     def providers(self, dep: str) -> tuple[Candidate, ...]:
         """Return the candidates that provide what a dependency's text asks for."""
