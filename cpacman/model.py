@@ -7,6 +7,7 @@ design brief, section 5: inventory, plan, snapshot manifest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from enum import Enum
@@ -149,8 +150,13 @@ class Package(msgspec.Struct, _Nevra, frozen=True, kw_only=True, array_like=True
     buildtime: int = 0
 
 
-class InstalledPackage(msgspec.Struct, _Nevra, frozen=True, kw_only=True, omit_defaults=False):
-    """One installed package as the host's database has it; what is missing reads as empty."""
+class InstalledPackage(
+    msgspec.Struct, _Nevra, frozen=True, kw_only=True, omit_defaults=False, dict=True
+):
+    """One installed package as the host's database has it; what is missing reads as empty.
+
+    Its texts are put together once: a plan for many hosts asks for them all the time.
+    """
 
     name: str
     version: str
@@ -172,6 +178,16 @@ class InstalledPackage(msgspec.Struct, _Nevra, frozen=True, kw_only=True, omit_d
     supplements: tuple[Dependency, ...] = ()
     enhances: tuple[Dependency, ...] = ()
     files: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def evr(self) -> str:
+        """`[epoch:]version-release`."""
+        return evr_text(self.epoch, self.version, self.release)
+
+    @functools.cached_property
+    def nevra(self) -> str:
+        """`name-[epoch:]version-release.arch`."""
+        return nevra_text(self.name, self.epoch, self.version, self.release, self.arch)
 
 
 class OsRelease(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,7 +104,12 @@ def make_plan(
         _channel(context, class_, channel, [inventories[n] for n in names], held.placements)
         for channel, names in by_channel(ready.values()).items()
     ]
-    made = plan_hosts(channels, request=request, cache=context.settings.cache_dir / "solver")
+    made = plan_hosts(
+        channels,
+        request=request,
+        cache=context.settings.cache_dir / "solver",
+        reporter=context.reporter,
+    )
     return msgspec.structs.replace(
         made,
         failed=dict(sorted({**made.failed, **failed}.items())),

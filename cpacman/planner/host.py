@@ -65,6 +65,10 @@ class Wish(NamedTuple):
         return frozenset(c for task in self.tasks for c in task.candidates)
 
 
+Judged = tuple[Offer, dict[Candidate, Hiding]]
+"""What is offered for a name, and what of it a host must not get."""
+
+
 class Host:
     """One host: its packages, what it is offered, what it must not get and why."""
 
@@ -86,6 +90,7 @@ class Host:
         self.rules = rules
         self.closed = tuple(s.name for s in universe.sources.values() if not s.autoupdate)
         self.refused: dict[Candidate, Hiding] = {}
+        self._shared: dict[tuple[int, ...], Judged] = universe.shared((rules, view.masked))
         self.kernel = kernel
         self.wanted = wanted or {}
         self.delivers = delivers or (lambda _: ())
@@ -127,7 +132,20 @@ class Host:
     @functools.cached_property
     def offers(self) -> dict[str, Offer]:
         """Name -> what is installed and what is offered, for every installed name."""
-        return {name: self._offer(name, found) for name, found in self.by_name.items()}
+        return {name: self._judged(name, found)[0] for name, found in self.by_name.items()}
+
+    def _judged(self, name: str, installed: tuple[InstalledPackage, ...]) -> Judged:
+        """Return what is offered for a name and what of it is hidden.
+
+        It is the same on all hosts that have the same packages of the name and the same rules, so
+        it is worked out once for all of them.
+        """
+        key = self.view.ids_of(installed)
+        if (known := self._shared.get(key)) is None:
+            offer = self._offer(name, installed)
+            known = (offer, policy.hide(offer, self.rules, self.compare))
+            self._shared[key] = known
+        return known
 
     def _offer(self, name: str, installed: tuple[InstalledPackage, ...]) -> Offer:
         """Of packages that stand side by side only the newest of each arch can have an update."""
@@ -149,8 +167,8 @@ class Host:
     def hidden(self) -> dict[Candidate, Hiding]:
         """What this host must not get whatever is asked for, and why."""
         found: dict[Candidate, Hiding] = {}
-        for offer in self.offers.values():
-            found.update(policy.hide(offer, self.rules, self.compare))
+        for name, installed in self.by_name.items():
+            found.update(self._judged(name, installed)[1])
         for name in self._locked_elsewhere():
             offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))

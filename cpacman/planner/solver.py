@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
@@ -221,12 +221,15 @@ class Versions:
         repo = pool.add_repo("versions")
         self._pool = pool
         self._left, self._right = repo.add_solvable(), repo.add_solvable()
+        self._known: dict[tuple[str, str], int] = {}
 
     def compare(self, left: str, right: str) -> int:
         """Return -1, 0 or 1 as `left` is older than, equal to or newer than `right`."""
-        self._left.evr, self._right.evr = left, right
-        result: int = self._left.evrcmp(self._right)
-        return result
+        known = self._known.get((left, right))
+        if known is None:
+            self._left.evr, self._right.evr = left, right
+            known = self._known[left, right] = self._left.evrcmp(self._right)
+        return known
 
     @functools.cached_property
     def key(self) -> Callable[[str], Any]:
@@ -313,6 +316,7 @@ class Universe:
         for name in ("_supplementing", "_side_by_side"):
             self.__dict__.pop(name, None)
         self._recommended: dict[str, tuple[int, ...]] = {}
+        self._shared: dict[Hashable, dict[Any, Any]] = {}
 
     def _provide_unlisted(self, paths: set[str]) -> None:
         """Let repositories provide the paths that only their filelists know, each path once."""
@@ -366,6 +370,10 @@ class Universe:
     @functools.cached_property
     def _streams(self) -> _Streams:
         return _Streams(self)
+
+    def shared(self, key: Hashable) -> dict[Any, Any]:
+        """Return a place for what is the same on all hosts of a chunk that have a key in common."""
+        return self._shared.setdefault(key, {})
 
     def stream_of(self, candidate: Candidate) -> str:
         """Return the module stream (`name:stream`) that a package belongs to, or nothing."""
@@ -476,6 +484,15 @@ class HostView:
         order = self._universe.versions.key
         values = [v for v in values if v.name != package.name]
         return tuple(sorted(values, key=lambda c: (c.name, order(c.evr)), reverse=True))
+
+    @property
+    def masked(self) -> frozenset[int]:
+        """What does not exist for this host: equal for hosts of the same streams."""
+        return self._masked
+
+    def ids_of(self, packages: Iterable[InstalledPackage]) -> tuple[int, ...]:
+        """Return what tells installed packages apart, in this chunk."""
+        return tuple([self._ids[package.nevra] for package in packages])
 
     def is_masked(self, candidate: Candidate) -> bool:
         """Return whether a candidate does not exist for this host."""

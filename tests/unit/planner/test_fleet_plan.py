@@ -287,3 +287,16 @@ def test_a_larger_lot_after_a_smaller_one() -> None:
         with universe.host(found[:1]) as view:
             assert not view.solve([Task(Verb.UPDATE_ALL)]).problems
         assert list(universe._pool.get_disabled_list())
+
+
+def test_what_hosts_share_is_judged_once_for_each_policy(channel: ChannelInput) -> None:
+    """Hosts with the same packages and another policy are told apart, in one lot as alone."""
+    locked = Policy(lines=(Line(kind="lock", packages=("app*",), where="policy[0]"),))
+    policies = {f"h{n:02}": locked for n in range(0, HOSTS, 2)} | {"twin": Policy()}
+    mixed = msgspec.structs.replace(channel, policies=policies)
+    made = plan_hosts([mixed], request=Request(), workers=1)
+    for host in (*policies, "h01"):
+        alone = tuple(i for i in channel.inventories if i.host == host)
+        single = msgspec.structs.replace(mixed, inventories=alone)
+        assert plan_hosts([single], request=Request()).hosts[host] == made.hosts[host]
+    assert made.hosts["h00"] != made.hosts["twin"]
