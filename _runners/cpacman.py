@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 try:
-    from cpacman.commands import deploying, looking, planning, staging
+    from cpacman.commands import deploying, explaining, looking, planning, staging
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -313,6 +313,79 @@ def show(id: str, host: str | None = None, group: str | None = None):
     """
     with _context() as context:
         return looking.show(context, id, host=host, group=group)
+
+
+@runner
+def why(host: str, package: str):
+    """
+    Tell why a package is, or is not, in the plan of a host.
+
+    host
+        a host that was asked for its inventory before
+    package
+        as one names it for ``plan``: a name, ``name.arch``, a version, a glob, a path
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.why host=web1 package=httpd
+    """
+    with _context() as context:
+        return explaining.why(context, host, package)
+
+
+@runner
+def diff(a: str, b: str):
+    """
+    Tell how two hosts, two snapshots, two classes or two plans differ.
+
+    a, b
+        ids of hosts, names of classes, or ids of snapshots or plans
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.diff web1 web2
+        salt-run cpacman.diff testing production
+    """
+    with _context() as context:
+        return explaining.diff(context, a, b)
+
+
+@runner
+def advisories(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    severity: Names = None,
+    cve: Names = None,
+):
+    """
+    Tell which advisories hosts lack of what their class holds, with how many hosts lack each.
+
+    SEL
+        which hosts; none given means all of them
+    severity
+        only these: critical, important, moderate, low
+    cve
+        only advisories about these
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.advisories class=production severity=critical,important
+        salt-run cpacman.advisories cve=CVE-2026-1234
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return explaining.advisories(context, selection, severity=listed(severity), cve=listed(cve))
 
 
 @runner

@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_inventory(commands)
     _add_plan(commands)
+    _add_why(commands)
     return parser
 
 
@@ -160,6 +161,28 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(run=_run_plan)
 
 
+def _add_why(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "why",
+        allow_abbrev=False,
+        help="why a package is, or is not, in the plan of a host",
+        description="Tell where a package is installed from, which candidates there are, which "
+        "one is taken, and each rule that removed one, when everything is upgraded.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the package")
+    _add_words(parser, "--repo", "NAME=DIR", "a repository and its name", required=True)
+    parser.add_argument("--inventory", metavar="FILE", required=True, help="the host's inventory")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="the cpacman: section, for its policy"
+    )
+    _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
+    _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="how it is printed"
+    )
+    parser.set_defaults(run=_run_why, parser=parser)
+
+
 def _add_words(
     parser: argparse.ArgumentParser, name: str, what: str, text: str, *, required: bool = False
 ) -> None:
@@ -211,6 +234,32 @@ def _run_plan(options: argparse.Namespace) -> int:
         )
     sys.stdout.buffer.write(offline.render(made, options.format))
     return EXIT_NOT_PLANNED if made.plan.failed else EXIT_OK
+
+
+def _run_why(options: argparse.Namespace) -> int:
+    gc.disable()
+    from cpacman.planner import offline
+
+    if options.name is None and "=" not in options.repo[-1]:
+        # An option that takes several words takes the last one, too: --repo a=/srv/a NAME
+        options.name = options.repo.pop()
+    if options.name is None:
+        options.parser.error("name the package: cpacman why --repo ... --inventory FILE NAME")
+    with _cache_directory() as cache:
+        told = offline.explain(
+            offline.Order(
+                repos=tuple(options.repo),
+                inventories=(options.inventory,),
+                config=options.config,
+                arch_change=tuple(options.arch_change),
+                noautoupdate=tuple(options.noautoupdate),
+            ),
+            options.name,
+            cache=cache,
+            today=datetime.date.today(),
+        )
+    sys.stdout.buffer.write(offline.render_why(told, options.format))
+    return EXIT_NOT_PLANNED if told.failed else EXIT_OK
 
 
 @contextmanager

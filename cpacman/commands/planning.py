@@ -19,7 +19,7 @@ from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, plac
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.config import parse_match
 from cpacman.depot.snapshot import Snapshot, check_metadata, load_snapshot
-from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, Problem, UsageError
+from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, InputError, Problem, UsageError
 from cpacman.fleet import Placement, load_hosts_files
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
@@ -119,6 +119,25 @@ def make_plan(
             *_expired(context, (held.placements[n] for n in ready)),
         ),
     )
+
+
+def channel_for(context: Context, host: str) -> ChannelInput:
+    """Return what one host is planned from.
+
+    Raises:
+        InputError: it can't be planned at all, with why.
+        ConfigError: rules are configured that this version can't enforce.
+    """
+    _check_policy(context)
+    if host not in context.directory.accepted():
+        raise InputError(Problem(f"host {host}", "the master accepted no key of it"))
+    fleet = place_all(context, [host])
+    inventories = context.store.inventories([host])
+    class_ = fleet.placements[host].host.class_
+    for name, failure in _not_planned(context, class_, fleet.hosts, inventories, fleet):
+        raise InputError([Problem(f"host {name}", cause) for cause in failure.causes])
+    channel = fleet.hosts[host].channel
+    return _channel(context, class_, channel, [inventories[host]], fleet.placements)
 
 
 def _erring(errors: Mapping[str, Refreshed]) -> Iterator[tuple[str, Failure]]:

@@ -24,10 +24,14 @@ from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
 from cpacman.errors import InputError, Problem, UsageError, UserError
 from cpacman.inventory import decode_inventory
 from cpacman.model import Advisory, Inventory, Plan, Request
+from cpacman.planner import why
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.policy import Line, Policy
 from cpacman.planner.solver import Candidate, Source
+from cpacman.planner.why import Why
+from cpacman.report import screens
+from cpacman.report.progress import Reporter
 from cpacman.report.table import render_plan
 
 if TYPE_CHECKING:
@@ -82,17 +86,41 @@ class _Collector:
             raise InputError(self.problems)
 
 
-def make_plan(order: Order, *, cache: Path, today: datetime.date) -> Made:
+def make_plan(
+    order: Order, *, cache: Path, today: datetime.date, reporter: Reporter | None = None
+) -> Made:
     """Return the plan for what was typed.
 
     Args:
         order: what was typed.
         cache: a directory of our own.
         today: which lines of policy still hold.
+        reporter: told how far the planning is.
 
     Raises:
         UserError: what is wrong with options, configuration, repositories and inventories.
     """
+    channel, warnings = _read(order, cache, today)
+    plan = plan_hosts([channel], request=order.request, cache=cache / "solver", reporter=reporter)
+    made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
+    return Made(made, channel.advisories)
+
+
+def explain(order: Order, word: str, *, cache: Path, today: datetime.date) -> Why:
+    """Return why a package is, or is not, in the plan for what was typed.
+
+    Raises:
+        UserError: what is wrong with what was typed, or with what it names.
+    """
+    channel, _ = _read(order, cache, today)
+    if len(channel.inventories) != 1:
+        found = f"there are {len(channel.inventories)} hosts"
+        raise UsageError(Problem("--inventory", found, "name the file of one host"))
+    return why.explain(channel, word, request=order.request, cache=cache / "solver")
+
+
+def _read(order: Order, cache: Path, today: datetime.date) -> tuple[ChannelInput, list[str]]:
+    """Read all that was typed, and say what has to be said about it."""
     collect = _Collector()
     places = collect.run(lambda: _places(order.repos)) or {}
     collect.run(lambda: _check_names("--noautoupdate", order.noautoupdate, places))
@@ -109,13 +137,7 @@ def make_plan(order: Order, *, cache: Path, today: datetime.date) -> Made:
     rules = collect.run(lambda: _rules(order, settings, inventories or [], today))
     collect.stop_if_any()
     policies, warnings = rules or _Rules({}, [])
-    plan = plan_hosts(
-        [msgspec.structs.replace(channel, policies=policies)],
-        request=order.request,
-        cache=cache / "solver",
-    )
-    made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
-    return Made(made, channel.advisories)
+    return msgspec.structs.replace(channel, policies=policies), warnings
 
 
 def render(made: Made, how: str) -> bytes:
@@ -124,6 +146,13 @@ def render(made: Made, how: str) -> bytes:
         return msgspec.json.format(msgspec.json.encode(made.plan), indent=2) + b"\n"
     severities = {one.id: one.severity for one in made.advisories}
     return render_plan(made.plan, severities=severities, full=True).encode() + b"\n"
+
+
+def render_why(told: Why, how: str) -> bytes:
+    """Return an explanation as the console prints it: for people, or as one JSON document."""
+    if how == "json":
+        return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    return screens.render({"why": msgspec.to_builtins(told)}).encode() + b"\n"
 
 
 # Repositories

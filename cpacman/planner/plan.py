@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -294,10 +294,23 @@ def _solve(
     channel: ChannelInput,
 ) -> Transaction | Failure:
     """Return the transaction of one inventory, or why there is none."""
+    with _opened(universe, inventory, rules, request, delivered) as host:
+        return _solve_host(host, request, delivered, channel)
+
+
+@contextmanager
+def _opened(
+    universe: Universe,
+    inventory: Inventory,
+    rules: Policy,
+    request: Request,
+    delivered: _Delivered,
+) -> Iterator[Host]:
+    """Give what is known of one host, whose packages were admitted, for as long as it is solved."""
     with universe.host(
         inventory.packages, modules=inventory.modules, without=rules.without
     ) as view:
-        host = Host(
+        yield Host(
             universe,
             view,
             inventory.packages,
@@ -306,17 +319,43 @@ def _solve(
             wanted=delivered.wanted(request),
             delivers=delivered.packages_of,
         )
-        try:
-            outcome = resolve(host, request)
-            actions = _actions(host, outcome, request, delivered, channel.sha256_of)
-        except CannotPlan as error:
-            return Failure(error=error.error, causes=error.causes)
-        if request.strict and outcome.held:
-            causes = tuple(f"{h.nevra} is held: {h.detail}" for h in outcome.held)
-            return Failure(error=FailedError.POLICY, causes=causes)
-        if doubles := tuple(_left_double(host, view, actions)):
-            return Failure(error=FailedError.INVENTORY, causes=doubles)
+
+
+def _solve_host(
+    host: Host, request: Request, delivered: _Delivered, channel: ChannelInput
+) -> Transaction | Failure:
+    try:
+        outcome = resolve(host, request)
+        actions = _actions(host, outcome, request, delivered, channel.sha256_of)
+    except CannotPlan as error:
+        return Failure(error=error.error, causes=error.causes)
+    if request.strict and outcome.held:
+        causes = tuple(f"{h.nevra} is held: {h.detail}" for h in outcome.held)
+        return Failure(error=FailedError.POLICY, causes=causes)
+    if doubles := tuple(_left_double(host, host.view, actions)):
+        return Failure(error=FailedError.INVENTORY, causes=doubles)
     return _transaction(host, actions, outcome, delivered)
+
+
+@contextmanager
+def solve_one(
+    channel: ChannelInput, request: Request, cache: Path | None = None
+) -> Iterator[tuple[Host, Transaction | Failure]]:
+    """Plan the one host of a channel, and give what was known of it meanwhile.
+
+    Raises:
+        UsageError: a request that contradicts itself.
+        RepositoryError: metadata that can't be read.
+    """
+    (inventory,) = channel.inventories
+    check_request(request, channel.advisories)
+    rules = channel.policies.get(inventory.host, channel.policy)
+    words = request.words
+    universe = Universe(channel.sources, arch=arch_of(inventory), cache=cache, words=words)
+    delivered = _Delivered(channel.advisories, universe.versions.compare)
+    universe.admit(inventory.packages)
+    with _opened(universe, inventory, rules, request, delivered) as host:
+        yield host, _solve_host(host, request, delivered, channel)
 
 
 def _left_double(host: Host, view: HostView, actions: Sequence[Action]) -> Iterator[str]:

@@ -10,7 +10,7 @@ tell is unknown, and an unknown vendor is no change of vendor.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -237,11 +237,18 @@ def hide(offer: Offer, policy: Policy, compare: Compare) -> dict[Candidate, Hidi
 
 
 def _judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
+    return next(judge(offer, candidate, policy, compare), None)
+
+
+def judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Iterator[Hiding]:
+    """Yield every rule that keeps a candidate of an installed name away, in the rules' order."""
     if policy.lines and (hiding := _lock(offer, candidate, policy, compare)):
-        return hiding
-    rules = (_arch, _vendor, _origin)
-    found = (rule(offer, candidate, policy) for rule in rules)
-    return next(filter(None, found), None) or _together(offer, candidate, compare)
+        yield hiding
+    for rule in (_arch, _vendor, _origin):
+        if hiding := rule(offer, candidate, policy):
+            yield hiding
+    if hiding := _together(offer, candidate, compare):
+        yield hiding
 
 
 def _lock(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:

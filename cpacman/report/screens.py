@@ -310,6 +310,125 @@ def _version(body: Answer) -> str:
     return table(rows, indent="")
 
 
+# ---- explaining ----------------------------------------------------------------------------
+
+
+def _why(body: Answer) -> str:
+    lines = [f"{body['package']} on {body['host']}, from {short_id(body['snapshot'])}"]
+    for one in body["installed"]:
+        where = f"from {some(one['repositories'])}" if one["repositories"] else "from elsewhere"
+        told = [one["vendor"], f"installed as {one['reason']}" if one["reason"] else ""]
+        lines.append("  ".join(filter(None, ["installed", one["nevra"], where, *told])))
+    if not body["installed"]:
+        lines.append("not installed")
+    lines += ["candidates, newest first" if body["candidates"] else "no repository has it"]
+    for one in body["candidates"]:
+        head = (one["nevra"], one["repository"], _fate(one, body["actions"]))
+        lines += [table([head]), *(f"      {r['reason']}: {r['detail']}" for r in one["rules"])]
+    for action in body["actions"]:
+        if action["action"] in ("obsolete", "remove"):
+            old = f" for {action['from']}" if action.get("from") else ""
+            lines.append(f"{action['action']} {action['nevra']}{old}")
+    if body.get("failed"):
+        lines.append(f"NOT PLANNED ({body['failed']['error']})")
+        lines += [f"  {line(cause)}" for cause in body["failed"]["causes"]]
+    return clean("\n".join(lines))
+
+
+_FATES = {
+    "installed": "installed",
+    "older": "not newer",
+    "held": "HELD BACK",
+    "beaten": "not taken: another one is newer, or of a repository that goes first",
+    "unasked": "not taken: not installed, and nothing asks for it",
+}
+
+
+def _fate(candidate: Answer, actions: Sequence[Answer]) -> str:
+    """Return what became of a candidate; of one that is taken, as what and by which advisories."""
+    if candidate["fate"] != "taken":
+        return _FATES.get(str(candidate["fate"]), str(candidate["fate"]))
+    own = [a for a in actions if a["nevra"] == candidate["nevra"]]
+    words = [f"TAKEN: {a['action']} ({a['reason']}) {some(a['advisories'])}" for a in own[:1]]
+    return words[0].rstrip() if words else "TAKEN"
+
+
+def _diff(body: Answer) -> str:
+    if "channels" in body:
+        lines = [f"{body['a']['id']} -> {body['b']['id']}"]
+        for channel, one in body["channels"].items():
+            ends = " -> ".join(short_id(one[side]) if one[side] else "nothing" for side in "ab")
+            lines += [f"{channel}  {ends}", *_differences(one)]
+        return clean("\n".join(lines))
+    sides = [_side(body[side]) for side in "ab"]
+    if "hosts" in body:
+        return clean("\n".join([*sides, *_plan_differences(body)]))
+    return clean("\n".join([*sides, *_differences(body)]))
+
+
+def _side(side: Answer) -> str:
+    if "fingerprint" in side:
+        head = f"{side['id']}  fingerprint {side['fingerprint'][:12]}  {side['packages']} packages"
+        words = [f"kernel {side['kernel']}" if side["kernel"] else "", *side["modules"]]
+        return line("  ".join(filter(None, [head, *words])))
+    if "snapshots" in side:
+        of = " ".join(short_id(one) for one in side["snapshots"].values())
+        return line(f"{short_id(side['id'])}  {side['hosts']} hosts  {of}")
+    return line(f"{short_id(side['id'])}  {side['channel']}")
+
+
+def _differences(one: Answer) -> list[str]:
+    """Return the rows of what came, went and has another version."""
+    if "added" not in one:
+        return []
+    if not (one["added"] or one["removed"] or one["updated"]):
+        return ["  the same packages"]
+    rows: list[Sequence[str]] = []
+    for sign, what in (("+", "added"), ("-", "removed"), ("~", "updated")):
+        for row in one[what]:
+            versions = [", ".join(row[side]) for side in ("before", "after")]
+            rows.append((sign, f"{row['name']}.{row['arch']}",
+                         " -> ".join(filter(None, versions)) or "other bytes"))  # fmt: skip
+    sums = f"  +{len(one['added'])} ~{len(one['updated'])} -{len(one['removed'])}"
+    more = f", {len(one['advisories'])} advisories" if one.get("advisories") else ""
+    return [f"{sums}{more}", table(rows)]
+
+
+def _plan_differences(body: Answer) -> list[str]:
+    hosts = body["hosts"]
+    lines = [f"{hosts['equal']} hosts have the same actions in both"]
+    for what, words in (("changed", "other actions"), ("added", "only in the second"),
+                        ("removed", "only in the first")):  # fmt: skip
+        if hosts[what]:
+            lines.append(f"{words}: {some(hosts[what])}")
+    rows = []
+    for sign, what in (("+", "added"), ("-", "removed")):
+        for row in body[what]:
+            old = f"from {row['from']}" if row["from"] else ""
+            rows.append((sign, row["action"], row["nevra"], f"{row['hosts']} hosts", old))
+    return [*lines, table(rows)] if rows else lines
+
+
+def _advisories(body: Answer) -> str:
+    lines = []
+    for name, one in body["classes"].items():
+        lines.append(f"{name}: {one['affected']} of {one['hosts']} hosts lack something")
+        sums = [
+            (word, f"{n['advisories']} advisories", f"{n['cves']} CVEs", f"{n['hosts']} hosts")
+            for word, n in one["severities"].items()
+        ]
+        lines += [table(sums)] if sums else []
+        rows = [
+            (a["severity"] or a["type"], a["id"], f"{a['hosts']} hosts", some(a["packages"], 4),
+             some(a["cves"], 4))
+            for a in one["advisories"]
+        ]  # fmt: skip
+        lines += [table(rows)] if rows else []
+        if one["unknown"]:
+            lines.append(f"  UNKNOWN, no inventory or no snapshot: {some(one['unknown'])}")
+    return clean("\n".join(lines)) or "no hosts"
+
+
 SCREENS: dict[str, Callable[[Answer], str]] = {
     "error": _error,
     "bug": _bug,
@@ -322,4 +441,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "history": _history,
     "config": _config,
     "version": _version,
+    "why": _why,
+    "diff": _diff,
+    "advisories": _advisories,
 }

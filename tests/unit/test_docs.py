@@ -281,7 +281,7 @@ def test_host_functions_are_documented() -> None:
     assert rows == signatures_of(CHECKOUT / "_modules/cpacman.py")
 
 
-@pytest.mark.parametrize("command", ["inventory", "plan"])
+@pytest.mark.parametrize("command", ["inventory", "plan", "why"])
 def test_console_options_are_documented(command: str) -> None:
     """Every option of the console is listed, and no other."""
     from cpacman.cli import _parser

@@ -348,3 +348,57 @@ def test_bug_is_one_line(
     error = capsys.readouterr().err
     assert "bug in cpacman" in error
     assert len(error.splitlines()) == 1
+
+
+def test_why(repo: Path, web1: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A package is explained: what is installed, what is offered, what is taken."""
+    assert main(["why", "--repo", f"base={repo}", "--inventory", str(web1), "bash"]) == 0
+    told = capsys.readouterr()
+    assert "installed  bash-5.1-1.x86_64" in told.out
+    assert "bash-5.1-2.x86_64  base  TAKEN: upgrade (update) ADV-1" in told.out
+    assert told.err == ""
+
+
+def test_why_with_the_name_after_repositories(
+    repo: Path, web1: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The name may come last wherever the options stand; JSON is one document."""
+    words = ["why", "--format", "json", "--inventory", str(web1), "--repo", f"base={repo}", "bash"]
+    assert main(words) == 0
+    document = json.loads(capsysbinary.readouterr().out)
+    assert (document["host"], document["package"]) == ("web1", "bash")
+    assert [c["fate"] for c in document["candidates"]] == ["taken"]
+
+
+def test_why_without_a_name(repo: Path, web1: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forgotten name is wrong usage."""
+    assert main(["why", "--repo", f"base={repo}", "--inventory", str(web1)]) == 2
+    assert "name the package" in capsys.readouterr().err
+
+
+def test_why_of_an_unknown_name(repo: Path, web1: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that nobody has is told, with the nearest one."""
+    assert main(["why", "--repo", f"base={repo}", "--inventory", str(web1), "bsah"]) == 2
+    assert "did you mean bash?" in capsys.readouterr().err
+
+
+def test_why_of_a_host_that_cannot_be_planned(
+    tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends as the plan would, with 3."""
+    odd = tmp_path / "odd.json"
+    odd.write_text('{"schema": 1, "arch": "z80", "packages": []}')
+    assert main(["why", "--repo", f"base={repo}", "--inventory", str(odd), "bash"]) == 3
+    assert "NOT PLANNED (platform)" in capsys.readouterr().out
+
+
+def test_why_of_several_hosts(
+    tmp_path: Path, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One host is explained at a time."""
+    folder = tmp_path / "hosts"
+    folder.mkdir()
+    make_inventory(folder / "a.json", "bash-5.1-1.x86_64")
+    make_inventory(folder / "b.json", "bash-5.1-1.x86_64")
+    assert main(["why", "--repo", f"base={repo}", "--inventory", str(folder), "bash"]) == 2
+    assert "there are 2 hosts" in capsys.readouterr().err

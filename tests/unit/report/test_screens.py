@@ -166,6 +166,47 @@ def error_answer() -> dict[str, Any]:
     return failure_of(ConfigError(problems))["data"]["error"]
 
 
+def why_answer() -> dict[str, Any]:
+    """A package with one candidate of each fate, on a host whose plan failed for another one."""
+    fates = ("taken", "held", "beaten", "installed", "older", "unasked")
+    seen = [
+        {"nevra": f"openssl-3.{9 - n}-1.x86_64", "repository": "baseos", "vendor": "V",
+         "fate": fate, "rules": []}
+        for n, fate in enumerate(fates)
+    ]  # fmt: skip
+    seen[1]["rules"] = [{"reason": "lock", "detail": "locked by policy[0], SAP note 42"}]
+    taken = msgspec.to_builtins(upgrade("openssl", "3.5", "3.9"))
+    gone = {"action": "obsolete", "nevra": "new-1-1.noarch", "from": "old-1-1.noarch"}
+    return {
+        "result": True, "host": "web1", "package": "openssl", "snapshot": SNAPSHOT,
+        "installed": [{"nevra": "openssl-3.5-1.x86_64", "vendor": "V", "reason": "user",
+                       "repositories": ["baseos"]}],
+        "candidates": seen, "actions": [taken, gone], "held": [],
+        "failed": {"error": "requires", "causes": ["ora needs libfoo"]},
+    }  # fmt: skip
+
+
+def diff_answer() -> dict[str, Any]:
+    """Two hosts with everything that may differ."""
+    side = {"id": "web1", "fingerprint": "f" * 64, "packages": 695, "kernel": "5.14.0-503"}
+    row = {"name": "openssl", "arch": "x86_64", "before": ["3.0-1"], "after": ["3.1-1", "3.2-1"]}
+    return {
+        "result": True, "kind": "host", "a": {**side, "modules": ["nodejs:18"]},
+        "b": {**side, "id": "web2", "modules": []},
+        "added": [{**row, "before": []}], "removed": [{**row, "after": []}], "updated": [row],
+    }  # fmt: skip
+
+
+def advisories_answer() -> dict[str, Any]:
+    """A class that lacks two advisories, and one host of which nothing is known."""
+    one = {"id": "RHSA-2026:1", "type": "security", "severity": "Important", "title": "t",
+           "cves": ["CVE-2026-1"], "packages": ["openssl"], "hosts": 3, "on": ["web1"]}  # fmt: skip
+    sums = {"advisories": 1, "cves": 1, "hosts": 3}
+    body = {"hosts": 4, "affected": 3, "unknown": ["web4"], "severities": {"Important": sums},
+            "advisories": [one, {**one, "severity": "", "cves": []}]}  # fmt: skip
+    return {"result": True, "classes": {"production": body}}
+
+
 ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "error": error_answer,
     "bug": bug_answer,
@@ -194,6 +235,9 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         "problems": ["web1: no channel is for id ?"],
     },
     "version": lambda: {"result": True, **version()["version"]},
+    "why": why_answer,
+    "diff": diff_answer,
+    "advisories": advisories_answer,
 }  # fmt: skip
 
 
@@ -232,7 +276,9 @@ def poisoned(value: Any, ours: frozenset[str]) -> Any:
     return value + HOSTILE if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("what", sorted(set(ANSWERS) - {"plan", "snapshot", "promote"}))
+@pytest.mark.parametrize(
+    "what", sorted(set(ANSWERS) - {"plan", "snapshot", "promote", "advisories"})
+)
 def test_nothing_steers_the_terminal(what: str) -> None:
     """Escape sequences, bells, carriage returns and reversed text come out as question marks."""
     check_is_clean(screen(what, poisoned(ANSWERS[what](), CHOSEN)))
@@ -252,6 +298,12 @@ def test_no_snapshot_steers_the_terminal() -> None:
     package = {"nevra": f"a{HOSTILE}", "repository": "os", "size": 1, "sha256": "0" * 64}
     body = {"id": SNAPSHOT, "channel": "el9-x86_64", "packages": [package]}
     check_is_clean(screen("snapshot", body))
+
+
+def test_no_advisory_steers_the_terminal() -> None:
+    """Nor do titles, ids and CVEs that somebody put into a repository."""
+    body = advisories_answer()["classes"]["production"]
+    check_is_clean(screen("advisories", {"classes": {"production": poisoned(body, frozenset())}}))
 
 
 def check_is_clean(text: str) -> None:
@@ -438,3 +490,21 @@ def test_screens_do_not_change_their_answer() -> None:
         screen(what, answer)
         assert answer == before
         assert time.monotonic() - started < 5
+
+
+def test_why_has_each_rule_below_its_candidate() -> None:
+    """Who reads from top to bottom learns which one wins and what removed the others."""
+    lines = screen("why", why_answer()).splitlines()
+    at = next(i for i, text in enumerate(lines) if "HELD BACK" in text)
+    assert lines[at + 1].strip() == "lock: locked by policy[0], SAP note 42"
+    assert "TAKEN: upgrade (update) RHSA-2026:1" in lines[3]
+    assert "obsolete new-1-1.noarch for old-1-1.noarch" in lines
+    assert lines[-2:] == ["NOT PLANNED (requires)", "  ora needs libfoo"]
+
+
+def test_why_of_what_nobody_has() -> None:
+    """Neither installed nor offered: both are said."""
+    body = {**why_answer(), "installed": [], "candidates": [], "actions": [], "failed": None}
+    text = screen("why", body)
+    assert "not installed" in text
+    assert "no repository has it" in text
