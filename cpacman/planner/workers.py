@@ -181,10 +181,13 @@ def _labour(lots: int, answers: int, work: Work, others: list[int]) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         for fd in others:
             os.close(fd)
+        # What was there before stays; garbage is looked for between lots, not all the time.
         gc.freeze()
+        gc.disable()
         while taken := os.read(lots, _LOT.size):
             (lot,) = _LOT.unpack(taken)
             _answer(answers, lot, work)
+            gc.collect()
         code = 0
     finally:
         os._exit(code)
