@@ -105,6 +105,7 @@ class Host:
         self._unshare: Daemon | None = None
         self._inside: Namespace | None = None
         self._daemon: Daemon | None = None
+        self._disturbed = False
 
     @property
     def inside(self) -> Namespace:
@@ -299,9 +300,11 @@ class Host:
             self._daemon.signal(signal.SIGKILL)
             wait_for(f"end of {self.name}'s daemon", lambda: not self._daemon_alive(), 10)
             self._daemon = None
+            self._disturbed = True
 
     def pause(self) -> None:
         """SIGSTOP: the minion hears nothing, its connections stay."""
+        self._disturbed = True
         self._signal_daemon(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -318,14 +321,20 @@ class Host:
 
     def link_down(self) -> None:
         """Unplug the network cable."""
+        self._disturbed = True
         self.hub.run(["ip", "link", "set", self.link, "down"]).check()
 
     def link_up(self) -> None:
         """Plug it in again."""
         self.hub.run(["ip", "link", "set", self.link, "up"]).check()
 
-    def reset(self, nevras: Iterable[str]) -> None:
-        """Bring processes, packages, CPacMan's directories and cable back to what they were."""
+    def reset(self, nevras: Iterable[str]) -> bool:
+        """Bring processes, packages, CPacMan's directories and cable back to what they were.
+
+        Returns:
+            Whether the daemon or the cable was disturbed, so that it may not listen yet.
+        """
+        disturbed, self._disturbed = self._disturbed or not self._daemon_alive(), False
         self.link_up()
         if self._daemon_alive():
             self.resume()
@@ -333,6 +342,7 @@ class Host:
         self._kill_strays()
         self.run(["sh", "-c", "rm -rf /etc/fickle.* /var/lib/cpacman /var/cache/cpacman"]).check()
         self.reset_packages(nevras)
+        return disturbed
 
     def _kill_strays(self) -> None:
         """Kill what commands and jobs left behind: all but the first process and the daemon."""

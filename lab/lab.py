@@ -298,6 +298,19 @@ class Lab(Commands):
         wanted = {self._hosts[name].address for name in self.minions()}
         wait_for("minions", lambda: wanted <= connected(self.hub.pid, PUBLISH_PORT), seconds)
 
+    def wait_for_answers(self, seconds: float = 60) -> None:
+        """Wait until every minion answers: a connection may stand before it listens to its topic.
+
+        Raises:
+            LabError: one does not within `seconds`.
+        """
+        self.wait_for_minions(seconds)
+        wait_for("answers of minions", self._all_answer, seconds)
+
+    def _all_answer(self) -> bool:
+        answers = self.salt(self.minions(), "test.ping", "--timeout=2").data or {}
+        return all(answers.get(name) is True for name in self.minions())
+
     def sync_modules(self, seconds: float = 60) -> None:
         """Bring the door and the agent, as they are in the checkout now, to the minions.
 
@@ -321,7 +334,7 @@ class Lab(Commands):
         """Start the master again and wait until it listens and the minions are back."""
         self.master.start()
         self.master.wait()
-        self.wait_for_minions()
+        self.wait_for_answers()
 
     def rebuild_host(self, name: str) -> Host:
         """Throw a host's disk away and bring it up anew, with its packages, id, key and address."""
@@ -329,16 +342,18 @@ class Lab(Commands):
         host.kill()
         shutil.rmtree(self.directory / "layers" / name)
         self._boot([host])
-        self.wait_for_minions()
+        self.wait_for_answers()
         return host
 
     def reset(self) -> None:
         """Bring hosts, settings and files back to what they were after the start."""
-        for host in self._hosts.values():
-            host.reset(self.packages)
+        disturbed = [host.reset(self.packages) for host in self._hosts.values()]
         shutil.rmtree(self.directory / "files")
         self.write_master_config({})
-        self.wait_for_minions()
+        if any(disturbed):
+            self.wait_for_answers()
+        else:
+            self.wait_for_minions()
 
 
 def check_names(names: Sequence[str]) -> None:
