@@ -338,8 +338,9 @@ class Host:
         self.link_up()
         if self._daemon_alive():
             self.resume()
-        self.start_minion()
+        # Before the start: a minion that is just starting has children that look like strays.
         self._kill_strays()
+        self.start_minion()
         self.run(["sh", "-c", "rm -rf /etc/fickle.* /var/lib/cpacman /var/cache/cpacman"]).check()
         self.reset_packages(nevras)
         return disturbed
