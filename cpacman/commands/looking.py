@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -173,15 +172,6 @@ def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
 def _active(row: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: row[name] for name in ("id", "class", "who", "created")}
     return {**shown, "alive": is_alive(row["owner"])}
-
-
-def states_of(rows: Mapping[str, Mapping[str, str]], class_: str, channel: str) -> Counter[str]:
-    """Return how many hosts of a class and channel are in which state."""
-    return Counter(
-        row["state"]
-        for row in rows.values()
-        if row["class"] == class_ and row["channel"] == channel
-    )
 
 
 # ---- history, config, version --------------------------------------------------------------
