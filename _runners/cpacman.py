@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 try:
-    from cpacman.commands import deploying, explaining, looking, planning, staging
+    from cpacman.commands import deploying, explaining, looking, planning, promoting, snapshots
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -262,7 +262,7 @@ def snapshot(channel: Names = None, verify: bool = False, test: bool = False):
         salt-run cpacman.snapshot channel=el9-x86_64 verify=True
     """
     with _context() as context:
-        return staging.snapshot(context, listed(channel), verify=verify, test=test)
+        return snapshots.snapshot(context, listed(channel), verify=verify, test=test)
 
 
 @runner
@@ -290,7 +290,7 @@ def promote(
         salt-run cpacman.promote to=production test=True
     """
     with _context() as context:
-        return staging.promote(
+        return promoting.promote(
             context, to, listed(channel), test=test, reason=reason, ticket=ticket
         )
 

@@ -16,7 +16,8 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, by_channel, select
 from cpacman.commands.planning import channel_for
-from cpacman.depot.snapshot import Change, SnapshotDiff, diff_snapshots, load_snapshot
+from cpacman.depot.compare import Change, SnapshotDiff, diff_snapshots
+from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Action, Advisory, Host, Inventory, Plan, Transaction
 from cpacman.planner.outstanding import RANK, Outstanding, rank

@@ -19,16 +19,17 @@ import msgspec
 import pytest
 
 from cpacman.config import RepositorySettings
-from cpacman.depot import snapshot as module
+from cpacman.depot import taking as module
+from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.pool import Pool
 from cpacman.depot.snapshot import (
     Snapshot,
     check_snapshot,
-    diff_snapshots,
     list_snapshots,
     load_snapshot,
-    take_snapshot,
 )
+from cpacman.depot.taking import take_snapshot
+from cpacman.depot.writing import locked
 from cpacman.errors import (
     ConflictError,
     CpacmanError,
@@ -231,7 +232,7 @@ def test_a_mirror_that_never_rests_is_refused(
 
 def test_two_at_once(depot: Depot, indexed: Path) -> None:
     """One takes it, the other is told."""
-    with module._locked(depot.path), pytest.raises(ConflictError):
+    with locked(depot.path), pytest.raises(ConflictError):
         depot.take(zoo=indexed)
     assert depot.take(zoo=indexed)
 
@@ -344,7 +345,7 @@ KILLED = """\
 import sys
 from pathlib import Path
 from cpacman.config import RepositorySettings
-from cpacman.depot.snapshot import take_snapshot
+from cpacman.depot.taking import take_snapshot
 base, zoo = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 take_snapshot("el9", {"zoo": RepositorySettings.model_validate({"path": zoo})},

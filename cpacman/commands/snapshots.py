@@ -1,7 +1,7 @@
-"""Snapshots and promotion: what a class points at.
+"""Snapshots: what the first class points at.
 
-Invariants: a snapshot lies whole in the depot before a class points at it; a class receives only
-what the class before it holds; each channel's pointer moves from where it was seen.
+Invariants: a snapshot lies whole in the depot before a class points at it; each channel's pointer
+moves from where it was seen.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpacman.commands.context import Context
-from cpacman.depot.promotion import check_promotion
+from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.repository import check_files, read_repository
-from cpacman.depot.snapshot import Snapshot, diff_snapshots, load_snapshot, take_snapshot
-from cpacman.errors import ConfigError, Problem, RepositoryError, SafetyError, UsageError
+from cpacman.depot.snapshot import Snapshot, load_snapshot
+from cpacman.depot.taking import take_snapshot
+from cpacman.errors import ConfigError, Problem, RepositoryError, UsageError
 
 
 def channels_of(context: Context, asked: Sequence[str]) -> list[str]:
@@ -85,10 +86,11 @@ def _settle(context: Context, channel: str, taken: Snapshot, first: str) -> dict
             first, channel, taken.id, expected=before, action="snapshot", at=now, who=context.who
         )
     row: dict[str, Any] = {"id": taken.id, "packages": len(taken.packages), "new": new}
-    return {**row, "before": before, **_changes(context, before, taken)}
+    return {**row, "before": before, **changes_between(context, before, taken)}
 
 
-def _changes(context: Context, before: str | None, after: Snapshot) -> dict[str, int]:
+def changes_between(context: Context, before: str | None, after: Snapshot) -> dict[str, int]:
+    """Count what changed for a class that held `before`, None for nothing."""
     if before is None or before == after.id:
         return {"added": 0, "updated": 0, "removed": 0}
     changes = diff_snapshots(load_snapshot(context.settings.depot, before), after)
@@ -97,60 +99,3 @@ def _changes(context: Context, before: str | None, after: Snapshot) -> dict[str,
         "updated": len(changes.updated),
         "removed": len(changes.removed),
     }
-
-
-def promote(
-    context: Context,
-    to: str,
-    asked: Sequence[str] = (),
-    *,
-    test: bool = False,
-    reason: str | None = None,
-    ticket: str | None = None,
-) -> dict[str, Any]:
-    """Point a class at what the class before it holds, channel by channel.
-
-    Raises:
-        UsageError: no such class, or it is the first, which takes snapshots.
-        SafetyError: a safeguard is configured that this version can't enforce.
-        ConflictError: somebody moved a pointer meanwhile.
-    """
-    source = check_promotion(context.settings.class_names, to)
-    standing = context.settings.unenforced(to)
-    if standing:
-        raise SafetyError(standing)
-    pointers = context.store.pointers()
-    moves = {}
-    for channel in channels_of(context, asked):
-        held = pointers.get((source, channel))
-        if held is not None:
-            target = pointers.get((to, channel))
-            moves[channel] = (target["snapshot"] if target else None, held["snapshot"])
-    if not moves:
-        mend = "take one: salt-run cpacman.snapshot" if source == context.settings.class_names[0] \
-            else f"promote to {source} first"  # fmt: skip
-        raise UsageError(Problem(source, "holds no snapshot yet", mend))
-    rows = {
-        c: _promote_one(context, to, c, move, test, reason, ticket) for c, move in moves.items()
-    }
-    return {"promote": {"from": source, "to": to, "channels": rows, "test": test}}
-
-
-def _promote_one(
-    context: Context,
-    to: str,
-    channel: str,
-    move: tuple[str | None, str],
-    test: bool,
-    reason: str | None,
-    ticket: str | None,
-) -> dict[str, Any]:
-    before, after = move
-    snapshot = load_snapshot(context.settings.depot, after)
-    if before != after and not test:
-        context.store.point(
-            to, channel, after, expected=before, action="promote", at=context.clock(),
-            who=context.who, reason=reason, ticket=ticket,
-        )  # fmt: skip
-    row = {"before": before, "id": after, "new": before != after}
-    return {**row, "packages": len(snapshot.packages), **_changes(context, before, snapshot)}
