@@ -1,0 +1,84 @@
+"""Lines of policy: each does exactly one thing, to named packages, somewhere, until some day."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import StrictStr, model_validator
+
+from cpacman.config.fields import Date, Globs, HostMatch, Section
+from cpacman.config.values import wrong
+from cpacman.model import canonical_json
+
+PolicyKind = Literal[
+    "lock",
+    "exclude",
+    "block",
+    "pin",
+    "together",
+    "arch_change",
+    "vendor_change",
+    "origin_change",
+    "allow_removal",
+    "allow_downgrade",
+]
+POLICY_KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
+
+
+class PolicyLine(Section):
+    """One line of policy: what it does (exactly one kind), to which packages, where, until when."""
+
+    lock: Globs = ()
+    exclude: Globs = ()
+    block: Globs = ()
+    pin: dict[StrictStr, StrictStr] = {}
+    together: Globs = ()
+    arch_change: Globs = ()
+    vendor_change: Globs = ()
+    origin_change: Globs = ()
+    allow_removal: Globs = ()
+    allow_downgrade: Globs = ()
+    scope: HostMatch | None = None
+    reason: StrictStr = ""
+    owner: StrictStr = ""
+    until: Date | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PolicyLine:
+        given = [kind for kind in POLICY_KINDS if getattr(self, kind)]
+        if len(given) != 1:
+            said = "does nothing" if not given else f"is {' and '.join(given)} in one"
+            raise wrong(f"the line {said}", f"name exactly one of {', '.join(POLICY_KINDS)}")
+        if len(self.together) == 1:
+            raise wrong("together needs two packages or more", "name those that move as one")
+        return self
+
+    @property
+    def kind(self) -> PolicyKind:
+        """What the line does."""
+        return next(kind for kind in POLICY_KINDS if getattr(self, kind))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages it does it to, as names or globs."""
+        return tuple(getattr(self, self.kind))
+
+    def applies(self, meta: Mapping[str, Any], today: datetime.date) -> bool:
+        """Whether the line holds for a host with this metadata on this day (`until` included)."""
+        in_time = self.until is None or today <= self.until
+        return in_time and (self.scope is None or self.scope.fits(meta))
+
+
+def policy_hash(lines: Iterable[PolicyLine]) -> str:
+    """Return the sha256, as 64 hex digits, over policy lines in their order.
+
+    Reason and owner are wording and stay outside.
+    """
+    body = [
+        line.model_dump(mode="json", exclude_defaults=True, exclude={"reason", "owner"})
+        for line in lines
+    ]
+    return hashlib.sha256(canonical_json(body)).hexdigest()

@@ -1,0 +1,113 @@
+"""The whole section: `Settings`, frozen and complete, every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PrivateAttr, StrictInt, StrictStr
+
+from cpacman.config.channels import Channel
+from cpacman.config.explained import Explained, explain_section
+from cpacman.config.fields import (
+    DEFAULT_STATE_DIR,
+    ConfigPath,
+    Count,
+    Duration,
+    Name,
+    Section,
+    Size,
+    named,
+    ordered,
+)
+from cpacman.config.policy import PolicyLine, policy_hash
+from cpacman.config.stages import (
+    Access,
+    Budget,
+    ClassSettings,
+    LevelSettings,
+    Membership,
+    Profile,
+)
+from cpacman.config.unenforced import policy_standing, standing
+from cpacman.errors import Problem
+
+
+class TransportSettings(Section):
+    """How bytes travel: the size of one chunk, and how many are under way at once.
+
+    `answer`, `stall` and `apply` are how long to wait for a host's answer, for its
+    acknowledgement of a chunk, and for its transaction.
+    """
+
+    chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
+    window: Annotated[StrictInt, Field(ge=1, le=64)] = 3
+    answer: Annotated[Duration, Field(ge=1)] = 30
+    stall: Annotated[Duration, Field(ge=1)] = 30
+    apply: Annotated[Duration, Field(ge=1)] = 1800
+
+
+def _below_state(folder: str) -> Any:
+    """A default that follows `state_dir` (which is absent here when it is itself wrong)."""
+    return Field(default_factory=lambda values: values.get("state_dir", DEFAULT_STATE_DIR) / folder)
+
+
+class Settings(Section):
+    """The whole `cpacman:` section, validated. Order of fields is that of the screens."""
+
+    membership: Membership = Membership()
+    channels: dict[Name, Channel] = {}
+    classes: Annotated[
+        tuple[Annotated[ClassSettings, BeforeValidator(named)], ...], BeforeValidator(ordered)
+    ] = (ClassSettings(name="all"),)
+    levels: Annotated[
+        tuple[Annotated[LevelSettings, BeforeValidator(named)], ...], BeforeValidator(ordered)
+    ] = (LevelSettings(name="all"),)
+    policy: tuple[PolicyLine, ...] = ()
+    installonly_limit: Count = 3
+    budget: Budget = Budget()
+    profiles: dict[Name, Profile] = {}
+    access: Access = Access()
+    state_dir: ConfigPath = DEFAULT_STATE_DIR
+    depot: ConfigPath = _below_state("depot")
+    cache_dir: ConfigPath = _below_state("cache")
+    database: StrictStr = ""
+    transport: TransportSettings = TransportSettings()
+
+    _source: str = PrivateAttr("")
+
+    @property
+    def source(self) -> str:
+        """The file or section the settings were read from."""
+        return self._source
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of promotion."""
+        return tuple(one.name for one in self.classes)
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """The levels, in the order of deployment."""
+        return tuple(one.name for one in self.levels)
+
+    def policy_hash(self) -> str:
+        """Return the digest of everything here that decides what a plan contains."""
+        return policy_hash(self.policy)
+
+    def unenforced(self, class_name: str, levels: Iterable[str] = ()) -> list[Problem]:
+        """Return the configured safeguards of a deploy that this version can't enforce yet.
+
+        Args:
+            class_name: the class that is deployed or promoted to.
+            levels: the levels that are deployed; none means all of them.
+        """
+        return standing(self, class_name, levels)
+
+    def unenforced_policy(self) -> list[Problem]:
+        """Return the configured rules about packages that no planner of this version enforces."""
+        return policy_standing(self.policy, "policy")
+
+    def explain(self) -> tuple[Explained, ...]:
+        """Return each value of the settings and where it comes from."""
+        return tuple(explain_section(self, "", self._source))

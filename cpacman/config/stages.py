@@ -1,0 +1,104 @@
+"""Classes, levels and what they demand: evidence, budgets, profiles, who may do what."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictStr, field_validator
+
+from cpacman.config.fields import (
+    DEFAULT_HOSTS_D,
+    ConfigPath,
+    Count,
+    Duration,
+    HostAmount,
+    HostMatch,
+    Name,
+    Section,
+    Source,
+    Texts,
+)
+from cpacman.config.values import Amount, wrong
+
+
+class Membership(Section):
+    """Where class, level and metadata of a host come from, in order; the first that says wins."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("files", "pillar", "grains")
+    hosts_d: ConfigPath = DEFAULT_HOSTS_D
+    max_moves: Count = 20
+    on_move: Literal["hold", "accept"] = "hold"
+
+    @field_validator("sources")
+    @classmethod
+    def _once(cls, value: tuple[Source, ...]) -> tuple[Source, ...]:
+        if len(set(value)) != len(value):
+            raise wrong("a source is named twice", "name each of files, pillar, grains once")
+        return value
+
+
+class Evidence(Section):
+    """What rollouts in the class before must have shown before a promotion."""
+
+    min_hosts: Count = 1
+    soak: Duration = 0
+    max_failures: HostAmount = Amount(0)
+    health: Literal["passed"] | None = None
+
+
+class ClassSettings(Section):
+    """A stage of promotion."""
+
+    name: Name
+    evidence: Evidence | None = None
+    approvers: Count = 0
+    ticket: StrictStr | None = None
+    windows: StrictStr | None = None
+
+    @field_validator("ticket")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise wrong(f"{value!r} is no pattern: {error}") from None
+        return value
+
+
+class LevelSettings(Section):
+    """A group of hosts of a class that is deployed together."""
+
+    name: Name
+    match: HostMatch | None = None
+    concurrency: HostAmount = Amount(50)
+    max_failures: HostAmount | None = None
+    soak: Duration = 0
+    gate: StrictStr | None = None
+    spread: StrictStr | None = None
+
+
+class Budget(Section):
+    """How many hosts of a rollout may fail, or be out of reach, before it is halted."""
+
+    max_failures: HostAmount = Amount(1, percent=True)
+    max_unreachable: HostAmount = Amount(5, percent=True)
+
+
+class Profile(Section):
+    """Named exceptions to what classes and levels demand."""
+
+    soak: Duration | None = None
+    evidence: Evidence | None = None
+    windows: StrictStr | None = None
+    approvers: Count | None = None
+    concurrency: HostAmount | None = None
+    max_failures: HostAmount | None = None
+
+
+class Access(Section):
+    """Which groups of people may deploy to and approve for a class, and read."""
+
+    deploy: dict[Name, Texts] = {}
+    approve: dict[Name, Texts] = {}
+    read: Texts = ()
