@@ -10,7 +10,9 @@ import pytest
 
 from cpacman.errors import ConflictError, CpacmanError, InputError
 from cpacman.model import InstalledPackage, Inventory, Plan, Request, Transaction
-from cpacman.store import Store, _pack, sets_table
+from cpacman.store import Store
+from cpacman.store.rows import pack
+from cpacman.store.tables import sets_table
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_sets_of_the_first_version_are_read(store: Store) -> None:
         [[ids["sha256:a1"], "user", []], [ids["sha256:b1"], "", ["/opt/b"]]],
     ]
     with store._write() as connection:
-        connection.execute(sets_table.update().values(members=_pack(old)))
+        connection.execute(sets_table.update().values(members=pack(old)))
     found = {p.name: p for p in store.inventories(["web1"])["web1"].packages}
     assert (found["a"].reason, found["b"].reason) == ("user", "")
     assert found["b"].files == ("/opt/b",)
@@ -161,7 +163,7 @@ def test_a_store_does_not_remember_without_end(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only so many details stay in memory, and nothing is lost by that."""
-    monkeypatch.setattr("cpacman.store._MOST_PACKAGES", 3)
+    monkeypatch.setattr("cpacman.store.inventories._MOST_PACKAGES", 3)
     for host in range(4):
         store.put_inventory(inventory(f"web{host}", *(package(f"p{host}{n}") for n in "ab")), at=1)
     assert len(store._packages) <= 4

@@ -1,0 +1,50 @@
+"""The state database: what was decided and what happened, on SQLite or PostgreSQL.
+
+Invariants: a decision is committed before its effect; the journal is only ever appended to; a
+host is locked by at most one rollout; documents are stored under the hash of their content, so
+storing the same one twice is nothing. Times are seconds since the epoch.
+
+Each area is a module with its tables, where they are newer than the first schema, and a class of
+methods; `Store` is all of them. A change of schema is a new function in `migrations.STEPS`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from cpacman.errors import CpacmanError, Problem
+from cpacman.store.engine import engine_of
+from cpacman.store.inventories import Inventories
+from cpacman.store.journal import Journal
+from cpacman.store.migrations import SCHEMA_VERSION, migrate
+from cpacman.store.pins import Pins
+from cpacman.store.plans import Plans, StoredPlan
+from cpacman.store.rollouts import RolloutHost, Rollouts
+from cpacman.store.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["SCHEMA_VERSION", "RolloutHost", "Store", "StoredPlan"]
+
+
+class Store(Journal, Snapshots, Inventories, Pins, Plans, Rollouts):
+    """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Connect, make or migrate the schema, and return the store.
+
+        Raises:
+            CpacmanError: the database can't be opened, or is of a newer version than this.
+        """
+        try:
+            engine = engine_of(url)
+            migrate(engine)
+        except sa.exc.SQLAlchemyError as error:
+            first = str(error).splitlines()[0]
+            problem = Problem(url, f"cannot open the state database: {first}")
+            raise CpacmanError(problem) from error
+        return cls(engine)

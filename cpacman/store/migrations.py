@@ -1,0 +1,66 @@
+"""How a state database comes to the newest schema: one function for each version after the first.
+
+Invariants: a released step is never changed; all steps of one migration are one transaction; a
+database that came up step by step has the same schema as a new one (a test compares them). A step
+makes tables and columns by the helpers here, which leave alone what is there: a later version may
+have changed the table that an earlier one made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from cpacman.errors import CpacmanError, Problem
+from cpacman.store.tables import metadata, schema_table
+
+STEPS: Sequence[Callable[[Connection], None]] = ()
+"""What leads from version 1 to 2, from 2 to 3, and so on."""
+
+SCHEMA_VERSION = len(STEPS) + 1
+
+
+def migrate(engine: Engine) -> None:
+    """Make the schema, or bring it to the newest version.
+
+    Raises:
+        CpacmanError: the database is of a newer version than this program.
+    """
+    with engine.execution_options(writes=True).begin() as connection:
+        known = sa.inspect(connection).has_table("schema_version")
+        version = connection.execute(sa.select(schema_table.c.version)).scalar() if known else None
+        if version is not None and version > SCHEMA_VERSION:
+            raise CpacmanError(
+                Problem(
+                    str(engine.url),
+                    f"the database is of version {version}, this program knows {SCHEMA_VERSION}",
+                    "install the newer CPacMan again",
+                )
+            )
+        if version is None:
+            metadata.create_all(connection)
+            connection.execute(schema_table.insert(), {"version": SCHEMA_VERSION})
+            return
+        for step in STEPS[version - 1 :]:
+            step(connection)
+        if version < SCHEMA_VERSION:
+            connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
+
+
+def create(connection: Connection, *tables: sa.Table) -> None:
+    """Make tables, with their indexes, where they are not there yet."""
+    for table in tables:
+        table.create(connection, checkfirst=True)
+
+
+def add_column(connection: Connection, column: sa.Column[Any]) -> None:
+    """Add a column to its table, if it is not there; it is nullable or has a default."""
+    table = column.table
+    if any(one["name"] == column.name for one in sa.inspect(connection).get_columns(table.name)):
+        return
+    ddl = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+    quoted = connection.dialect.identifier_preparer.quote(table.name)
+    connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {ddl}")

@@ -1,0 +1,59 @@
+"""What every area of the store needs to read and write rows.
+
+Invariants: an insert of what is there already is nothing; lists of values are asked for in parts
+that any database takes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+
+def insert_missing(
+    connection: Connection, table: sa.Table, key: str, row: Mapping[str, Any]
+) -> bool:
+    """Insert a row unless its key is there; return whether it was inserted."""
+    column = table.c[key]
+    if connection.execute(sa.select(column).where(column == row[key])).first():
+        return False
+    connection.execute(table.insert(), dict(row))
+    return True
+
+
+def insert_all_missing(
+    connection: Connection, table: sa.Table, key: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert those rows whose key is not there."""
+    column = table.c[key]
+    known: set[Any] = set()
+    for part in parts([row[key] for row in rows]):
+        known.update(r[0] for r in connection.execute(sa.select(column).where(column.in_(part))))
+    new = [dict(row) for row in rows if row[key] not in known]
+    if new:
+        connection.execute(table.insert(), new)
+
+
+def parts(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    """Return the values in parts that fit into one query."""
+    return (values[i : i + size] for i in range(0, len(values), size))
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON, the same for equal values."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def pack(value: Any) -> bytes:
+    """Return a document as it is kept."""
+    return zlib.compress(msgspec.msgpack.encode(value), 6)
+
+
+def unpack(blob: bytes, type_: Any) -> Any:
+    """Return a document that `pack` made."""
+    return msgspec.msgpack.decode(zlib.decompress(blob), type=type_)
