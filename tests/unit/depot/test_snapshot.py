@@ -20,6 +20,7 @@ import pytest
 
 from cpacman.config import RepositorySettings
 from cpacman.depot import taking as module
+from cpacman.depot import writing
 from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.pool import Pool
 from cpacman.depot.snapshot import (
@@ -246,7 +247,7 @@ def test_a_full_disk_leaves_no_snapshot(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(depot.path / "tmp"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_encoded", full)
+        patch.setattr(writing, "encoded", full)
         with pytest.raises(CpacmanError, match="make room"):
             depot.take(zoo=indexed)
     assert list_snapshots(depot.path) == ()
