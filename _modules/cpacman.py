@@ -17,7 +17,6 @@ import importlib.util
 import json
 import logging
 import os
-import pwd
 import re
 import subprocess
 import time
@@ -33,10 +32,8 @@ PYTHONS = (
     "/usr/bin/python2",
     "/usr/bin/python",
 )
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32})\Z")
 QUERY_SECONDS = 600
-START_SECONDS = 60
 _LOADED = []
 
 
@@ -96,18 +93,15 @@ def _answer(function, *args):
 # --- the system's Python --------------------------------------------------------------------------
 
 
-def _environment():
-    """An environment without Salt's own: its libraries and paths break other programs."""
-    return {"PATH": PATH, "LC_ALL": "C", "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
-
-
 def _runs(python, statement):
     """Whether a Python exists and a statement runs in it."""
     if not os.access(python, os.X_OK):
         return False
     command = [python, "-Es", "-c", statement]
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return not subprocess.call(command, env=_environment(), cwd="/", timeout=60, **options)
+    return not subprocess.call(
+        command, env=_agent().clean_environment(), cwd="/", timeout=60, **options
+    )
 
 
 def _python(agent):
@@ -132,7 +126,7 @@ def _run_agent(agent, arguments, document=None):
         input=json.dumps(document).encode("utf-8") + b"\n",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(),
+        env=_agent().clean_environment(),
         cwd="/",
         timeout=QUERY_SECONDS,
         check=False,
@@ -418,49 +412,8 @@ def _apply(agent, session, order, signature):
         busy = agent.running_session(settings)
         if busy and busy != session:
             raise agent.Refused("busy", "session %s is being applied" % busy)
-        _start(agent, session, path)
+        agent.start_session(session, path, agent.read_text(_agent_path()), _python(agent))
     return {"started": True}
-
-
-def _start(agent, session, path):
-    """Start a copy of the agent: a sync may replace or remove the original meanwhile."""
-    program = os.path.join(path, "agent.py")
-    agent.write_atomically(program, agent.read_text(_agent_path()))
-    python = [_python(agent), "-Es", program, "apply", path]
-    if os.path.isdir("/run/systemd/system"):
-        _start_service(agent, "cpacman-%s" % session, python)
-    else:
-        _call(agent, python + ["--detach"])
-
-
-def _start_service(agent, unit, command):
-    """Start a transient service of PID 1: a child of the minion would die with it.
-
-    Only the main process is killed by a stop, since scriptlets may have started daemons.
-    """
-    line = ["systemd-run", "--unit=" + unit, "--property=KillMode=process", "--quiet"]
-    line += ["--setenv=%s=%s" % item for item in sorted(_environment().items())]
-    subprocess.call(
-        ["systemctl", "reset-failed", unit + ".service"],
-        env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        _call(agent, line + ["--collect"] + command)
-    except agent.Refused as no:
-        if "unrecognized option" not in no.message:
-            raise
-        _call(agent, line + command)  # systemd before 236
-
-
-def _call(agent, command):
-    """Run a command that starts something; refuse with what it says when it fails."""
-    process = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env=_environment(), cwd="/", timeout=START_SECONDS, check=False,
-    )  # fmt: skip
-    if process.returncode:
-        text = process.stdout.decode("utf-8", "replace").strip()
-        raise agent.Refused("start", "%s: %s" % (os.path.basename(command[0]), text))
 
 
 def result(session, nonce):
@@ -480,27 +433,9 @@ def result(session, nonce):
 
 
 def _result(agent, session, nonce):
-    if not isinstance(nonce, str) or not 0 < len(nonce) <= 128:
-        raise agent.Refused("nonce", "a nonce is a text of 1 to 128 characters")
-    path, manifest = agent.load_session(_settings(), session)
-    status = agent.session_status(path)
-    report = dict((key, manifest[key]) for key in ("plan", "transaction", "session", "host"))
-    report.update((key, status[key]) for key in ("state", "outcome", "code", "detail", "log"))
-    report.update((key, status[key]) for key in ("started", "ended"))
-    report.update(nonce=nonce, boot_id=agent.boot_id(), **_database_now(agent, status))
+    report = agent.report_of(_settings(), session, nonce, lambda: _run_agent(agent, ["state"]))
     text = agent.canonical(report)
     return {"report": text, "signature": _sign(agent, text)}
-
-
-def _database_now(agent, status):
-    """Cookie and package digest as they are now; while rpm is at work they mean nothing."""
-    if status["outcome"] is None:
-        return {"cookie": "", "packages": ""}
-    try:
-        return _run_agent(agent, ["state"])
-    except agent.Refused as no:
-        log.error("cpacman: the package database: %s", no.message)
-        return {"cookie": "", "packages": ""}
 
 
 def _sign(agent, text):

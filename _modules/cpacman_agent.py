@@ -34,6 +34,7 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -54,6 +55,8 @@ LOCK_WAIT = 120
 LOG_TAIL = 4000
 NAMES_SHOWN = 10
 CHUNK = 1024 * 1024
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEMD = "/run/systemd/system"
 
 SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -1404,6 +1407,101 @@ def running_session(settings):
         return ""
     with locked(path, 0.3) as mine:
         return "" if mine else read_text(path).strip() or "another"
+
+
+# --- starting what outlives us --------------------------------------------------------------------
+
+
+def clean_environment():
+    """Return an environment without the caller's own: its libraries and paths break other programs.
+
+    Salt's packages bring a Python of their own, and a person who logs in brings anything.
+    """
+    return {"PATH": SYSTEM_PATH, "LC_ALL": "C", "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
+
+
+def start_session(session, path, program, python):
+    """Start a session's transaction in a process that is nobody's child, unless it is done or runs.
+
+    Args:
+        session: its name.
+        path: its directory.
+        program: the text of this file; a copy is started, since a sync may replace the original.
+        python: the Python to start it with.
+    """
+    copy = os.path.join(path, "agent.py")
+    write_atomically(copy, program)
+    command = [python, "-Es", copy, "apply", path]
+    if os.path.isdir(SYSTEMD):
+        start_service("cpacman-%s" % session, command)
+    else:
+        call_starter(command + ["--detach"])
+
+
+def start_service(unit, command):
+    """Start a transient service of PID 1: a child of the minion, or of a login, would die with it.
+
+    Only the main process is killed by a stop, since scriptlets may have started daemons.
+    """
+    line = ["systemd-run", "--unit=" + unit, "--property=KillMode=process", "--quiet"]
+    line += ["--setenv=%s=%s" % item for item in sorted(clean_environment().items())]
+    with open(os.devnull, "r+b") as null:
+        subprocess.call(
+            ["systemctl", "reset-failed", unit + ".service"],
+            env=clean_environment(), stdout=null, stderr=null,
+        )  # fmt: skip
+    try:
+        call_starter(line + ["--collect"] + command)
+    except Refused as no:
+        if "unrecognized option" not in no.message:
+            raise
+        call_starter(line + command)  # systemd before 236
+
+
+def call_starter(command):
+    """Run a command that starts something; refuse with what it says when it fails."""
+    with open(os.devnull, "rb") as null:
+        process = subprocess.Popen(
+            command, stdin=null, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=clean_environment(), cwd="/",
+        )  # fmt: skip
+        said = process.communicate()[0]
+    if process.returncode:
+        text = to_text(said).strip()
+        raise Refused("start", "%s: %s" % (os.path.basename(command[0]), text))
+
+
+def report_of(settings, session, nonce, now):
+    """Return the report of a session: how far it is, or how it ended.
+
+    Args:
+        settings: of this host.
+        session: its name.
+        nonce: a text of the master's, repeated so that the report cannot be an old one.
+        now: returns the cookie and the package digest as they are, once nothing is at work.
+    """
+    if not isinstance(nonce, TEXT) or not 0 < len(nonce) <= 128:
+        raise Refused("nonce", "a nonce is a text of 1 to 128 characters")
+    path, manifest = load_session(settings, session)
+    status = session_status(path)
+    report = dict((key, manifest[key]) for key in ("plan", "transaction", "session", "host"))
+    for key in ("state", "outcome", "code", "detail", "log", "started", "ended"):
+        report[key] = status[key]
+    report.update(nonce=nonce, boot_id=boot_id(), cookie="", packages="")
+    if status["outcome"] is not None:
+        # While rpm is at work they mean nothing; unreadable, they are not what was planned.
+        with suppressed_refusal():
+            report.update(now())
+    return report
+
+
+@contextlib.contextmanager
+def suppressed_refusal():
+    """Go on without what was refused."""
+    try:
+        yield
+    except Refused:
+        pass
 
 
 # --- the transaction --------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import time
 import zlib
 from pathlib import Path
@@ -68,10 +67,7 @@ def door(opts, plan_key, monkeypatch):
     """The door with its dunders, the plan key pinned, and no systemd."""
     module = agenthost.load(agenthost.DOOR, "cpacman_door")
     module.__opts__ = opts
-    real = os.path.isdir
-    monkeypatch.setattr(
-        module.os.path, "isdir", lambda path: path != "/run/systemd/system" and real(path)
-    )
+    monkeypatch.setattr(module._agent(), "SYSTEMD", "/nowhere")
     assert module.pin(plan_key.public_key_b64) == {"pinned": plan_key.fingerprint}
     return module
 
@@ -313,14 +309,14 @@ def test_systemd_starts_a_service(door, monkeypatch):
     """A transient service of PID 1; an old systemd-run is asked again without --collect."""
     agent, calls = door._agent(), []
 
-    def call(agent, command):
+    def call(command):
         calls.append(command)
         if "--collect" in command:
             raise agent.Refused("start", "systemd-run: unrecognized option '--collect'")
 
-    monkeypatch.setattr(door, "_call", call)
-    monkeypatch.setattr(door.subprocess, "call", lambda *args, **options: 0)
-    door._start_service(agent, "cpacman-s1", ["/usr/bin/python3", "agent.py"])
+    monkeypatch.setattr(agent, "call_starter", call)
+    monkeypatch.setattr(agent.subprocess, "call", lambda *args, **options: 0)
+    agent.start_service("cpacman-s1", ["/usr/bin/python3", "agent.py"])
     assert calls[0][0] == "systemd-run" and "--unit=cpacman-s1" in calls[0]
     assert "--collect" not in calls[1] and calls[1][-2:] == ["/usr/bin/python3", "agent.py"]
     assert "--scope" not in calls[1]
