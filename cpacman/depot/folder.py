@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,8 +239,8 @@ def _write_metadata(
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".tmp-"))
     try:
-        _write_xml(temporary / "primary.xml.gz", "PrimaryXmlFile", [e.primary for e in entries])
-        _write_xml(
+        write_xml(temporary / "primary.xml.gz", "PrimaryXmlFile", [e.primary for e in entries])
+        write_xml(
             temporary / "filelists.xml.gz", "FilelistsXmlFile", [e.filelists for e in entries]
         )
         for one in found:
@@ -257,7 +257,8 @@ def _write_metadata(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_xml(path: Path, kind: str, chunks: list[str]) -> None:
+def write_xml(path: Path, kind: str, chunks: Sequence[str]) -> None:
+    """Write packages' XML into a metadata file of one of createrepo_c's kinds."""
     import createrepo_c
 
     file = getattr(createrepo_c, kind)(str(path), compressiontype=createrepo_c.GZ_COMPRESSION)

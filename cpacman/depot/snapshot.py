@@ -45,12 +45,20 @@ class SnapshotRepository(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
 
 
+class Lineage(msgspec.Struct, frozen=True):
+    """Where a derived snapshot comes from: its parents' ids, and how its packages were chosen."""
+
+    parents: tuple[str, ...]
+    how: str
+
+
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
     """What a list of snapshots shows. `created` is in seconds since the epoch."""
 
     id: str
     channel: str
     created: int
+    lineage: Lineage | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +71,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     repositories: tuple[SnapshotRepository, ...]
     packages: tuple[Package, ...]
     advisories: tuple[Advisory, ...] = ()
+    lineage: Lineage | None = None
 
 
 def snapshot_id(
