@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from cpacman.errors import CpacmanError, Problem
+from cpacman.store.blocks import Block, Blocks
 from cpacman.store.engine import engine_of
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
@@ -22,15 +23,15 @@ from cpacman.store.migrations import SCHEMA_VERSION, migrate
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
 from cpacman.store.rollouts import RolloutHost, Rollouts
-from cpacman.store.snapshots import Snapshots
+from cpacman.store.snapshots import PointerMove, Snapshots
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SCHEMA_VERSION", "RolloutHost", "Store", "StoredPlan"]
+__all__ = ["SCHEMA_VERSION", "Block", "PointerMove", "RolloutHost", "Store", "StoredPlan"]
 
 
-class Store(Journal, Snapshots, Inventories, Pins, Plans, Rollouts):
+class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 
     @classmethod

@@ -8,6 +8,7 @@ have changed the table that an earlier one made.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +16,28 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from cpacman.errors import CpacmanError, Problem
-from cpacman.store.tables import metadata, schema_table
+from cpacman.store.blocks import blocks_table
+from cpacman.store.snapshots import moves_table
+from cpacman.store.tables import journal_table, metadata, schema_table
 
-STEPS: Sequence[Callable[[Connection], None]] = ()
+
+def _moves_and_blocks(connection: Connection) -> None:
+    """Make the list of moves, from what the journal tells of them, and the block list."""
+    create(connection, moves_table, blocks_table)
+    j = journal_table.c
+    query = sa.select(j.action, j.at, j.who, j.detail).where(j.action.in_(("snapshot", "promote")))
+    told = [(row, json.loads(row.detail)) for row in connection.execute(query.order_by(j.seq))]
+    rows = [
+        {"class": detail["class"], "channel": detail["channel"], "snapshot": detail["to"],
+         "action": row.action, "at": row.at, "who": row.who}
+        for row, detail in told
+        if "to" in detail
+    ]  # fmt: skip
+    if rows:
+        connection.execute(moves_table.insert(), rows)
+
+
+STEPS: Sequence[Callable[[Connection], None]] = (_moves_and_blocks,)
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA_VERSION = len(STEPS) + 1
