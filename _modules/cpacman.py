@@ -19,7 +19,6 @@ import logging
 import os
 import re
 import subprocess
-import time
 import zlib
 
 log = logging.getLogger(__name__)
@@ -385,34 +384,17 @@ def apply(session, order=None, signature=None):
     return _answer(_apply, session, order, signature)
 
 
-def _check_order(agent, settings, session, order, signature):
-    """Refuse to start what the pinned key does not order for this session and this minute."""
-    _check_signature(agent, settings, order, signature)
-    try:
-        said = json.loads(order)
-        right = said["kind"] == "order" and said["session"] == session
-        late = time.time() - said["expires"]
-    except (KeyError, TypeError, ValueError):
-        right, late = False, 0
-    if not right:
-        raise agent.Refused("order", "the order is not to start this session")
-    if late > 0:
-        raise agent.Refused("expired", "the order ran out %d s ago; is the clock right?" % late)
-
-
 def _apply(agent, session, order, signature):
     settings = _settings()
     path, _ = agent.load_session(settings, session)
-    _check_order(agent, settings, session, order, signature)
+    _check_signature(agent, settings, order, signature)
+    agent.check_order(order, session)
     manifest, signed = (
         agent.read_text(os.path.join(path, name)) for name in ("manifest.json", "manifest.sig")
     )
     _check_signature(agent, settings, manifest, signed.strip())
-    if not os.path.exists(os.path.join(path, "report.json")) and not agent.is_running(path):
-        busy = agent.running_session(settings)
-        if busy and busy != session:
-            raise agent.Refused("busy", "session %s is being applied" % busy)
-        agent.start_session(session, path, agent.read_text(_agent_path()), _python(agent))
+    program = agent.read_text(_agent_path())
+    agent.start_session(settings, session, program, lambda: _python(agent))
     return {"started": True}
 
 

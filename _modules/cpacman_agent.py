@@ -1420,18 +1420,41 @@ def clean_environment():
     return {"PATH": SYSTEM_PATH, "LC_ALL": "C", "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
 
 
-def start_session(session, path, program, python):
+def check_order(text, session):
+    """Refuse to start what is not ordered for this session and this minute.
+
+    Whoever calls has checked who gave the order.
+    """
+    try:
+        said = json.loads(text)
+        right = said["kind"] == "order" and said["session"] == session
+        late = time.time() - said["expires"]
+    except (KeyError, TypeError, ValueError):
+        right, late = False, 0
+    if not right:
+        raise Refused("order", "the order is not to start this session")
+    if late > 0:
+        raise Refused("expired", "the order ran out %d s ago; is the clock right?" % late)
+
+
+def start_session(settings, session, program, python):
     """Start a session's transaction in a process that is nobody's child, unless it is done or runs.
 
     Args:
+        settings: of this host.
         session: its name.
-        path: its directory.
         program: the text of this file; a copy is started, since a sync may replace the original.
-        python: the Python to start it with.
+        python: finds the Python to start it with.
     """
+    path, _ = load_session(settings, session)
+    if os.path.exists(os.path.join(path, "report.json")) or is_running(path):
+        return
+    busy = running_session(settings)
+    if busy and busy != session:
+        raise Refused("busy", "session %s is being applied" % busy)
     copy = os.path.join(path, "agent.py")
     write_atomically(copy, program)
-    command = [python, "-Es", copy, "apply", path]
+    command = [python(), "-Es", copy, "apply", path]
     if os.path.isdir(SYSTEMD):
         start_service("cpacman-%s" % session, command)
     else:
