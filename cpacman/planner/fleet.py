@@ -381,6 +381,6 @@ def code_fingerprint() -> str:
     """Return the hash of the code that decides what a plan is: another one, other answers."""
     here = Path(__file__).parent
     digest = hashlib.sha256(version("solv").encode())
-    for path in (*sorted(here.glob("*.py")), here.parent / "model.py"):
+    for path in (*sorted(here.rglob("*.py")), here.parent / "model.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from unittest import mock
 
 from cpacman.planner import held, modes, plan, policy, resolve, solver, wishes
 from cpacman.planner.host import Host
+from cpacman.planner.solver import streams, view
 from tests.unit.planner.casefile import check_case, plan_case, read_case
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
@@ -81,13 +82,13 @@ RULES: dict[str, Patch] = {
     "protected packages": _returning(Host, "why_protected", ""),
     "the running kernel": _returning(policy, "is_running", False),
     "the kernel limit": _returning(resolve, "_over_limit", frozenset()),
-    "kernels stand side by side": _value(solver, "INSTALL_ONLY", ()),
+    "kernels stand side by side": _value(view, "INSTALL_ONLY", ()),
     "holds of the host": _value(plan, "with_holds", _same),
     "rules of the request": _value(plan, "with_request", _same),
-    "module streams": _returning(solver._Streams, "hidden_ids", set()),
-    "needs of module streams": _returning(solver, "_solve_modules", set()),
+    "module streams": _returning(streams.Streams, "hidden_ids", set()),
+    "needs of module streams": _returning(streams, "_solve_modules", set()),
     "sources of streams shadow nothing": _value(
-        solver, "_binary_names", lambda nevras: {n.rsplit("-", 2)[0] for n in nevras}
+        streams, "_binary_names", lambda nevras: {n.rsplit("-", 2)[0] for n in nevras}
     ),
     "repositories for some hosts": _returning(solver.HostView, "is_masked", False),
     "weak dependencies refused before": _value(solver.HostView, "_unwanted", ()),

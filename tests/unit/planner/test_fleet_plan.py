@@ -283,10 +283,10 @@ def test_a_larger_lot_after_a_smaller_one() -> None:
     for count in (3, 3000, 2):
         found = tuple(package(f"p{n}", release="1", arch="noarch") for n in range(count))
         universe.admit(found)
-        assert list(universe._pool.get_disabled_list()) == []
+        assert list(universe.pool.get_disabled_list()) == []
         with universe.host(found[:1]) as view:
             assert not view.solve([Task(Verb.UPDATE_ALL)]).problems
-        assert list(universe._pool.get_disabled_list())
+        assert list(universe.pool.get_disabled_list())
 
 
 def test_what_hosts_share_is_judged_once_for_each_policy(channel: ChannelInput) -> None:
@@ -300,3 +300,13 @@ def test_what_hosts_share_is_judged_once_for_each_policy(channel: ChannelInput) 
         single = msgspec.structs.replace(mixed, inventories=alone)
         assert plan_hosts([single], request=Request()).hosts[host] == made.hosts[host]
     assert made.hosts["h00"] != made.hosts["twin"]
+
+
+def test_a_lot_leaves_nothing_behind(tmp_path: Path) -> None:
+    """What a host refused before (a weak dependency) stays refused, whichever lot it is in."""
+    text = "repo base\n  app-2-1.noarch\n  extra-1-1.noarch\n    supplements: app\n"
+    for n in range(4):
+        text += f"installed h{n}\n  app-1-1.noarch\n  other{n}-1-1.noarch\n"
+    made = channel_of(Case("", read_sections(text)), tmp_path)
+    plan = plan_hosts([made], request=Request(), workers=1)
+    assert [[a.name for a in t.actions] for t in plan.transactions.values()] == [["app"]]

@@ -1,0 +1,279 @@
+"""One host inside a universe: what it could get, and what solving for it gives.
+
+Invariant: a solve never changes the universe, so any number of hosts can be solved one after the
+other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import solv
+
+from cpacman.model import InstalledPackage
+from cpacman.planner.solver.pools import INSTALL_ONLY, new_solver
+from cpacman.planner.solver.values import (
+    Candidate,
+    Clash,
+    Finding,
+    Matches,
+    Solution,
+    Step,
+    Task,
+    Verb,
+)
+
+if TYPE_CHECKING:
+    from cpacman.planner.solver.universe import Universe
+
+
+_WEAK = frozenset(
+    {
+        solv.Solver.SOLVER_REASON_WEAKDEP,
+        solv.Solver.SOLVER_REASON_RECOMMENDED,
+        solv.Solver.SOLVER_REASON_SUPPLEMENTED,
+    }
+)
+
+
+_CLASHES = {
+    solv.Solver.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP: Clash.NOTHING_PROVIDES,
+    solv.Solver.SOLVER_RULE_JOB_NOTHING_PROVIDES_DEP: Clash.NOTHING_PROVIDES,
+    solv.Solver.SOLVER_RULE_PKG_REQUIRES: Clash.REQUIRES,
+    solv.Solver.SOLVER_RULE_PKG_CONFLICTS: Clash.CONFLICTS,
+    solv.Solver.SOLVER_RULE_PKG_SELF_CONFLICT: Clash.CONFLICTS,
+    solv.Solver.SOLVER_RULE_PKG_OBSOLETES: Clash.OBSOLETES,
+    solv.Solver.SOLVER_RULE_PKG_INSTALLED_OBSOLETES: Clash.OBSOLETES,
+    solv.Solver.SOLVER_RULE_PKG_SAME_NAME: Clash.SAME_NAME,
+    solv.Solver.SOLVER_RULE_PKG_IMPLICIT_OBSOLETES: Clash.SAME_NAME,
+    solv.Solver.SOLVER_RULE_PKG_NOT_INSTALLABLE: Clash.NOT_INSTALLABLE,
+}
+
+
+class HostView:
+    """One host inside a universe: what it could get, and what solving for it gives."""
+
+    def __init__(
+        self, universe: Universe, ids: Mapping[str, int], masked: frozenset[int] = frozenset()
+    ) -> None:
+        self._universe = universe
+        self._masked = masked
+        self._pool = universe.pool
+        self._ids = ids
+        self._nevras = {i: nevra for nevra, i in ids.items()}
+        self._names = frozenset(self._pool.id2solvable(i).name for i in self._nevras)
+
+    def obsoleters(self, package: InstalledPackage) -> tuple[Candidate, ...]:
+        """Return the candidates of another name that obsolete an installed package."""
+        rows = self._universe.obsoleted.get(package.name)
+        if not rows:
+            return ()
+        solvable = self._pool.id2solvable(self._ids[package.nevra])
+        found = {i for i, dep in rows if solvable.matchesdep(solv.SOLVABLE_NAME, dep)}
+        found -= self._masked
+        values = [self._universe.candidate(i) for i in sorted(found)]
+        order = self._universe.versions.key
+        values = [v for v in values if v.name != package.name]
+        return tuple(sorted(values, key=lambda c: (c.name, order(c.evr)), reverse=True))
+
+    @property
+    def masked(self) -> frozenset[int]:
+        """What does not exist for this host: equal for hosts of the same streams."""
+        return self._masked
+
+    def ids_of(self, packages: Iterable[InstalledPackage]) -> tuple[int, ...]:
+        """Return what tells installed packages apart, in this chunk."""
+        return tuple([self._ids[package.nevra] for package in packages])
+
+    def is_masked(self, candidate: Candidate) -> bool:
+        """Return whether a candidate does not exist for this host."""
+        return bool(self._masked) and self._universe.ids[candidate] in self._masked
+
+    def stands_beside(self, package: InstalledPackage | Candidate) -> bool:
+        """Return whether a package is of a kind that is installed beside its other versions."""
+        ids: Mapping[Any, int] = self._universe.ids
+        found = ids[package] if isinstance(package, Candidate) else self._ids[package.nevra]
+        return found in self._universe.side_by_side
+
+    def match(self, spec: str, *, masked: bool = False) -> Matches:
+        """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file.
+
+        Of what does not exist for this host nothing is found, unless `masked` asks for it.
+        """
+        hidden = frozenset() if masked else self._masked
+        select = solv.Selection
+        plain = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
+        provides = select.SELECTION_PROVIDES | select.SELECTION_GLOB | select.SELECTION_REL
+        files = select.SELECTION_FILELIST | select.SELECTION_GLOB
+        if found := self._select(spec, plain, hidden):
+            return self._matches(found, just_name=True)
+        found = self._select(spec, plain | select.SELECTION_CANON, hidden)
+        if not found:
+            found = self._select(spec, provides, hidden) + self._select(spec, files, hidden)
+        return self._matches(found, just_name=False)
+
+    def _select(self, spec: str, flags: int, hidden: frozenset[int]) -> list[int]:
+        flags |= solv.Selection.SELECTION_FLAT | solv.Selection.SELECTION_WITH_DISABLED
+        found = (s.id for s in self._pool.select(spec, flags).solvables())
+        return [
+            i
+            for i in found
+            if i in self._nevras or not (i in hidden or self._universe.is_installed(i))
+        ]
+
+    def _matches(self, ids: Iterable[int], *, just_name: bool) -> Matches:
+        known = sorted(set(ids))
+        installed = tuple(self._nevras[i] for i in known if i in self._nevras)
+        offered = (self._universe.candidate(i) for i in known if i not in self._nevras)
+        return Matches(tuple(offered), installed, just_name)
+
+    def solve(
+        self,
+        tasks: Iterable[Task],
+        *,
+        hidden: Collection[Candidate] = (),
+        closed: Collection[str] = (),
+        opened: Collection[Candidate] = (),
+        removable: Collection[str] = (),
+        weak: bool = True,
+    ) -> Solution:
+        """Solve for this host without removing, downgrading or breaking anything.
+
+        Args:
+            tasks: what is wanted. An INSTALL, UPDATE or ERASE task that can't be met is a
+                problem, UPDATE_ALL never is.
+            hidden: candidates that must not be taken for this host.
+            closed: repositories that nothing must be taken from, except what is `opened`.
+            removable: NEVRAs of installed packages that may leave when nothing else helps.
+            weak: whether weak dependencies are taken as dnf takes them.
+        """
+        self._disable(hidden, closed, opened)
+        solver = new_solver(self._pool, weak=weak)
+        found = solver.solve(
+            [*self._jobs(tasks), *self._standing_jobs(), *self._removal_jobs(removable)]
+        )
+        if found:
+            return Solution((), tuple(self._findings(problem) for problem in found))
+        return Solution(tuple(self._steps(solver)))
+
+    def _disable(
+        self,
+        hidden: Collection[Candidate],
+        closed: Collection[str],
+        opened: Collection[Candidate],
+    ) -> None:
+        """Make the solver blind to what is not for this host, other hosts' packages included."""
+        ids = self._universe.ids
+        shut = {i for name in closed for i in self._universe.repos[name].range}
+        shut -= {ids[c] for c in opened}
+        shut.update(ids[c] for c in hidden)
+        shut.update(self._others)
+        shut.update(self._masked)
+        self._pool.set_disabled_list(sorted(shut))
+
+    @functools.cached_property
+    def _others(self) -> list[int]:
+        """What is installed on other hosts of the chunk only."""
+        chunk = self._universe.chunk
+        return [i for i in chunk.range if i not in self._nevras] if chunk else []
+
+    def _jobs(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        job = solv.Job
+        for task in tasks:
+            if task.verb is Verb.UPDATE_ALL:
+                yield self._pool.Job(job.SOLVER_UPDATE | job.SOLVER_SOLVABLE_ALL, 0)
+            elif task.verb is Verb.INSTALL:
+                ids = [self._universe.ids[c] for c in task.candidates]
+                yield self._install_job(ids, job.SOLVER_WEAK if task.weak else 0)
+            else:
+                yield from self._installed_jobs(task)
+
+    def _install_job(self, ids: list[int], flags: int) -> Any:
+        job = solv.Job
+        how = job.SOLVER_INSTALL | flags
+        if len(ids) == 1:
+            return self._pool.Job(how | job.SOLVER_SOLVABLE, ids[0])
+        what = self._pool.towhatprovides(ids)
+        return self._pool.Job(how | job.SOLVER_SOLVABLE_ONE_OF, what)
+
+    def _installed_jobs(self, task: Task) -> Iterator[Any]:
+        job = solv.Job
+        update = job.SOLVER_UPDATE | job.SOLVER_FORCEBEST
+        how = update if task.verb is Verb.UPDATE else job.SOLVER_ERASE
+        for nevra in task.installed:
+            yield self._pool.Job(how | job.SOLVER_SOLVABLE, self._ids[nevra])
+
+    def _removal_jobs(self, removable: Collection[str]) -> Iterator[Any]:
+        how = solv.Job.SOLVER_ALLOWUNINSTALL | solv.Job.SOLVER_SOLVABLE
+        yield from (self._pool.Job(how, self._ids[nevra]) for nevra in sorted(removable))
+
+    def _standing_jobs(self) -> Iterator[Any]:
+        """What holds for every solve: install-only packages, weak dependencies refused before."""
+        job = solv.Job
+        multiversion = job.SOLVER_MULTIVERSION | job.SOLVER_SOLVABLE_PROVIDES
+        for name in INSTALL_ONLY:
+            yield self._pool.Job(multiversion, self._pool.str2id(name))
+        for i in self._unwanted:
+            yield self._pool.Job(job.SOLVER_EXCLUDEFROMWEAK | job.SOLVER_SOLVABLE, i)
+
+    @functools.cached_property
+    def _unwanted(self) -> list[int]:
+        """Weak dependencies that the host does without already: dnf does not bring them back.
+
+        Source: libdnf, `Goal::exclude_from_weak_autodetect`.
+        """
+        found = set(self._unmet_recommends())
+        for i, name, providers in self._universe.supplementing:
+            if name not in self._names and any(p in self._nevras for p in providers):
+                found.add(i)
+        return sorted(found)
+
+    def _unmet_recommends(self) -> Iterator[int]:
+        for i in self._nevras:
+            deps = self._pool.id2solvable(i).lookup_deparray(solv.SOLVABLE_RECOMMENDS)
+            for dep in deps:
+                if str(dep).startswith("("):
+                    continue
+                ids = self._universe.recommendable(dep)
+                if not any(p in self._nevras for p in ids):
+                    yield from (p for p in ids if not self._universe.is_installed(p))
+
+    def _steps(self, solver: Any) -> Iterator[Step]:
+        transaction = solver.transaction()
+        gone = {s.id for s in transaction.steps() if s.id in self._nevras}
+        for solvable in transaction.newsolvables():
+            others = {s.id for s in transaction.allothersolvables(solvable)} & self._nevras.keys()
+            gone -= others
+            yield Step(
+                self._universe.candidate(solvable.id),
+                tuple(sorted(self._nevras[i] for i in others)),
+                solver.describe_decision(solvable)[0] in _WEAK,
+                solvable.id in self._universe.side_by_side,
+            )
+        yield from (Step(None, (self._nevras[i],)) for i in sorted(gone))
+
+    def _findings(self, problem: Any) -> tuple[Finding, ...]:
+        infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
+        return tuple(dict.fromkeys(map(self._finding, infos)))
+
+    def _finding(self, info: Any) -> Finding:
+        clash = _CLASHES.get(info.type)
+        if clash is None:
+            # Other rules' fields are not what their names say: a job's number, say.
+            return Finding(Clash.OTHER, "", False, "", "", (), info.problemstr())
+        providers: tuple[Candidate, ...] = ()
+        if clash in (Clash.REQUIRES, Clash.NOTHING_PROVIDES) and info.dep_id:
+            ids = {s.id for s in self._pool.whatprovides(info.dep_id)}
+            offered = sorted(i for i in ids if not self._universe.is_installed(i))
+            providers = tuple(self._universe.candidate(i) for i in offered)
+        return Finding(
+            clash,
+            str(info.solvable) if info.solvable else "",
+            bool(info.solvable) and info.solvable.id in self._nevras,
+            str(info.othersolvable) if info.othersolvable else "",
+            str(info.dep) if info.dep_id else "",
+            providers,
+            info.problemstr(),
+        )
