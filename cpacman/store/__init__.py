@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import Block, Blocks
-from cpacman.store.engine import engine_of
+from cpacman.store.connect import engine_of
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
@@ -41,11 +38,6 @@ class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts):
         Raises:
             CpacmanError: the database can't be opened, or is of a newer version than this.
         """
-        try:
-            engine = engine_of(url)
-            migrate(engine)
-        except sa.exc.SQLAlchemyError as error:
-            first = str(error).splitlines()[0]
-            problem = Problem(url, f"cannot open the state database: {first}")
-            raise CpacmanError(problem) from error
+        engine = engine_of(url)
+        migrate(engine)
         return cls(engine)

@@ -44,7 +44,7 @@ class Inventories(Database):
     def _package_ids(self, digests: Iterable[str]) -> dict[str, int]:
         p = packages_table.c
         found: dict[str, int] = {}
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             for part in parts(sorted(digests)):
                 rows = connection.execute(sa.select(p.digest, p.id).where(p.digest.in_(part)))
                 found.update((row[0], row[1]) for row in rows)
@@ -151,7 +151,7 @@ class Inventories(Database):
         i, s = inventories_table.c, sets_table.c
         found: dict[str, tuple[int, bytes]] = {}
         sets: dict[int, bytes] = {}
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             for part in parts(sorted(hosts)):
                 query = sa.select(i.host, i.set_id, i.head).where(i.host.in_(part))
                 found.update({h: (set_id, head) for h, set_id, head in connection.execute(query)})
@@ -171,7 +171,7 @@ class Inventories(Database):
     def _details(self, numbers: set[int]) -> dict[int, InstalledPackage]:
         p = packages_table.c
         found: dict[int, InstalledPackage] = {}
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             for part in parts(sorted(numbers)):
                 query = sa.select(p.id, p.detail).where(p.id.in_(part))
                 for number, blob in connection.execute(query):

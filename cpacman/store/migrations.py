@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
+from cpacman.store.connect import name_of, told, writer_of
 from cpacman.store.snapshots import moves_table
 from cpacman.store.tables import journal_table, metadata, schema_table
 
@@ -37,7 +38,13 @@ def _moves_and_blocks(connection: Connection) -> None:
         connection.execute(moves_table.insert(), rows)
 
 
-STEPS: Sequence[Callable[[Connection], None]] = (_moves_and_blocks,)
+def _wide_sequences(connection: Connection) -> None:
+    """Make room: sequences are times in seconds, which outgrow 32 bits in 2038."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER TABLE host_sequences ALTER COLUMN sequence TYPE BIGINT")
+
+
+STEPS: Sequence[Callable[[Connection], None]] = (_moves_and_blocks, _wide_sequences)
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA_VERSION = len(STEPS) + 1
@@ -47,27 +54,35 @@ def migrate(engine: Engine) -> None:
     """Make the schema, or bring it to the newest version.
 
     Raises:
-        CpacmanError: the database is of a newer version than this program.
+        CpacmanError: the database is of a newer version than this program, or can't be used.
     """
-    with engine.execution_options(writes=True).begin() as connection:
-        known = sa.inspect(connection).has_table("schema_version")
-        version = connection.execute(sa.select(schema_table.c.version)).scalar() if known else None
-        if version is not None and version > SCHEMA_VERSION:
-            raise CpacmanError(
-                Problem(
-                    str(engine.url),
-                    f"the database is of version {version}, this program knows {SCHEMA_VERSION}",
-                    "install the newer CPacMan again",
-                )
-            )
-        if version is None:
-            metadata.create_all(connection)
-            connection.execute(schema_table.insert(), {"version": SCHEMA_VERSION})
-            return
-        for step in STEPS[version - 1 :]:
-            step(connection)
-        if version < SCHEMA_VERSION:
-            connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
+    with told(engine, "opened"):
+        with engine.connect() as connection:
+            version = _version(connection)
+        if version != SCHEMA_VERSION:
+            with writer_of(engine).begin() as connection:
+                _bring_forward(connection, name_of(engine))
+
+
+def _version(connection: Connection) -> int | None:
+    if not sa.inspect(connection).has_table("schema_version"):
+        return None
+    return connection.execute(sa.select(schema_table.c.version)).scalar()
+
+
+def _bring_forward(connection: Connection, name: str) -> None:
+    # Looked at again: somebody else may have done it while we waited for our turn.
+    version = _version(connection)
+    if version is None:
+        metadata.create_all(connection)
+        connection.execute(schema_table.insert(), {"version": SCHEMA_VERSION})
+        return
+    if version > SCHEMA_VERSION:
+        words = f"the database is of version {version}, this program knows {SCHEMA_VERSION}"
+        raise CpacmanError(Problem(name, words, "install the newer CPacMan again"))
+    for step in STEPS[version - 1 :]:
+        step(connection)
+    connection.execute(schema_table.update().values(version=SCHEMA_VERSION))
 
 
 def create(connection: Connection, *tables: sa.Table) -> None:

@@ -50,7 +50,7 @@ class Plans(Database):
         row = self._rows(sa.select(plans_table).where(plans_table.c.id == full))[0]
         bare = unpack(row["document"], Plan)
         transactions: dict[str, Transaction] = {}
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             for part in parts(sorted(set(bare.hosts.values()))):
                 query = sa.select(t.id, t.document).where(t.id.in_(part))
                 for number, blob in connection.execute(query):

@@ -139,5 +139,5 @@ sequences_table = sa.Table(
     "host_sequences",
     metadata,
     sa.Column("host", sa.String, primary_key=True),
-    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
 )

@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 from array import array
-from pathlib import Path
 
 import pytest
 
 from cpacman.errors import ConflictError, CpacmanError, InputError
-from cpacman.model import InstalledPackage, Inventory, Plan, Request, Transaction
+from cpacman.model import Inventory, Plan, Request, Transaction
 from cpacman.store import Store
 from cpacman.store.rows import pack
 from cpacman.store.tables import sets_table
+from tests.unit.store.samples import inventory, package, rollout
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    """A fresh SQLite store."""
-    with Store.open(f"sqlite:///{tmp_path}/state/cpacman.db") as opened:
-        yield opened
-
-
-def package(name: str, version: str = "1", **values: object) -> InstalledPackage:
-    """An installed package whose digest follows from its name and version."""
-    return InstalledPackage(
-        name=name, version=version, release="1", arch="noarch", digest=f"sha256:{name}{version}",
-        requires=(("/bin/sh", "", ""),), **values,
-    )  # fmt: skip
-
-
-def inventory(host: str, *packages: InstalledPackage) -> Inventory:
-    """An inventory of one host."""
-    return Inventory(host=host, cookie=f"c-{host}", arch="x86_64", packages=packages)
-
-
-def rollout(number: str = "r-1") -> dict[str, str]:
-    """The header of a rollout."""
-    return {"id": number, "plan": "p-1", "class": "all", "state": "running", "who": "me",
-            "owner": "here"}  # fmt: skip
-
-
-def test_database_is_private(store: Store, tmp_path: Path) -> None:
-    """Nobody but the owner reads the database or its folder."""
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "state/cpacman.db").stat().st_mode & 0o777 == 0o600
-
-
-def test_newer_database_is_refused(store: Store, tmp_path: Path) -> None:
+def test_newer_database_is_refused(store: Store, url: str) -> None:
     """A database of a later version is left alone, with a clear message."""
     with store._engine.begin() as connection:
         connection.exec_driver_sql("update schema_version set version = 99")
     with pytest.raises(CpacmanError, match="version 99"):
-        Store.open(f"sqlite:///{tmp_path}/state/cpacman.db")
+        Store.open(url)
 
 
 def test_inventories_come_back_whole(store: Store) -> None:
@@ -241,9 +209,8 @@ def _take_sequences(url: str, count: int) -> list[int]:
         return [store.next_sequence("web1", at=1.0) for _ in range(count)]
 
 
-def test_sequences_of_several_processes_never_repeat(store: Store, tmp_path: Path) -> None:
+def test_sequences_of_several_processes_never_repeat(store: Store, url: str) -> None:
     """Two runners at once never give a host the same number."""
-    url = f"sqlite:///{tmp_path}/state/cpacman.db"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         parts = pool.starmap(_take_sequences, [(url, 20), (url, 20)])
     numbers = parts[0] + parts[1]
