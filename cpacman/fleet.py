@@ -29,12 +29,12 @@ from cpacman.config import (
     is_glob,
     nearest,
     parse_match,
-    policy_standing,
     problems_of,
     read_yaml,
 )
 from cpacman.errors import ConfigError, Problem, UsageError
 from cpacman.model import Host, Inventory
+from cpacman.planner.lines import Placed, place_lines
 
 MAX_TEXT = 256
 
@@ -95,13 +95,6 @@ class PlacedEntry:
     entry: HostEntry
 
 
-class PlacedPolicy(NamedTuple):
-    """A policy line of a host file and where it stands."""
-
-    place: str
-    line: PolicyLine
-
-
 @dataclass(frozen=True)
 class HostsFiles:
     """All of `hosts.d`: entries for exact ids, and entries for globs in the order of files."""
@@ -118,15 +111,6 @@ class HostsFiles:
         """Return the entries that hold for a host: exact ones, and those of globs."""
         fitting = tuple(one for one in self.globs if fnmatchcase(host_id, one.key))
         return self.exact.get(host_id, ()), fitting
-
-    def unenforced_policy(self) -> list[Problem]:
-        """Return the hosts' policy lines that no planner of this version enforces."""
-        entries = [*self.globs, *(one for named in self.exact.values() for one in named)]
-        return [
-            problem
-            for one in entries
-            for problem in policy_standing(one.entry.policy, f"{one.place}.policy")
-        ]
 
 
 # --------------------------------------------------------------------------- reading the host files
@@ -263,7 +247,7 @@ class Placement:
 
     host: Host
     problems: tuple[Problem, ...] = ()
-    policy: tuple[PlacedPolicy, ...] = ()
+    policy: tuple[Placed, ...] = ()
 
 
 def place_host(
@@ -315,11 +299,27 @@ def place_host(
         sources=sources,
     )
     policy = tuple(
-        PlacedPolicy(f"{one.place}.policy[{index}]", line)
-        for one in (*exact, *globs)
-        for index, line in enumerate(one.entry.policy)
+        placed
+        for found, place in ((globs, "hosts"), (exact, "host"))
+        for one in found
+        for placed in place_lines(one.entry.policy, f"{one.place}.policy", place)
     )
     return Placement(host, tuple(problems), policy)
+
+
+def lines_for(settings: Settings, placement: Placement) -> list[Placed]:
+    """Return the lines of policy that may hold for a host, those of the widest place first."""
+    host = placement.host
+    found = [*place_lines(settings.policy, "policy", "fleet")]
+    if channel := settings.channels.get(host.channel):
+        found += place_lines(channel.policy, f"channels.{host.channel}.policy", "channel")
+    for index, class_ in enumerate(settings.classes):
+        if class_.name == host.class_:
+            found += place_lines(class_.policy, f"classes[{index}].policy", "class")
+    for index, level in enumerate(settings.levels):
+        if level.name == host.level:
+            found += place_lines(level.policy, f"levels[{index}].policy", "level")
+    return [*found, *placement.policy]
 
 
 def _unassigned(host_id: str, settings: Settings) -> Problem:

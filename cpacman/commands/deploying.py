@@ -114,7 +114,6 @@ def _check(context: Context, stored: StoredPlan, job: Job) -> None:
     hosts = _busy_hosts(job)
     problems = [
         *context.settings.unenforced(stored.class_, names),
-        *context.settings.unenforced_policy(),
         *_moved_pointers(context, stored),
         *context.transport.check(hosts),
     ]

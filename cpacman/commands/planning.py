@@ -19,12 +19,12 @@ from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, plac
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.config import parse_match
 from cpacman.depot.snapshot import Snapshot, check_metadata, load_snapshot
-from cpacman.errors import EXIT_NOT_PLANNED, ConfigError, InputError, Problem, UsageError
-from cpacman.fleet import Placement, load_hosts_files
+from cpacman.errors import EXIT_NOT_PLANNED, InputError, Problem, UsageError
+from cpacman.fleet import Placement, lines_for
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
-from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
+from cpacman.planner.lines import Limits, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
-from cpacman.planner.policy import Policy
+from cpacman.planner.ruling import Policy
 from cpacman.planner.solver import Candidate, Source
 from cpacman.transport.port import UNREACHABLE
 
@@ -43,7 +43,6 @@ def plan(
 
     Raises:
         UsageError: no such hosts, hosts of several classes, or a request that contradicts itself.
-        ConfigError: rules are configured that this version can't enforce.
     """
     if refresh not in ("stale", "all", "none"):
         raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
@@ -93,7 +92,6 @@ def make_plan(
         asked: how hosts answered just now. One that is down is planned from what it last said,
             with a warning; one that answers with an error is not planned.
     """
-    _check_policy(context)
     held = fleet or place_all(context, sorted(hosts))
     inventories = context.store.inventories(sorted(hosts))
     failed = dict(_not_planned(context, class_, hosts, inventories, held))
@@ -126,9 +124,7 @@ def channel_for(context: Context, host: str) -> ChannelInput:
 
     Raises:
         InputError: it can't be planned at all, with why.
-        ConfigError: rules are configured that this version can't enforce.
     """
-    _check_policy(context)
     if host not in context.directory.accepted():
         raise InputError(Problem(f"host {host}", "the master accepted no key of it"))
     fleet = place_all(context, [host])
@@ -151,13 +147,6 @@ def _from_the_past(errors: Mapping[str, Refreshed], ready: Mapping[str, Host]) -
     for host, one in sorted(errors.items()):
         if host in ready:
             yield f"{host}: {one.error}; planned from what it last said"
-
-
-def _check_policy(context: Context) -> None:
-    files = load_hosts_files(context.settings.membership.hosts_d, context.settings)
-    standing = [*context.settings.unenforced_policy(), *files.unenforced_policy()]
-    if standing:
-        raise ConfigError(standing)
 
 
 def _not_planned(
@@ -236,15 +225,9 @@ def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
     )
 
 
-def _placed_lines(context: Context, placement: Placement) -> list[Placed]:
-    """Return the lines that may hold for a host: the fleet's, then its own."""
-    fleet = [(f"policy[{index}]", line) for index, line in enumerate(context.settings.policy)]
-    return [*fleet, *placement.policy]
-
-
 def _policy(context: Context, placement: Placement, limits: Sequence[Limits]) -> Policy:
     """Return the rules that hold for a host today."""
-    host, lines = placement.host, _placed_lines(context, placement)
+    host, lines = placement.host, lines_for(context.settings, placement)
     return Policy(
         lines=holding(lines, host.meta, _today(context)),
         without=not_for(limits, host.class_, host.meta),
@@ -266,7 +249,7 @@ def _today(context: Context) -> datetime.date:
 
 def _expired(context: Context, placements: Iterable[Placement]) -> list[str]:
     """Return a warning for each line that would hold for some host and is of the past."""
-    lines = [placed for one in placements for placed in _placed_lines(context, one)]
+    lines = [placed for one in placements for placed in lines_for(context.settings, one)]
     return list(dict.fromkeys(expired(lines, _today(context))))
 
 

@@ -4,7 +4,7 @@ Invariants: settings are frozen and complete (every default is filled in, every 
 every unit is a number); a section that is wrong in several places reports all of them at once,
 each with its path (`levels[2].match`) and the mend; nothing unknown is ignored; loading looks at
 no repository. What is configured but not enforced yet is never silently accepted: `unenforced`
-and `unenforced_policy` name it, and whoever acts on settings refuses while they do.
+names it, and whoever acts on settings refuses while it does.
 """
 
 from cpacman.config.channels import Channel, OsMatch, RepositorySettings
@@ -27,7 +27,7 @@ from cpacman.config.fields import (
     Texts,
 )
 from cpacman.config.loading import load_settings, read_settings, settings_from_opts
-from cpacman.config.policy import POLICY_KINDS, PolicyKind, PolicyLine, policy_hash
+from cpacman.config.policy import POLICY_KINDS, PolicyKind, PolicyLine
 from cpacman.config.problems import path_text, problems_of
 from cpacman.config.settings import Settings, TransportSettings
 from cpacman.config.stages import (
@@ -39,7 +39,6 @@ from cpacman.config.stages import (
     Membership,
     Profile,
 )
-from cpacman.config.unenforced import policy_standing
 from cpacman.config.values import (
     Amount,
     Match,
@@ -98,8 +97,6 @@ __all__ = [
     "parse_size",
     "path_text",
     "plain_text",
-    "policy_hash",
-    "policy_standing",
     "problems_of",
     "read_settings",
     "read_yaml",

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
 from cpacman.config.fields import ConfigPath, Globs, HostMatch, Name, Names, Section, listed
+from cpacman.config.policy import PolicyLine
 
 
 class OsMatch(Section):
@@ -37,3 +38,4 @@ class Channel(Section):
     match: OsMatch = OsMatch()
     keys: Annotated[tuple[ConfigPath, ...], BeforeValidator(listed)] = ()
     repositories: Annotated[dict[Name, RepositorySettings], Field(min_length=1)]
+    policy: tuple[PolicyLine, ...] = ()

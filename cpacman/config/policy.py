@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import StrictStr, model_validator
 
 from cpacman.config.fields import Date, Globs, HostMatch, Section
 from cpacman.config.values import wrong
-from cpacman.model import canonical_json
 
 PolicyKind = Literal[
     "lock",
@@ -24,6 +22,9 @@ PolicyKind = Literal[
     "origin_change",
     "allow_removal",
     "allow_downgrade",
+    "vendors",
+    "protect",
+    "free",
 ]
 POLICY_KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
 
@@ -41,6 +42,10 @@ class PolicyLine(Section):
     origin_change: Globs = ()
     allow_removal: Globs = ()
     allow_downgrade: Globs = ()
+    vendors: Globs = ()
+    protect: Globs = ()
+    free: Globs = ()
+    packages: Globs = ()
     scope: HostMatch | None = None
     reason: StrictStr = ""
     owner: StrictStr = ""
@@ -54,6 +59,10 @@ class PolicyLine(Section):
             raise wrong(f"the line {said}", f"name exactly one of {', '.join(POLICY_KINDS)}")
         if len(self.together) == 1:
             raise wrong("together needs two packages or more", "name those that move as one")
+        if len(self.vendors) == 1:
+            raise wrong("vendors needs two or more", "name those that may replace each other")
+        if self.packages and not self.vendors:
+            raise wrong("packages belongs to vendors", "name the packages in the kind itself")
         return self
 
     @property
@@ -62,23 +71,11 @@ class PolicyLine(Section):
         return next(kind for kind in POLICY_KINDS if getattr(self, kind))
 
     @property
-    def packages(self) -> tuple[str, ...]:
-        """The packages it does it to, as names or globs."""
-        return tuple(getattr(self, self.kind))
+    def words(self) -> tuple[str, ...]:
+        """The packages it does it to, as names or globs; every one where a line names none."""
+        return (self.packages or ("*",)) if self.vendors else tuple(getattr(self, self.kind))
 
     def applies(self, meta: Mapping[str, Any], today: datetime.date) -> bool:
         """Whether the line holds for a host with this metadata on this day (`until` included)."""
         in_time = self.until is None or today <= self.until
         return in_time and (self.scope is None or self.scope.fits(meta))
-
-
-def policy_hash(lines: Iterable[PolicyLine]) -> str:
-    """Return the sha256, as 64 hex digits, over policy lines in their order.
-
-    Reason and owner are wording and stay outside.
-    """
-    body = [
-        line.model_dump(mode="json", exclude_defaults=True, exclude={"reason", "owner"})
-        for line in lines
-    ]
-    return hashlib.sha256(canonical_json(body)).hexdigest()

@@ -20,7 +20,7 @@ from cpacman.config.fields import (
     named,
     ordered,
 )
-from cpacman.config.policy import PolicyLine, policy_hash
+from cpacman.config.policy import PolicyLine
 from cpacman.config.stages import (
     Access,
     Budget,
@@ -29,7 +29,7 @@ from cpacman.config.stages import (
     Membership,
     Profile,
 )
-from cpacman.config.unenforced import policy_standing, standing
+from cpacman.config.unenforced import standing
 from cpacman.errors import Problem
 
 
@@ -91,10 +91,6 @@ class Settings(Section):
         """The levels, in the order of deployment."""
         return tuple(one.name for one in self.levels)
 
-    def policy_hash(self) -> str:
-        """Return the digest of everything here that decides what a plan contains."""
-        return policy_hash(self.policy)
-
     def unenforced(self, class_name: str, levels: Iterable[str] = ()) -> list[Problem]:
         """Return the configured safeguards of a deploy that this version can't enforce yet.
 
@@ -103,10 +99,6 @@ class Settings(Section):
             levels: the levels that are deployed; none means all of them.
         """
         return standing(self, class_name, levels)
-
-    def unenforced_policy(self) -> list[Problem]:
-        """Return the configured rules about packages that no planner of this version enforces."""
-        return policy_standing(self.policy, "policy")
 
     def explain(self) -> tuple[Explained, ...]:
         """Return each value of the settings and where it comes from."""

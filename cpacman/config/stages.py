@@ -19,6 +19,7 @@ from cpacman.config.fields import (
     Source,
     Texts,
 )
+from cpacman.config.policy import PolicyLine
 from cpacman.config.values import Amount, wrong
 
 
@@ -55,6 +56,7 @@ class ClassSettings(Section):
     approvers: Count = 0
     ticket: StrictStr | None = None
     windows: StrictStr | None = None
+    policy: tuple[PolicyLine, ...] = ()
 
     @field_validator("ticket")
     @classmethod
@@ -76,6 +78,7 @@ class LevelSettings(Section):
     soak: Duration = 0
     gate: StrictStr | None = None
     spread: StrictStr | None = None
+    policy: tuple[PolicyLine, ...] = ()
 
 
 class Budget(Section):

@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING
 
 from cpacman.config.channels import Channel
 from cpacman.config.fields import Section
-from cpacman.config.policy import POLICY_KINDS, PolicyLine
 from cpacman.config.stages import Access, ClassSettings, LevelSettings, Membership
 from cpacman.errors import Problem
 
 if TYPE_CHECKING:
     from cpacman.config.settings import Settings
-
-
-_ENFORCED_POLICY = frozenset(POLICY_KINDS)
 
 
 def _not_yet(path: str) -> Problem:
@@ -83,13 +79,4 @@ def standing(settings: Settings, class_name: str, levels: Iterable[str] = ()) ->
         ),
         *_named_standing(settings.levels, "levels", wanted, ("soak", "gate", "spread")),
         *_access_standing(settings.access, class_name),
-    ]
-
-
-def policy_standing(lines: Iterable[PolicyLine], path: str) -> list[Problem]:
-    """Return those of the policy lines at `path` that no planner of this version enforces."""
-    return [
-        _not_yet(f"{path}[{index}].{line.kind}")
-        for index, line in enumerate(lines)
-        if line.kind not in _ENFORCED_POLICY
     ]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage
 from cpacman.planner import policy
-from cpacman.planner.policy import Hiding, Offer, Policy
+from cpacman.planner.policy import Hiding, Offer
+from cpacman.planner.ruling import Line, Policy, locked_name, matches
 from cpacman.planner.solver import Candidate, HostView, Task, Universe
 
 
@@ -172,20 +173,35 @@ class Host:
         for name in self._locked_elsewhere():
             offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))
-        for line in self.rules.of("exclude"):
+        found.update(self._forbidden())
+        return found
+
+    def _forbidden(self) -> dict[Candidate, Hiding]:
+        """Return what lines hide whatever is installed; of several the strongest kind is told."""
+        found: dict[Candidate, Hiding] = {}
+        for line, candidate in self._ruled("exclude"):
             reason = HeldReason.HOST_HOLD if line.own else HeldReason.EXCLUDE
-            hiding = Hiding(reason, f"excluded by {line}")
-            for glob in line.packages:
-                found.update(dict.fromkeys(self._matching(glob), hiding))
-        for line in self.rules.of("pin"):
-            hiding = Hiding(HeldReason.ORIGIN, f"pinned to {line.to} by {line}", firm=True)
-            rows = (c for glob in line.packages for c in self._matching(glob))
-            found.update(dict.fromkeys((c for c in rows if c.repository != line.to), hiding))
+            found[candidate] = Hiding(reason, f"excluded by {line}")
+        for line, candidate in self._ruled("pin"):
+            if candidate.repository != line.to:
+                words = f"pinned to {line.to} by {line}"
+                found[candidate] = Hiding(HeldReason.ORIGIN, words, firm=True)
         for line in self.rules.of("block"):
             hiding = Hiding(HeldReason.BLOCKED, f"blocked by {line}")
             for word in line.packages:
                 found.update(dict.fromkeys(self._blocked(word), hiding))
         return found
+
+    def _ruled(self, kind: str) -> Iterator[tuple[Line, Candidate]]:
+        """Yield each candidate that lines of a kind name, with those that rule."""
+        named: dict[Candidate, dict[Line, None]] = {}
+        for line in self.rules.of(kind):
+            for candidate in (c for word in line.packages for c in self._matching(word)):
+                named.setdefault(candidate, {})[line] = None
+        for one, lines in named.items():
+            yield from (
+                (line, one) for line in self.rules.ruling(lines, one.name, one.evr, one.arch)
+            )
 
     def _matching(self, word: str) -> list[Candidate]:
         return [c for c in self.universe.matching(word) if not self.view.is_masked(c)]
@@ -200,12 +216,12 @@ class Host:
     def removable(self) -> frozenset[str]:
         """The NEVRAs that policy lets leave when nothing else helps."""
         lines = self.rules.of("allow_removal")
-        allowed = (p for p in self.packages for x in lines if policy.matches(p.name, x.packages))
+        allowed = (p for p in self.packages for x in lines if matches(p.name, x.packages))
         return frozenset(p.nevra for p in allowed if not self.why_protected(p))
 
     def _locked_elsewhere(self) -> set[str]:
         """Return the names that are locked to a version and of which nothing is installed."""
-        words = {policy.locked_name(w) for line in self.rules.of("lock") for w in line.packages}
+        words = {locked_name(w) for line in self.rules.of("lock") for w in line.packages}
         return {c.name for w in words for c in self._matching(w)} - self.by_name.keys()
 
     def why_hidden(self, candidate: Candidate) -> Hiding | None:
@@ -223,6 +239,8 @@ class Host:
             return "is protected: without it a host can't be reached or mended"
         if policy.is_running(package, self.kernel):
             return "is the running kernel"
+        if line := self.rules.protects(package.name):
+            return f"is protected by {line}"
         return ""
 
     def _masking(self, candidate: Candidate) -> Hiding:

@@ -12,14 +12,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpacman.model import InstalledPackage
-from cpacman.planner.policy import Line, forms, is_glob, locked_name, matches
+from cpacman.planner.ruling import Line, forms, is_glob, locked_name, matches
 
 if TYPE_CHECKING:
     from cpacman.config import Match, PolicyLine
 
 _EPOCH = re.compile(r"[0-9]+:")
-Placed = tuple[str, "PolicyLine"]
-"""A configured line and its path."""
+
+
+class Placed(NamedTuple):
+    """A configured line, its path, and how narrow the place is that says it."""
+
+    place: str
+    line: PolicyLine
+    rank: int = 0
+
+
+PLACES = ("fleet", "channel", "class", "level", "hosts", "host")
+"""Where lines stand, the narrower the later; `hosts` are those that a glob of a host file fits."""
+
+
+def place_lines(lines: Iterable[PolicyLine], path: str, place: str) -> Iterator[Placed]:
+    """Yield the lines at a path; of one place those with a scope are narrower than the others."""
+    first = 2 * PLACES.index(place)
+    for index, line in enumerate(lines):
+        yield Placed(f"{path}[{index}]", line, first + (line.scope is not None))
 
 
 def holding(
@@ -34,8 +51,10 @@ def holding(
             reason=line.reason,
             until=line.until.isoformat() if line.until else "",
             to=to,
+            rank=rank,
+            vendors=line.vendors,
         )
-        for where, line in placed
+        for where, line, rank in placed
         if line.applies(meta, today)
         for packages, to in _parts(line)
     )
@@ -45,7 +64,7 @@ def _parts(line: PolicyLine) -> list[tuple[tuple[str, ...], str]]:
     """Return the packages of a line; of a pin each with its repository."""
     if line.pin:
         return [((name,), repository) for name, repository in line.pin.items()]
-    return [(tuple(line.packages), "")]
+    return [(line.words, "")]
 
 
 class Limits(NamedTuple):
@@ -68,7 +87,7 @@ def not_for(limits: Iterable[Limits], class_: str, meta: Mapping[str, Any]) -> t
 
 def expired(placed: Iterable[Placed], today: datetime.date) -> Iterator[str]:
     """Yield a warning for each line whose last day is over."""
-    for where, line in placed:
+    for where, line, _ in placed:
         if line.until is not None and line.until < today:
             yield f"{where}: expired on {line.until.isoformat()} and holds no more"
 

@@ -1,8 +1,8 @@
 """A plan from directories and files: what the console does where a runner has snapshots.
 
 Invariants: every input is read before anything is planned, and all that is wrong with all of them
-is told at once; package files are not looked at; a configured rule that nothing enforces is an
-error, never ignored.
+is told at once; package files are not looked at; a line of policy that can't hold for a host is
+said, never dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cpacman.model import Advisory, Inventory, Plan, Request
 from cpacman.planner import why
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
-from cpacman.planner.policy import Line, Policy
+from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Candidate, Source
 from cpacman.planner.why import Why
 from cpacman.report import screens
@@ -346,20 +346,16 @@ def _inventory(path: Path) -> Inventory:
 
 
 def _settings(path: Path | None) -> Settings | None:
-    """Read the configuration, refusing rules that nothing enforces.
+    """Read the configuration.
 
     Raises:
-        ConfigError: it is wrong, or asks for what this version can't do.
+        ConfigError: it is wrong.
     """
     if path is None:
         return None
     from cpacman.config import read_settings
-    from cpacman.errors import ConfigError
 
-    settings = read_settings(path)
-    if standing := settings.unenforced_policy():
-        raise ConfigError([p._replace(path=f"{path}: {p.path}") for p in standing])
-    return settings
+    return read_settings(path)
 
 
 class _Rules(NamedTuple):
@@ -385,21 +381,36 @@ def _rules(
     )
     if settings is None:
         return _Rules({one.host: Policy(lines=typed) for one in hosts}, [])
-    fleet: list[Placed] = [(f"policy[{n}]", line) for n, line in enumerate(settings.policy)]
+    from cpacman.fleet import lines_for
+
     places = _placements(settings, hosts)
     limits = _limits(settings, order.repos)
+    lines = {name: lines_for(settings, one) for name, one in places.items()}
     policies = {
         name: Policy(
-            lines=(*typed, *holding([*fleet, *one.policy], one.host.meta, today)),
+            lines=(*typed, *holding(lines[name], one.host.meta, today)),
             without=not_for(limits, one.host.class_, one.host.meta),
             installonly_limit=settings.installonly_limit,
         )
         for name, one in places.items()
     }
-    own = [placed for one in places.values() for placed in one.policy]
-    warnings = list(dict.fromkeys(expired([*fleet, *own], today)))
+    placed = {one.place: one for found in lines.values() for one in found}.values()
     metas = [one.host.meta for one in places.values()]
-    return _Rules(policies, [*warnings, *_fitting_nobody(fleet, metas)])
+    warnings = [*expired(placed, today), *_fitting_nobody(placed, metas)]
+    return _Rules(policies, [*warnings, *_unplaced(settings, places.values())])
+
+
+def _unplaced(settings: Settings, places: Iterable[Placement]) -> Iterator[str]:
+    """Yield a warning for each host that lines of a place may be meant for which nobody tells."""
+    for name, what, several in (
+        ("class_", "class", settings.classes),
+        ("channel", "channel", settings.channels.values()),
+    ):
+        if not any(one.policy for one in several):
+            continue
+        for host in (one.host for one in places):
+            if not getattr(host, name):
+                yield f"{host.id}: is of no {what} that is known here; no {what}'s policy holds"
 
 
 def _limits(settings: Settings, repos: Iterable[str]) -> list[Limits]:
@@ -414,12 +425,9 @@ def _limits(settings: Settings, repos: Iterable[str]) -> list[Limits]:
 
 
 def _placements(settings: Settings, hosts: Sequence[Inventory]) -> dict[str, Placement]:
-    from cpacman.errors import ConfigError
     from cpacman.fleet import facts_of, load_hosts_files, place_host
 
     files = load_hosts_files(settings.membership.hosts_d, settings)
-    if standing := files.unenforced_policy():
-        raise ConfigError(standing)
     return {
         one.host: place_host(
             one.host,
@@ -433,7 +441,7 @@ def _placements(settings: Settings, hosts: Sequence[Inventory]) -> dict[str, Pla
     }
 
 
-def _fitting_nobody(fleet: Iterable[Placed], metas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for where, line in fleet:
+def _fitting_nobody(placed: Iterable[Placed], metas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for where, line, _ in placed:
         if line.scope is not None and not any(line.scope.fits(meta) for meta in metas):
             yield f"{where}: its scope {line.scope} fits none of these hosts"

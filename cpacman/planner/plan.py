@@ -45,13 +45,11 @@ from cpacman.planner.modes import check_request
 from cpacman.planner.policy import (
     ARCHES,
     REBOOT_NAMES,
-    Policy,
     color,
     is_vendor_change,
-    with_holds,
-    with_request,
 )
 from cpacman.planner.resolve import Outcome, resolve
+from cpacman.planner.ruling import Line, Policy, with_holds, with_request
 from cpacman.planner.solver import Candidate, HostView, Source, Step, Universe, offered
 from cpacman.report.progress import Reporter, Silent
 
@@ -182,12 +180,18 @@ def _flags(source: Source) -> list[object]:
 
 
 def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
-    lines = [(f"{x.kind} {x.to}".strip(), x.packages) for x in rules.lines]
+    lines = [(_effect(line), line.packages) for line in rules.lines]
     if rules.without:
         lines.append(("without", rules.without))
     if rules.installonly_limit != Policy().installonly_limit:
         lines.append(("installonly_limit", (str(rules.installonly_limit),)))
     return lines
+
+
+def _effect(line: Line) -> str:
+    """Return what a line does, apart from the packages."""
+    rank = f"rank {line.rank}" if line.rank else ""
+    return " ".join(filter(None, [line.kind, line.to, *line.vendors, rank]))
 
 
 class _How(NamedTuple):

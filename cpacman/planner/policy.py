@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from cpacman.model import HeldReason, InstalledPackage, Request
+from cpacman.model import HeldReason, InstalledPackage
+from cpacman.planner.ruling import RANGE, Line, Policy, forms, matches
 
 if TYPE_CHECKING:
     from cpacman.planner.solver import Candidate
@@ -58,76 +57,6 @@ ARCHES = frozenset(
 """The architectures rpm knows. Source: rpmrc, and openSUSE's list."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of policy that holds for a host.
-
-    `kind` is what it does, as configured; `packages` are names or globs; `to` is the repository of
-    a pin; `where` is the line's place (`policy[0]`), `until` the last day it holds; `own` says that
-    the host itself has set it.
-    """
-
-    kind: str
-    packages: tuple[str, ...]
-    where: str = ""
-    reason: str = ""
-    until: str = ""
-    to: str = ""
-    own: bool = False
-
-    def __str__(self) -> str:
-        extra = [self.where, self.reason, f"to {self.until}" if self.until else ""]
-        return ", ".join(filter(None, extra))
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The lines of policy that hold for one host, and the repositories that are not for it.
-
-    `installonly_limit` is how many versions of a kernel stay installed; 0 is any number.
-    """
-
-    lines: tuple[Line, ...] = ()
-    without: tuple[str, ...] = ()
-    installonly_limit: int = 3
-
-    def of(self, kind: str) -> tuple[Line, ...]:
-        """Return the lines of a kind."""
-        return tuple(line for line in self.lines if line.kind == kind)
-
-    def line(self, kind: str, name: str) -> Line | None:
-        """Return the first line of a kind that names a package."""
-        return next((line for line in self.of(kind) if matches(name, line.packages)), None)
-
-    def allows(self, kind: str, name: str) -> bool:
-        """Return whether a line of a kind names a package."""
-        return self.line(kind, name) is not None
-
-
-def with_holds(rules: Policy, holds: Iterable[str]) -> Policy:
-    """Return a host's rules with what it holds itself: versionlock and exclude lines."""
-    lines = tuple(filter(None, map(_hold, holds)))
-    return msgspec.structs.replace(rules, lines=(*rules.lines, *lines)) if lines else rules
-
-
-def _hold(text: str) -> Line | None:
-    kind, _, word = text.partition(": ")
-    kinds = {"versionlock": "lock", "exclude": "exclude"}
-    if kind not in kinds or not word.strip("! "):
-        return None
-    # dnf's versionlock writes what must not come with a mark of exclamation.
-    what = "exclude" if word.startswith("!") else kinds[kind]
-    return Line(kind=what, packages=(word.lstrip("! "),), where=f"the host's own {kind}", own=True)
-
-
-def with_request(rules: Policy, request: Request) -> Policy:
-    """Return a host's rules with those that a request brings along."""
-    lines = [
-        Line(kind=kind, packages=words, where=f"--{kind}")
-        for kind, words in (("exclude", request.exclude), ("lock", request.lock))
-        if words
-    ]
-    return msgspec.structs.replace(rules, lines=(*rules.lines, *lines)) if lines else rules
-
-
 class Hiding(NamedTuple):
     """Why a candidate is not for a host: a reason and the words for it.
 
@@ -152,25 +81,8 @@ class Offer(NamedTuple):
     homes: frozenset[str] = frozenset()
 
 
-def matches(name: str, globs: Iterable[str]) -> bool:
-    """Return whether a name is among names or globs."""
-    return any(fnmatchcase(name, glob) for glob in globs)
-
-
-def is_glob(word: str) -> bool:
-    """Return whether a word is a pattern and not an exact name."""
-    return any(char in word for char in "*?[")
-
-
 _EPOCH = re.compile(r"[0-9]+:")
 _GLOB = re.compile(r"[*?\[]")
-_RANGE = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>|=)\s*(\S+)\Z")
-
-
-def locked_name(word: str) -> str:
-    """Return what a word of a line names: the word itself, without a range (`name < 2`)."""
-    found = _RANGE.match(word)
-    return found[1] if found else word
 
 
 def is_running(package: InstalledPackage, kernel: str) -> bool:
@@ -252,10 +164,11 @@ def judge(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) 
 
 
 def _lock(offer: Offer, candidate: Candidate, policy: Policy, compare: Compare) -> Hiding | None:
-    for line in policy.of("lock"):
-        if _locks(line, offer, candidate, compare):
-            return lock_hiding(line, "locked")
-    return None
+    """Judge by the locks that are about a candidate's name, of which the narrowest rule."""
+    about = {x: _forbids(x, offer, candidate, compare) for x in policy.of("lock")}
+    lines = [line for line, forbids in about.items() if forbids is not None]
+    ruling = policy.ruling(lines, candidate.name, candidate.evr, candidate.arch)
+    return next((lock_hiding(line, "locked") for line in ruling if about[line]), None)
 
 
 def lock_hiding(line: Line, what: str) -> Hiding:
@@ -273,29 +186,38 @@ def _may_name(word: str, name: str) -> bool:
     )
 
 
-def _locks(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -> bool:
-    """A lock on a name keeps what is installed; one on a version or range keeps to that."""
+def _forbids(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -> bool | None:
+    """Return whether a lock forbids a candidate, or None when it is not about its name.
+
+    One on a name keeps what is installed; one on a version or range keeps to that.
+    """
     if not any(_may_name(word, candidate.name) for word in line.packages):
-        return False
+        return None
     if matches(candidate.name, line.packages):
         return bool(offer.installed)
     known = [forms(p.name, p.evr, p.arch) for p in offer.installed]
     known += [forms(c.name, c.evr, c.arch) for c in offer.candidates]
     globs = [g for g in line.packages if any(matches(f, (g,)) for many in known for f in many)]
-    ranges = [found for g in line.packages if (found := _RANGE.match(g))]
+    ranges = [found for g in line.packages if (found := RANGE.match(g))]
     ranges = [found for found in ranges if fnmatchcase(candidate.name, found[1])]
     if not (globs or ranges):
-        return False
+        return None
     own = forms(candidate.name, candidate.evr, candidate.arch)
     within = any(_is_within(candidate.evr, found[2], found[3], compare) for found in ranges)
     return not (within or any(matches(form, globs) for form in own))
 
 
+def locks_on(policy: Policy, package: InstalledPackage) -> tuple[Line, ...]:
+    """Return the locks that keep an installed package."""
+    lines = [line for line in policy.of("lock") if locks_installed(line, package)]
+    return policy.ruling(lines, package.name, package.evr, package.arch)
+
+
 def locks_installed(line: Line, package: InstalledPackage) -> bool:
     """Return whether a lock is about an installed package, whichever way it names it."""
     own = (package.name, *forms(package.name, package.evr, package.arch))
-    named = [word for word in line.packages if not _RANGE.match(word)]
-    ranged = [found[1] for word in line.packages if (found := _RANGE.match(word))]
+    named = [word for word in line.packages if not RANGE.match(word)]
+    ranged = [found[1] for word in line.packages if (found := RANGE.match(word))]
     return any(matches(form, named) for form in own) or matches(package.name, ranged)
 
 
@@ -306,21 +228,6 @@ def _is_within(evr: str, flags: str, bound: str, compare: Compare) -> bool:
     order = compare(evr, bound)
     return (order < 0 and "<" in flags) or (order > 0 and ">" in flags) or (
         order == 0 and "=" in flags
-    )  # fmt: skip
-
-
-def forms(name: str, evr: str, arch: str) -> tuple[str, ...]:
-    """Return the ways to write one version of a package.
-
-    With and without epoch, release and arch; the epoch also before the name, as yum writes it.
-    """
-    epoch, _, bare = evr.rpartition(":")
-    epoch = epoch or "0"
-    version = bare.rpartition("-")[0]
-    return (
-        f"{name}-{bare}.{arch}", f"{name}-{bare}", f"{name}-{version}",
-        f"{name}-{epoch}:{bare}.{arch}", f"{name}-{epoch}:{bare}", f"{name}-{epoch}:{version}",
-        f"{epoch}:{name}-{bare}.{arch}", f"{epoch}:{name}-{bare}",
     )  # fmt: skip
 
 
@@ -340,10 +247,16 @@ def arch_detail(arches: Sequence[str], candidate: Candidate) -> str:
 def _vendor(offer: Offer, candidate: Candidate, policy: Policy) -> Hiding | None:
     same = [p for p in offer.installed if p.arch == candidate.arch]
     rivals = same or [p for p in offer.installed if color(p.arch) & color(candidate.arch)]
-    changed = [p for p in rivals if is_vendor_change(p.vendor, candidate.vendor)]
-    if not changed or policy.allows("vendor_change", candidate.name):
+    changed = [p for p in rivals if not keeps_vendor(policy, p, candidate)]
+    if not changed:
         return None
     return Hiding(HeldReason.VENDOR, vendor_detail(changed[0], candidate))
+
+
+def keeps_vendor(policy: Policy, installed: InstalledPackage, candidate: Candidate) -> bool:
+    """Return whether a candidate is of the installed package's vendor, or may be of another."""
+    changed = is_vendor_change(installed.vendor, candidate.vendor)
+    return not changed or policy.allows_vendor(installed.name, installed.vendor, candidate.vendor)
 
 
 def vendor_detail(installed: InstalledPackage, candidate: Candidate) -> str:

@@ -17,6 +17,7 @@ from cpacman.planner import explain, policy
 from cpacman.planner.held import find_held
 from cpacman.planner.host import CannotPlan, Host, Swap, Wish
 from cpacman.planner.policy import Hiding
+from cpacman.planner.ruling import matches
 from cpacman.planner.solver import Candidate, Solution, Step, Task, Verb
 from cpacman.planner.wishes import read_request
 
@@ -218,12 +219,10 @@ def _refuse_obsolete(
 ) -> Hiding | None:
     if why := host.why_protected(old):
         return Hiding(HeldReason.PROTECTED, f"{old.nevra} {why}")
-    changed = policy.is_vendor_change(old.vendor, new.vendor)
-    if changed and not host.rules.allows("vendor_change", old.name):
+    if not policy.keeps_vendor(host.rules, old, new):
         return Hiding(HeldReason.VENDOR, policy.vendor_detail(old, new))
-    for line in host.rules.of("lock"):
-        if policy.locks_installed(line, old):
-            return policy.lock_hiding(line, f"{old.name} is locked")
+    for line in policy.locks_on(host.rules, old):
+        return policy.lock_hiding(line, f"{old.name} is locked")
     offer = host.offers[old.name]
     origin = offer.origin
     foreign = policy.is_foreign(offer, new) and not host.rules.allows("origin_change", old.name)
@@ -274,7 +273,7 @@ def _left_alone(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, 
     """Refuse the packages of a `together` line when not all of them move."""
     moved = {s.new.name: s.new for s in steps if s.new}
     for line in host.rules.of("together"):
-        names = [n for n in host.by_name if policy.matches(n, line.packages)]
+        names = [n for n in host.by_name if matches(n, line.packages)]
         stay = sorted(n for n in names if n not in moved)
         if stay and len(stay) < len(names):
             hiding = Hiding(HeldReason.TOGETHER, f"moves with {' and '.join(stay)} only, {line}")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cpacman.model import FailedError, HeldReason, InstalledPackage, Request
 from cpacman.planner.host import CannotPlan, Host, Swap, Wish, native
 from cpacman.planner.modes import read_advised, read_sync
-from cpacman.planner.policy import locks_installed
+from cpacman.planner.policy import locks_on
 from cpacman.planner.solver import Candidate, Matches, Task, Verb
 
 
@@ -172,8 +172,8 @@ def _remove(host: Host, spec: str, found: Matches) -> Wish:
     named = [host.by_nevra[nevra] for nevra in found.installed]
     if stay := [f"{p.nevra} {why}" for p in named if (why := host.why_protected(p))]:
         raise CannotPlan(FailedError.PROTECTED, stay)
-    locks = [(p, line) for p in named for line in host.rules.of("lock") if not line.own]
-    if kept := [f"{p.nevra} is locked by {line}" for p, line in locks if locks_installed(line, p)]:
+    locks = [(p, line) for p in named for line in locks_on(host.rules, p) if not line.own]
+    if kept := [f"{p.nevra} is locked by {line}" for p, line in locks]:
         raise CannotPlan(FailedError.POLICY, kept)
     if not named:
         return Wish(())

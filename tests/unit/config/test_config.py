@@ -14,7 +14,6 @@ from cpacman.config import (
     Settings,
     load_settings,
     parse_match,
-    policy_hash,
     read_settings,
     read_yaml,
     settings_from_opts,
@@ -85,7 +84,7 @@ def test_whole_example_validates(example: Settings) -> None:
     assert example.levels[1].concurrency == Amount(10, percent=True)
     assert example.levels[2].max_failures == Amount(1, percent=True)
     assert example.policy[0].until == datetime.date(2027, 3, 31)
-    assert example.policy[1].packages == ("kernel-core", "kmod-lpfc")
+    assert example.policy[1].words == ("kernel-core", "kmod-lpfc")
     assert example.budget.max_unreachable.of(200) == 10
     assert example.access.read == ("audit",)
 
@@ -96,7 +95,7 @@ def test_nothing_configured_is_one_class_and_one_level() -> None:
     assert (settings.class_names, settings.level_names) == (("all",), ("all",))
     assert settings.depot == Path("/var/lib/cpacman/depot")
     assert settings.transport.chunk == 16 * 2**20 and settings.transport.window == 3
-    assert settings.unenforced("all") == [] and settings.unenforced_policy() == []
+    assert settings.unenforced("all") == []
 
 
 def test_directories_follow_the_state_directory() -> None:
@@ -298,12 +297,6 @@ def test_unenforced_safeguards_are_named(example: Settings) -> None:
     }
 
 
-def test_unenforced_policy_is_named(example: Settings) -> None:
-    """A rule that nothing enforces must not look like one that holds."""
-    assert example.unenforced_policy() == []
-    assert load({"policy": [{"arch_change": "a"}]}).unenforced_policy() == []
-
-
 def test_explain_says_where_each_value_comes_from(example: Settings) -> None:
     """Each value is shown with its origin, in plain types."""
     shown = {one.path: one for one in example.explain()}
@@ -312,16 +305,6 @@ def test_explain_says_where_each_value_comes_from(example: Settings) -> None:
     assert shown["levels[0].spread"].source == "default"
     assert shown["depot"] == ("depot", "/var/lib/cpacman/depot", "default")
     assert shown["policy[0].until"].value == "2027-03-31"
-
-
-def test_policy_hash_covers_what_decides() -> None:
-    """The hash follows the rules, not their wording, and not other settings."""
-    one = load({"policy": [{"arch_change": "a", "reason": "x"}]})
-    same = load({"policy": [{"arch_change": ["a"], "owner": "y"}], "classes": ["c"]})
-    other = load({"policy": [{"arch_change": "a", "scope": "role:x"}]})
-    assert one.policy_hash() == same.policy_hash() != other.policy_hash()
-    assert len(one.policy_hash()) == 64
-    assert policy_hash(()) == load({}).policy_hash()
 
 
 def test_policy_lines_honour_scope_and_date() -> None:
@@ -362,3 +345,28 @@ def test_amounts_of_hosts() -> None:
     assert (level.concurrency.of(5), level.concurrency.of(5, least=1)) == (0, 1)
     assert level.max_failures is not None and level.max_failures.of(200) == 5
     assert [str(level.concurrency), str(Amount(3))] == ["10%", "3"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"vendors": ["CentOS"]}, "vendors needs two or more"),
+        ({"lock": "a", "packages": "b"}, "packages belongs to vendors"),
+        ({"vendors": ["A", "B"], "protect": "c"}, "vendors and protect in one"),
+    ],
+)
+def test_policy_lines_that_contradict_themselves(line: dict[str, Any], words: str) -> None:
+    """A line that can't mean anything is an error at its path, wherever lines may stand."""
+    places = {
+        "policy[0]": {"policy": [line]},
+        "channels.c.policy[0]": {
+            "channels": {"c": {"repositories": {"r": {"path": "/r"}}, "policy": [line]}}
+        },
+        "classes[0].policy[0]": {"classes": [{"all": {"policy": [line]}}]},
+        "levels[0].policy[0]": {"levels": [{"all": {"policy": [line]}}]},
+    }
+    for path, section in places.items():
+        with pytest.raises(ConfigError) as caught:
+            load(section)
+        (problem,) = caught.value.problems
+        assert problem.path == path and words in problem.message

@@ -15,6 +15,7 @@ from cpacman.fleet import (
     HostsFiles,
     Placement,
     facts_of,
+    lines_for,
     load_hosts_files,
     parse_selector,
     place_host,
@@ -79,9 +80,8 @@ def test_example_of_the_interface(tmp_path: Path) -> None:
         "level": "levels[0].match",
         "channel": "channels.el9.match",
     }
-    assert placed.policy[0].line.packages == ("httpd-2.4.57",)
+    assert placed.policy[0].line.words == ("httpd-2.4.57",)
     assert placed.policy[0].place == "hosts.d/web.yaml: web1.fra.policy[0]"
-    assert files.unenforced_policy() == []
 
 
 def test_sources_are_asked_in_order(tmp_path: Path) -> None:
@@ -338,3 +338,42 @@ def test_example_pillar_is_understood(name: str) -> None:
     placed = place(pillar=pillar)
     assert placed.problems == ()
     assert placed.host.level == "rest"
+
+
+def test_lines_come_from_every_place_the_widest_first(tmp_path: Path) -> None:
+    """Lines of all six places are there, each with its path and how narrow that is."""
+    line = {"exclude": "a"}
+    settings = load_settings(
+        {
+            "channels": {
+                "el9": {"repositories": {"r": {"path": "/r"}}, "policy": [line]},
+                "other": {
+                    "match": {"id": "x"},
+                    "repositories": {"r": {"path": "/r"}},
+                    "policy": [line],
+                },
+            },
+            "classes": ["testing", {"production": {"policy": [line]}}],
+            "levels": [{"canary": {"match": "ring:0", "policy": [line]}}, "rest"],
+            "policy": [line, {**line, "scope": "ring:0"}],
+        },
+        source="test",
+        base=tmp_path,
+    )
+    files = hosts_files(
+        tmp_path,
+        a="web1: {class: production, meta: {ring: 0}, policy: [{lock: b}]}\n"
+        '"web*": {policy: [{lock: b}]}',
+    )
+    placed = place_host(
+        "web1", settings=settings, hosts_files=files, pillar={}, grains={}, facts=Facts(id="el")
+    )
+    assert [(one.place, one.rank) for one in lines_for(settings, placed)] == [
+        ("policy[0]", 0),
+        ("policy[1]", 1),
+        ("channels.el9.policy[0]", 2),
+        ("classes[1].policy[0]", 4),
+        ("levels[0].policy[0]", 6),
+        ("hosts.d/a.yaml: web*.policy[0]", 8),
+        ("hosts.d/a.yaml: web1.policy[0]", 10),
+    ]

@@ -18,8 +18,9 @@ A case file reads like this; indentation matters, order of lines does not:
     holds                                  (what every host holds itself)
       versionlock: httpd-2.4-1.*
     policy                                 (also without: REPO, installonly_limit: 2)
-      lock: httpd
+      lock: httpd                          (`policy level` and the like: lines of that place)
       pin: httpd to base
+      vendors: httpd nginx to A B          (vendors that may replace each other, `_` is a space)
     request
       upgrade: httpd                       (or any other field; nothing means update all)
     expect                                 (of every host, or of `expect web1`)
@@ -51,9 +52,10 @@ from cpacman.model import (
     Request,
     Transaction,
 )
+from cpacman.planner.lines import PLACES
 from cpacman.planner.metadata import is_in_primary
 from cpacman.planner.plan import ChannelInput, plan_hosts, split_nevra
-from cpacman.planner.policy import Line, Policy
+from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Source
 
 DEPENDENCIES = (
@@ -322,17 +324,30 @@ def inventory_of(section: Section, number: int, holds: Sequence[Section] = ()) -
 
 def policy_of(case: Case) -> Policy:
     """Return the lines of policy of a case."""
-    rows = [text for section in case.of("policy") for text, _ in section.lines]
-    lines = []
-    for number, row in enumerate(rows):
-        kind, _, names = row.partition(":")
-        names, _, to = names.partition(" to ")
-        line = Line(kind=kind, packages=tuple(names.split()), where=f"policy[{number}]", to=to)
-        lines.append(line)
+    lines = [
+        _line(text, (section.words[1:] or ("fleet",))[0], number)
+        for section in case.of("policy")
+        for number, (text, _) in enumerate(section.lines)
+    ]
     plain = [line for line in lines if line.kind not in ("without", "installonly_limit")]
     words = {line.kind: line.packages for line in lines if line not in plain}
     limit = int(words.get("installonly_limit", ("3",))[0])
     return Policy(lines=tuple(plain), without=words.get("without", ()), installonly_limit=limit)
+
+
+def _line(row: str, place: str, number: int) -> Line:
+    """Return one line of policy as it would stand at a place."""
+    kind, _, names = row.partition(":")
+    names, _, to = names.partition(" to ")
+    vendors = tuple(word.replace("_", " ") for word in to.split()) if kind == "vendors" else ()
+    return Line(
+        kind=kind,
+        packages=tuple(names.split()),
+        where=f"{'' if place == 'fleet' else f'{place}.'}policy[{number}]",
+        to="" if vendors else to,
+        rank=2 * PLACES.index(place),
+        vendors=vendors,
+    )
 
 
 def request_of(case: Case) -> Request:

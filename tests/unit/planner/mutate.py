@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cpacman.planner import held, modes, plan, policy, resolve, solver, wishes
+from cpacman.planner import held, modes, plan, policy, resolve, ruling, solver, wishes
 from cpacman.planner.host import Host
+from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import streams, view
 from tests.unit.planner.casefile import check_case, plan_case, read_case
 
@@ -32,12 +33,12 @@ def _returning(where: Any, name: str, value: Any) -> Patch:
 
 def _without_kind(kind: str) -> Patch:
     """Forget the policy lines of one kind."""
-    known = policy.Policy.of
+    known = Policy.of
 
-    def of(self: policy.Policy, asked: str) -> tuple[policy.Line, ...]:
+    def of(self: Policy, asked: str) -> tuple[Line, ...]:
         return () if asked == kind else known(self, asked)
 
-    return lambda: mock.patch.object(policy.Policy, "of", of)
+    return lambda: mock.patch.object(Policy, "of", of)
 
 
 def _value(where: Any, name: str, value: Any) -> Patch:
@@ -50,11 +51,13 @@ def _same(value: Any, *_: Any) -> Any:
 
 KINDS = (
     "lock", "exclude", "block", "pin", "together", "arch_change", "vendor_change",
-    "origin_change", "allow_removal", "allow_downgrade",
+    "origin_change", "allow_removal", "allow_downgrade", "vendors", "protect", "free",
 )  # fmt: skip
 
 RULES: dict[str, Patch] = {
     **{f"policy line {kind}": _without_kind(kind) for kind in KINDS},
+    "the narrower line rules": _value(ruling, "_narrowest", list),
+    "lines that nothing overrides": _value(ruling, "ALWAYS", 0),
     # Looked at before solving and, as a second line of defence, in every solution.
     "an update keeps its architecture": _returning(policy, "is_arch_change", False),
     "an update keeps its vendor": _returning(policy, "_vendor", None),

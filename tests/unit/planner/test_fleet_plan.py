@@ -14,7 +14,7 @@ from cpacman.model import InstalledPackage, Inventory, Request, canonical_json, 
 from cpacman.planner import fleet
 from cpacman.planner.fleet import Book, prune
 from cpacman.planner.plan import ChannelInput, plan_hosts
-from cpacman.planner.policy import Line, Policy
+from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Task, Universe, Verb
 from cpacman.report.progress import Silent
 from tests.unit.planner.casefile import Case, channel_of, read_sections

@@ -10,16 +10,16 @@ import pytest
 
 from cpacman.config import PolicyLine, parse_match
 from cpacman.model import FailedError, InstalledPackage, Inventory, Request
-from cpacman.planner.lines import Limits, expired, holding, naming_nothing, not_for
+from cpacman.planner.lines import Limits, Placed, expired, holding, naming_nothing, not_for
 from cpacman.planner.plan import check_inventory, plan_hosts
-from cpacman.planner.policy import Line
+from cpacman.planner.ruling import Line
 from tests.unit.planner.test_plan import channel, plan
 
 TODAY = datetime.date(2026, 11, 22)
 LINES = [
-    ("policy[0]", PolicyLine(lock="a", until="2026-11-22", reason="why")),
-    ("policy[1]", PolicyLine(exclude=["b", "c"], until="2026-11-21")),
-    ("policy[2]", PolicyLine(together=["d", "e"], scope="role:web")),
+    Placed("policy[0]", PolicyLine(lock="a", until="2026-11-22", reason="why")),
+    Placed("policy[1]", PolicyLine(exclude=["b", "c"], until="2026-11-21")),
+    Placed("policy[2]", PolicyLine(together=["d", "e"], scope="role:web")),
 ]
 
 
@@ -40,7 +40,7 @@ def test_what_is_over() -> None:
 
 def test_pins_are_lines_of_their_own() -> None:
     """Each name of a pin has its own repository."""
-    found = holding([("policy[0]", PolicyLine(pin={"a": "x", "b": "y"}))], {}, TODAY)
+    found = holding([Placed("policy[0]", PolicyLine(pin={"a": "x", "b": "y"}))], {}, TODAY)
     assert [(line.kind, line.packages, line.to) for line in found] == [
         ("pin", ("a",), "x"),
         ("pin", ("b",), "y"),

@@ -19,7 +19,7 @@ from cpacman.model import (
     transaction_id,
 )
 from cpacman.planner.plan import ChannelInput, check_inventory, plan_hosts, split_nevra
-from cpacman.planner.policy import Line, Policy
+from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Source
 from tests.unit.planner.casefile import Case, channel_of, read_sections, source_of
 
