@@ -63,6 +63,7 @@ class HostView:
         self._pool = universe.pool
         self._ids = ids
         self._nevras = {i: nevra for nevra, i in ids.items()}
+        self._last: tuple[set[int], bool, Any] | None = None
         self._names = frozenset(self._pool.id2solvable(i).name for i in self._nevras)
 
     def obsoleters(self, package: InstalledPackage) -> tuple[Candidate, ...]:
@@ -149,8 +150,7 @@ class HostView:
             removable: NEVRAs of installed packages that may leave when nothing else helps.
             weak: whether weak dependencies are taken as dnf takes them.
         """
-        self._disable(hidden, closed, opened)
-        solver = new_solver(self._pool, weak=weak)
+        solver = self._solver(self._shut(hidden, closed, opened), weak)
         found = solver.solve(
             [*self._jobs(tasks), *self._standing_jobs(), *self._removal_jobs(removable)]
         )
@@ -158,20 +158,31 @@ class HostView:
             return Solution((), tuple(self._findings(problem) for problem in found))
         return Solution(tuple(self._steps(solver)))
 
-    def _disable(
+    def _shut(
         self,
         hidden: Collection[Candidate],
         closed: Collection[str],
         opened: Collection[Candidate],
-    ) -> None:
-        """Make the solver blind to what is not for this host, other hosts' packages included."""
+    ) -> set[int]:
+        """Return what is not for this host, other hosts' packages included."""
         ids = self._universe.ids
         shut = {i for name in closed for i in self._universe.repos[name].range}
         shut -= {ids[c] for c in opened}
         shut.update(ids[c] for c in hidden)
         shut.update(self._others)
         shut.update(self._masked)
-        self._pool.set_disabled_list(sorted(shut))
+        return shut
+
+    def _solver(self, shut: set[int], weak: bool) -> Any:
+        """Return a solver that is blind to some packages.
+
+        Half of the work of a solve is to write down the packages' own rules, which a solver
+        remembers: as long as it may see the same packages the last one serves again.
+        """
+        if self._last is None or self._last[:2] != (shut, weak):
+            self._pool.set_disabled_list(sorted(shut))
+            self._last = (shut, weak, new_solver(self._pool, weak=weak))
+        return self._last[2]
 
     @functools.cached_property
     def _others(self) -> list[int]:

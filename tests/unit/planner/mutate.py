@@ -70,10 +70,10 @@ RULES: dict[str, Patch] = {
     "origin of closed repositories": _returning(policy, "origin_of", ""),
     "closed repositories serve nothing unnamed": _value(
         solver.HostView,
-        "_disable",
+        "_shut",
         functools.partialmethod(
             lambda self, known, hidden, closed, opened: known(self, hidden, (), opened),
-            solver.HostView._disable,
+            solver.HostView._shut,
         ),
     ),
     "multilib pairs move together": _returning(policy, "_together", None),

@@ -306,7 +306,8 @@ def test_a_lot_leaves_nothing_behind(tmp_path: Path) -> None:
     """What a host refused before (a weak dependency) stays refused, whichever lot it is in."""
     text = "repo base\n  app-2-1.noarch\n  extra-1-1.noarch\n    supplements: app\n"
     for n in range(4):
-        text += f"installed h{n}\n  app-1-1.noarch\n  other{n}-1-1.noarch\n"
+        before = "aa" if n > 1 else "zz"
+        text += f"installed h{n}\n  app-1-1.noarch\n  {before}{n}-1-1.noarch\n"
     made = channel_of(Case("", read_sections(text)), tmp_path)
     plan = plan_hosts([made], request=Request(), workers=1)
     assert [[a.name for a in t.actions] for t in plan.transactions.values()] == [["app"]]
