@@ -694,6 +694,7 @@ def make_head(root, host, rows):
         "cookie": cookie_of(rows),
         "facts": gather_facts(root, rows),
         "modules": enabled_modules(root),
+        "modules_disabled": disabled_modules(root),
         "holds": find_holds(root),
     }
 
@@ -884,14 +885,30 @@ def ini_sections(text):
     return sections
 
 
+ENABLED = ("enabled", "1")
+
+
 def enabled_modules(root):
     """Return the enabled module streams as `name:stream`."""
-    found = set()
+    rows = module_rows(root)
+    return sorted(
+        set(name + ":" + stream for name, state, stream in rows if stream and state in ENABLED)
+    )
+
+
+def disabled_modules(root):
+    """Return the names of modules of which the host wants no stream, not even a default one."""
+    return sorted(set(name for name, state, _ in module_rows(root) if state == "disabled"))
+
+
+def module_rows(root):
+    """Return (module, state, stream) as dnf has written them down."""
+    found = []
     for path in glob.glob(os.path.join(below(root, "/etc/dnf/modules.d"), "*.module")):
         for name, values in ini_sections(read_text(path)).items():
-            if values.get("state") in ("enabled", "1") and values.get("stream"):
-                found.add("%s:%s" % (values.get("name", name), values["stream"]))
-    return sorted(found)
+            row = (values.get("name", name), values.get("state", ""), values.get("stream", ""))
+            found.append(row)
+    return found
 
 
 def find_holds(root):

@@ -210,6 +210,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     cookie: str = ""
     facts: dict[str, Any] = {}
     modules: tuple[str, ...] = ()
+    modules_disabled: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
     packages: tuple[InstalledPackage, ...] = ()
 
@@ -415,6 +416,8 @@ def inventory_digest(inventory: Inventory, packages: str = "") -> str:
         sorted(inventory.modules), sorted(inventory.holds),
         packages or packages_digest(map(package_hash, inventory.packages)),
     ]  # fmt: skip
+    if inventory.modules_disabled:
+        body.append(sorted(inventory.modules_disabled))
     return "sha256:" + hashlib.sha256(canonical_json(body)).hexdigest()
 
 

@@ -312,7 +312,10 @@ def _opened(
 ) -> Iterator[Host]:
     """Give what is known of one host, whose packages were admitted, for as long as it is solved."""
     with universe.host(
-        inventory.packages, modules=inventory.modules, without=rules.without
+        inventory.packages,
+        modules=inventory.modules,
+        disabled=inventory.modules_disabled,
+        without=rules.without,
     ) as view:
         yield Host(
             universe,

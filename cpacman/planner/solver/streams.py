@@ -39,11 +39,11 @@ class Streams:
         hot = [s.name for s in universe.sources.values() if s.module_hotfixes]
         self._hot = frozenset(i for name in hot for i in universe.repos[name].range)
 
-    def hidden_ids(self, enabled: Collection[str]) -> set[int]:
+    def hidden_ids(self, enabled: Collection[str], disabled: Collection[str]) -> set[int]:
         """Return what a host does not see: what is of other streams, or what its own shadow."""
         if not self.builds:
             return set()
-        active = self._active(enabled)
+        active = self._active(enabled, disabled)
         seen = {nevra for build in active for nevra in build.artifacts}
         own = {i for nevra in seen for i in self._ids.get(nevra, ())}
         foreign = {i for n in self.names.keys() - seen for i in self._ids.get(n, ())}
@@ -63,19 +63,20 @@ class Streams:
                 found.setdefault(str(self._pool.id2solvable(i)), []).append(i)
         return found
 
-    def _active(self, enabled: Collection[str]) -> list[Stream]:
+    def _active(self, enabled: Collection[str], disabled: Collection[str]) -> list[Stream]:
         """Return the builds of streams that are enabled, or by default, or that those need.
 
         Every version of a stream counts. A host that enables one stream of a module has no
-        default for it.
+        default for it; of one that it disabled none is active, whoever needs it.
         """
+        builds = [build for build in self.builds if build.module not in disabled]
         modules = {name.partition(":")[0] for name in enabled}
         default = {f"{m}:{s}" for m, s in self._defaults.items() if m not in modules}
-        rows = [b for b in self.builds if b.name in enabled or b.name in default]
+        rows = [b for b in builds if b.name in enabled or b.name in default]
         if all(module == "platform" for build in rows for module, _ in build.requires):
             return rows
-        chosen = _solve_modules(self.builds, rows, frozenset(enabled))
-        return [b for b in self.builds if (b.name, b.context) in chosen]
+        chosen = _solve_modules(builds, rows, frozenset(enabled))
+        return [b for b in builds if (b.name, b.context) in chosen]
 
 
 def _binary_names(nevras: Iterable[str]) -> set[str]:

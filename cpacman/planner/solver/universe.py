@@ -60,7 +60,7 @@ class Universe:
         self._unlisted: set[str] = set()
         self.chunk: Installed | None = None
         self._matching: dict[str, tuple[Candidate, ...]] = {}
-        self._masks: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
+        self._masks: dict[tuple[tuple[str, ...], ...], frozenset[int]] = {}
 
     def _load(self) -> dict[str, Loaded]:
         """Load every source, collecting what is wrong with all of them."""
@@ -128,6 +128,7 @@ class Universe:
         packages: Iterable[InstalledPackage],
         *,
         modules: Iterable[str] = (),
+        disabled: Iterable[str] = (),
         without: Iterable[str] = (),
     ) -> Iterator[HostView]:
         """Give the view of one host, whose packages were all admitted before.
@@ -135,6 +136,7 @@ class Universe:
         Args:
             packages: what is installed.
             modules: the module streams that the host enabled, as `name:stream`.
+            disabled: the modules of which it wants no stream at all.
             without: repositories that are not for this host.
         """
         if self.chunk is None:
@@ -142,16 +144,18 @@ class Universe:
         ids = self.chunk.ids_of(packages)
         self.chunk.show(ids.values())
         try:
-            yield HostView(self, ids, self._mask(tuple(modules), tuple(without)))
+            yield HostView(self, ids, self._mask(modules, disabled, without))
         finally:
             self.chunk.hide(ids.values())
 
-    def _mask(self, modules: tuple[str, ...], without: tuple[str, ...]) -> frozenset[int]:
+    def _mask(
+        self, modules: Iterable[str], disabled: Iterable[str], without: Iterable[str]
+    ) -> frozenset[int]:
         """Return what does not exist for a host: by its module streams and its repositories."""
-        key = (tuple(sorted(modules)), tuple(sorted(without)))
+        key = (tuple(sorted(modules)), tuple(sorted(disabled)), tuple(sorted(without)))
         if key not in self._masks:
-            shut = {i for name in without for i in self.repos[name].range}
-            self._masks[key] = frozenset(shut | self._streams.hidden_ids(key[0]))
+            shut = {i for name in key[2] for i in self.repos[name].range}
+            self._masks[key] = frozenset(shut | self._streams.hidden_ids(key[0], key[1]))
         return self._masks[key]
 
     @functools.cached_property

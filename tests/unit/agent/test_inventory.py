@@ -102,7 +102,7 @@ def test_the_document(full):
     assert document["os"] == {
         "id": "almalinux", "id_like": "rhel centos", "version_id": "9.4"}  # fmt: skip
     assert document["host"] == "tree1" and document["facts"]["machine_id"] == "abc"
-    assert document["modules"] == ["nodejs:18"]
+    assert document["modules"] == ["nodejs:18"] and document["modules_disabled"] == ["off"]
     assert document["holds"] == [
         "exclude: kern*", "exclude: more", "exclude: odd", "exclude: old",
         "versionlock: !lib-0:2-1.*", "versionlock: base-0:1-1.*",

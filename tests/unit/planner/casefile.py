@@ -13,7 +13,8 @@ A case file reads like this; indentation matters, order of lines does not:
       nodejs:18
         artifacts: nodejs-18-1.x86_64
         default: yes
-    installed web1 modules=nodejs:18       (a host; several may be given; the name may be left out)
+    installed web1 modules=nodejs:18       (a host; several may be given; the name may be left out;
+                                            also disabled=MODULE, kernel=, arch=)
       httpd-2.4-1.x86_64
     holds                                  (what every host holds itself)
       versionlock: httpd-2.4-1.*
@@ -317,6 +318,7 @@ def inventory_of(section: Section, number: int, holds: Sequence[Section] = ()) -
         cookie=host,
         kernel=options.get("kernel", ""),
         modules=tuple(filter(None, options.get("modules", "").split(","))),
+        modules_disabled=tuple(filter(None, options.get("disabled", "").split(","))),
         holds=tuple(text for section in holds for text, _ in section.lines),
         packages=found,
     )

@@ -89,6 +89,13 @@ RULES: dict[str, Patch] = {
     "holds of the host": _value(plan, "with_holds", _same),
     "rules of the request": _value(plan, "with_request", _same),
     "module streams": _returning(streams.Streams, "hidden_ids", set()),
+    "modules that are disabled": _value(
+        streams.Streams,
+        "_active",
+        functools.partialmethod(
+            lambda self, known, enabled, _: known(self, enabled, ()), streams.Streams._active
+        ),
+    ),
     "needs of module streams": _returning(streams, "_solve_modules", set()),
     "sources of streams shadow nothing": _value(
         streams, "_binary_names", lambda nevras: {n.rsplit("-", 2)[0] for n in nevras}
