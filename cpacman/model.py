@@ -75,6 +75,7 @@ class FailedError(str, Enum):
     INVENTORY = "inventory"
     NO_SNAPSHOT = "no-snapshot"
     NO_CHANNEL = "no-channel"
+    BLOCKED = "blocked"
 
 
 class Outcome(str, Enum):

@@ -7,8 +7,8 @@ nothing enforces stop the planning, since a plan that ignores them would lie.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,16 +16,12 @@ import msgspec
 from cpacman.commands.answers import plan_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
+from cpacman.commands.offering import Rules, channel_input, expired_lines, rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
-from cpacman.config import parse_match
-from cpacman.depot.snapshot import Snapshot, check_metadata, load_snapshot
+from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, InputError, Problem, UsageError
-from cpacman.fleet import Placement, lines_for
-from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request
-from cpacman.planner.lines import Limits, expired, holding, not_for
+from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request, short_id
 from cpacman.planner.plan import ChannelInput, plan_hosts
-from cpacman.planner.ruling import Policy
-from cpacman.planner.solver import Candidate, Source
 from cpacman.transport.port import UNREACHABLE
 
 STALE = 3600.0
@@ -80,6 +76,7 @@ def make_plan(
     *,
     fleet: Fleet | None = None,
     asked: Mapping[str, Refreshed] | None = None,
+    instead: Mapping[str, Snapshot] | None = None,
 ) -> Plan:
     """Plan placed hosts of one class from what the class holds; nothing is kept.
 
@@ -91,15 +88,20 @@ def make_plan(
         fleet: the selection they are from; its unplaced hosts stand in `failed`.
         asked: how hosts answered just now. One that is down is planned from what it last said,
             with a warning; one that answers with an error is not planned.
+        instead: channel -> a snapshot to plan from in place of what the class holds.
     """
+    rules = rules_of(context)
     held = fleet or place_all(context, sorted(hosts))
     inventories = context.store.inventories(sorted(hosts))
-    failed = dict(_not_planned(context, class_, hosts, inventories, held))
+    offers = _offers(context, class_, instead or {})
+    failed = dict(_not_planned(context, hosts, inventories, held, offers, rules))
     errors = {host: one for host, one in (asked or {}).items() if one.error and host in hosts}
     failed.update(_erring(errors))
     ready = {name: host for name, host in hosts.items() if name not in failed}
     channels = [
-        _channel(context, class_, channel, [inventories[n] for n in names], held.placements)
+        channel_input(
+            class_, offers[channel], [inventories[n] for n in names], held.placements, rules
+        )
         for channel, names in by_channel(ready.values()).items()
     ]
     made = plan_hosts(
@@ -114,7 +116,7 @@ def make_plan(
         warnings=(
             *made.warnings,
             *_from_the_past(errors, ready),
-            *_expired(context, (held.placements[n] for n in ready)),
+            *expired_lines(rules, (held.placements[n] for n in ready)),
         ),
     )
 
@@ -130,10 +132,11 @@ def channel_for(context: Context, host: str) -> ChannelInput:
     fleet = place_all(context, [host])
     inventories = context.store.inventories([host])
     class_ = fleet.placements[host].host.class_
-    for name, failure in _not_planned(context, class_, fleet.hosts, inventories, fleet):
+    offers, rules = _offers(context, class_, {}), rules_of(context)
+    for name, failure in _not_planned(context, fleet.hosts, inventories, fleet, offers, rules):
         raise InputError([Problem(f"host {name}", cause) for cause in failure.causes])
-    channel = fleet.hosts[host].channel
-    return _channel(context, class_, channel, [inventories[host]], fleet.placements)
+    snapshot = offers[fleet.hosts[host].channel]
+    return channel_input(class_, snapshot, [inventories[host]], fleet.placements, rules)
 
 
 def _erring(errors: Mapping[str, Refreshed]) -> Iterator[tuple[str, Failure]]:
@@ -149,25 +152,49 @@ def _from_the_past(errors: Mapping[str, Refreshed], ready: Mapping[str, Host]) -
             yield f"{host}: {one.error}; planned from what it last said"
 
 
+class _Offers(dict[str, Snapshot]):
+    """Channel -> the snapshot to plan from, read when it is first asked for."""
+
+    def __init__(self, depot: Path, ids: Mapping[str, str], instead: Mapping[str, Snapshot]):
+        super().__init__(instead)
+        self._depot = depot
+        self.ids = {**ids, **{channel: one.id for channel, one in instead.items()}}
+
+    def __missing__(self, channel: str) -> Snapshot:
+        self[channel] = load_snapshot(self._depot, self.ids[channel])
+        return self[channel]
+
+
+def _offers(context: Context, class_: str, instead: Mapping[str, Snapshot]) -> _Offers:
+    """Return what a class's hosts are planned from, channel by channel."""
+    pointers = context.store.pointers().items()
+    ids = {channel: row["snapshot"] for (name, channel), row in pointers if name == class_}
+    return _Offers(context.settings.depot, ids, instead)
+
+
 def _not_planned(
     context: Context,
-    class_: str,
     hosts: Mapping[str, Host],
     inventories: Mapping[str, Inventory],
     fleet: Fleet,
+    offers: _Offers,
+    rules: Rules,
 ) -> Iterator[tuple[str, Failure]]:
     known = context.store.inventory_heads()
     for name, problems in fleet.problems.items():
         error = FailedError.NO_CHANNEL if name in known else FailedError.INVENTORY
         causes = tuple(str(problem._replace(path="")) for problem in problems)
         yield name, Failure(error=error, causes=causes)
-    pointers = context.store.pointers()
     for name, host in hosts.items():
         if name not in inventories:
             cause = f"has no inventory yet; run: salt-run cpacman.refresh {name}"
             yield name, Failure(error=FailedError.INVENTORY, causes=(cause,))
-        elif (class_, host.channel) not in pointers:
+        elif (snapshot := offers.ids.get(host.channel)) is None:
             yield name, Failure(error=FailedError.NO_SNAPSHOT, causes=(_missing(context, host),))
+        elif (block := rules.snapshots.get(snapshot)) is not None:
+            words = f"{short_id(snapshot)} is blocked: {block.reason}"
+            mend = f"run: salt-run cpacman.revert class={host.class_} channel={host.channel}"
+            yield name, Failure(error=FailedError.BLOCKED, causes=(f"{words}; {mend}",))
 
 
 def _missing(context: Context, host: Host) -> str:
@@ -176,81 +203,6 @@ def _missing(context: Context, host: Host) -> str:
         f"salt-run cpacman.promote to={host.class_}"
     )  # fmt: skip
     return f"{host.class_} holds no snapshot of {host.channel} yet; run: {how}"
-
-
-def _channel(
-    context: Context,
-    class_: str,
-    channel: str,
-    inventories: Sequence[Inventory],
-    placements: Mapping[str, Placement],
-) -> ChannelInput:
-    pointer = context.store.pointers()[(class_, channel)]
-    snapshot = load_snapshot(context.settings.depot, pointer["snapshot"])
-    sha256s = {(p.repository, p.nevra): p.sha256 for p in snapshot.packages}
-    limits = _limits(snapshot)
-    return ChannelInput(
-        channel=channel,
-        snapshot=snapshot.id,
-        sources=sources_of(snapshot),
-        inventories=tuple(inventories),
-        advisories=snapshot.advisories,
-        policies={one.host: _policy(context, placements[one.host], limits) for one in inventories},
-        sha256_of=lambda c: _find_sha256(sha256s, c),
-    )
-
-
-def _find_sha256(known: Mapping[tuple[str, str], str], candidate: Candidate) -> str:
-    return known.get((candidate.repository, candidate.nevra), "")
-
-
-def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
-    """Return a snapshot's repositories as the solver reads them: files of the depot."""
-    check_metadata(snapshot)
-    return tuple(
-        Source(
-            name=one.name,
-            primary=str(one.metadata.primary),
-            checksum=one.checksums.get("primary", ""),
-            filelists=str(one.metadata.filelists or ""),
-            updateinfo=str(one.metadata.updateinfo or ""),
-            autoupdate=one.autoupdate,
-            priority=one.priority,
-            modules=str(one.metadata.modules or ""),
-            modules_checksum=one.checksums.get("modules", ""),
-            module_hotfixes=one.module_hotfixes,
-            origin=one.origin,
-        )
-        for one in snapshot.repositories
-    )
-
-
-def _policy(context: Context, placement: Placement, limits: Sequence[Limits]) -> Policy:
-    """Return the rules that hold for a host today."""
-    host, lines = placement.host, lines_for(context.settings, placement)
-    return Policy(
-        lines=holding(lines, host.meta, _today(context)),
-        without=not_for(limits, host.class_, host.meta),
-        installonly_limit=context.settings.installonly_limit,
-    )
-
-
-def _limits(snapshot: Snapshot) -> list[Limits]:
-    return [
-        Limits(one.name, one.classes, parse_match(one.only) if one.only else None)
-        for one in snapshot.repositories
-        if one.classes or one.only
-    ]
-
-
-def _today(context: Context) -> datetime.date:
-    return datetime.datetime.fromtimestamp(context.clock()).astimezone().date()
-
-
-def _expired(context: Context, placements: Iterable[Placement]) -> list[str]:
-    """Return a warning for each line that would hold for some host and is of the past."""
-    lines = [placed for one in placements for placed in lines_for(context.settings, one)]
-    return list(dict.fromkeys(expired(lines, _today(context))))
 
 
 def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host]) -> Plan:

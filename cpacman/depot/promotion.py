@@ -1,19 +1,42 @@
 """Which class may take which snapshot: the rules of promotion, pure.
 
-Invariants: the first class takes snapshots; each next one takes what the class before it holds,
-whole, and no class is skipped; what is refused says what to do instead.
+Invariants: the first class takes snapshots; each next one takes what the class before it holds or
+held, and skips none unless that is said; what a class went back from is not what it goes back to;
+a repository is for the classes that it names, and for all of them when it names none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cpacman.errors import Problem, SafetyError, UsageError
+import msgspec
+
+from cpacman.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from cpacman.depot.snapshot import Snapshot
 
 
-def first_class(classes: Sequence[str]) -> str:
-    """Return the class that takes snapshots."""
-    return classes[0]
+class Move(NamedTuple):
+    """One move of a class's pointer in one channel; `at` is in seconds since the epoch."""
+
+    class_: str
+    snapshot: str
+    action: str
+    at: float
+
+
+def moves_of(rows: Iterable[Mapping[str, Any]], channel: str) -> list[Move]:
+    """Return one channel's moves from the rows of the store, in their order."""
+    return [
+        Move(row["class"], row["snapshot"], row["action"], row["at"])
+        for row in rows
+        if row["channel"] == channel
+    ]
+
+
+# ---- classes in their order ------------------------------------------------------------------
 
 
 def class_before(classes: Sequence[str], name: str) -> str | None:
@@ -22,24 +45,19 @@ def class_before(classes: Sequence[str], name: str) -> str | None:
     Raises:
         UsageError: there is no such class.
     """
-    index = _index(classes, name)
+    index = index_of(classes, name)
     return classes[index - 1] if index else None
 
 
-def next_class(classes: Sequence[str], name: str) -> str | None:
-    """Return the class that takes what `name` holds, None for the last.
+def index_of(classes: Sequence[str], name: str, what: str = "to") -> int:
+    """Return a class's place in the order.
 
     Raises:
-        UsageError: there is no such class.
+        UsageError: there is no such class; `what` is the argument that named it.
     """
-    index = _index(classes, name)
-    return classes[index + 1] if index + 1 < len(classes) else None
-
-
-def _index(classes: Sequence[str], name: str) -> int:
     if name not in classes:
         known = ", ".join(classes)
-        raise UsageError(Problem("to", f"there is no class {name!r}", f"there are: {known}"))
+        raise UsageError(Problem(what, f"there is no class {name!r}", f"there are: {known}"))
     return list(classes).index(name)
 
 
@@ -51,49 +69,121 @@ def check_promotion(classes: Sequence[str], to: str) -> str:
     """
     before = class_before(classes, to)
     if before is None:
-        raise UsageError(
-            Problem(
-                "to",
-                f"{to} is the first class, nothing is promoted to it",
-                "it takes snapshots: salt-run cpacman.snapshot",
-            )
-        )
+        what = f"{to} is the first class, nothing is promoted to it"
+        raise UsageError(Problem("to", what, "it takes snapshots: salt-run cpacman.snapshot"))
     return before
 
 
-def snapshot_to_promote(
+# ---- what classes hold and held --------------------------------------------------------------
+
+
+def held(moves: Iterable[Move], class_: str) -> list[str]:
+    """Return the snapshots that a class holds or held, the newest first, each once."""
+    mine = [move.snapshot for move in moves if move.class_ == class_]
+    return list(dict.fromkeys(reversed(mine)))
+
+
+def held_at(moves: Iterable[Move], class_: str, moment: float) -> str | None:
+    """Return the snapshot that a class pointed at in a moment."""
+    mine = [move.snapshot for move in moves if move.class_ == class_ and move.at <= moment]
+    return mine[-1] if mine else None
+
+
+def way_back(moves: Iterable[Move], class_: str) -> list[str]:
+    """Return the snapshots that a class came by, the newest first; it stands on the first.
+
+    Who goes back takes the steps off that lie between, so going back twice leads further back.
+    """
+    path: list[str] = []
+    for move in moves:
+        if move.class_ != class_:
+            continue
+        if move.action == "revert" and move.snapshot in path:
+            del path[path.index(move.snapshot) :]
+        path = [one for one in path if one != move.snapshot]
+        path.append(move.snapshot)
+    return path[::-1]
+
+
+class Choice(NamedTuple):
+    """What a class is to take, and the classes before it that never held it."""
+
+    snapshot: str
+    skipped: tuple[str, ...] = ()
+
+
+def choose(
     classes: Sequence[str],
-    pointers: Mapping[str, str],
+    moves: Sequence[Move],
     *,
     to: str,
     channel: str,
     snapshot: str | None = None,
-) -> str:
-    """Return the id of the snapshot that class `to` takes for a channel.
+    until: float | None = None,
+) -> Choice | Problem:
+    """Return the snapshot that class `to` takes for a channel, or why there is none.
 
     Args:
         classes: their names, in order.
-        pointers: class -> full snapshot id, for this channel; a class without one is left out.
+        moves: of this channel, in their order.
         to: the class that takes it.
         channel: for messages.
-        snapshot: the full id that was asked for, if any.
+        snapshot: the full id that was asked for; nothing means what the class before holds.
+        until: what the class before held in this moment is meant.
 
     Raises:
         UsageError: there is no such class, or it takes snapshots itself.
-        SafetyError: the class before holds nothing, or another snapshot than the one asked for.
     """
     before = check_promotion(classes, to)
-    held = pointers.get(before)
-    if held is None:
-        fault = f"the class before, {before}, holds no snapshot"
-    elif snapshot not in (None, held):
-        fault = f"takes what {before} holds, {held[:14]}, not {str(snapshot)[:14]}"
-    else:
-        return held
-    raise SafetyError(Problem(f"{channel}: {to}", fault, _how_to_fill(classes, before, channel)))
+    if snapshot is not None:
+        return Choice(snapshot, skipped(classes, moves, to=to, snapshot=snapshot))
+    found = held_at(moves, before, float("inf") if until is None else until)
+    if found is not None:
+        return Choice(found)
+    if until is not None and held(moves, before):
+        return Problem(f"{channel}: {before}", "held nothing yet by then", "name a later date")
+    how = "take one: salt-run cpacman.snapshot" if before == classes[0] else (
+        f"no class is skipped; first: salt-run cpacman.promote to={before}"
+    )  # fmt: skip
+    return Problem(f"{channel}: {before}", "holds no snapshot yet", f"{how} channel={channel}")
 
 
-def _how_to_fill(classes: Sequence[str], name: str, channel: str) -> str:
-    if name == first_class(classes):
-        return f"no class is skipped; first: salt-run cpacman.snapshot channel={channel}"
-    return f"no class is skipped; first: salt-run cpacman.promote to={name} channel={channel}"
+def skipped(
+    classes: Sequence[str], moves: Sequence[Move], *, to: str, snapshot: str
+) -> tuple[str, ...]:
+    """Return the classes right before `to` that hold and held a snapshot at no time.
+
+    What one class has proved need not have been in all before it: only what lies between counts.
+    """
+    found: list[str] = []
+    for name in reversed(classes[: index_of(classes, to)]):
+        if snapshot in held(moves, name):
+            break
+        found.append(name)
+    return tuple(reversed(found))
+
+
+# ---- repositories for some classes -----------------------------------------------------------
+
+
+def is_for(named: Sequence[str], class_: str) -> bool:
+    """Whether a repository that names these classes is for a class."""
+    return not named or class_ in named
+
+
+def enters_at(named: Sequence[str], classes: Sequence[str]) -> str | None:
+    """Return the first class that a repository is for, where its evidence begins."""
+    return next((name for name in classes if is_for(named, name)), None)
+
+
+def seen_by(snapshot: Snapshot, class_: str) -> Snapshot:
+    """Return a snapshot as a class sees it: without the repositories that are not for it.
+
+    What is not there can't be planned, named, needed, or come as anything's successor.
+    """
+    rows = tuple(one for one in snapshot.repositories if is_for(one.classes, class_))
+    if len(rows) == len(snapshot.repositories):
+        return snapshot
+    names = {one.name for one in rows}
+    packages = tuple(one for one in snapshot.packages if one.repository in names)
+    return msgspec.structs.replace(snapshot, repositories=rows, packages=packages)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cpacman.commands import explaining, planning
+from cpacman.commands import explaining, offering, planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.config import load_settings
@@ -129,7 +129,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     source = source_of(read_sections(REPO)[0], tmp_path / "metadata")
     for module in (explaining, planning):
         monkeypatch.setattr(module, "load_snapshot", lambda _, number: SNAPSHOTS[number])
-    monkeypatch.setattr(planning, "sources_of", lambda _: (source,))
+    monkeypatch.setattr(offering, "sources_of", lambda _: (source,))
     with Store.open(f"sqlite:///{tmp_path}/state/cpacman.db") as store:
         store.put_inventories(
             [

@@ -9,7 +9,7 @@ from pathlib import Path
 import createrepo_c
 import pytest
 
-from cpacman.commands.planning import sources_of
+from cpacman.commands.offering import sources_of
 from cpacman.depot.derive import derive_snapshot
 from cpacman.depot.rpmmd import read_primary
 from cpacman.depot.snapshot import Snapshot, check_metadata, list_snapshots, load_snapshot

@@ -1,0 +1,141 @@
+"""What a class offers to its hosts: a snapshot's repositories that are for it, under today's rules.
+
+Invariants: a repository that does not name the class is not there at all, so that no way of
+planning reaches it; the block list holds for every host, and a class that points at a blocked
+snapshot offers nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cpacman.commands.context import Context
+from cpacman.config import PolicyLine, Settings, parse_match
+from cpacman.depot.promotion import seen_by
+from cpacman.depot.snapshot import Snapshot, check_metadata
+from cpacman.fleet import Placement, lines_for
+from cpacman.model import Inventory
+from cpacman.planner.blocked import PLACE, holds
+from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
+from cpacman.planner.plan import ChannelInput
+from cpacman.planner.ruling import Policy
+from cpacman.planner.solver import Candidate, Source
+from cpacman.store import Block
+
+
+class Rules(NamedTuple):
+    """What holds for every host today beside its own lines: the block list, and the day.
+
+    `snapshots` are the blocked ones, by id.
+    """
+
+    settings: Settings
+    blocks: tuple[Placed, ...]
+    snapshots: Mapping[str, Block]
+    today: datetime.date
+
+    def lines_for(self, placement: Placement) -> list[Placed]:
+        """Return the lines that may hold for a host, those of the widest place first."""
+        return [*self.blocks, *lines_for(self.settings, placement)]
+
+    def policy_of(self, placement: Placement, limits: Sequence[Limits]) -> Policy:
+        """Return the rules that hold for a host."""
+        host = placement.host
+        return Policy(
+            lines=holding(self.lines_for(placement), host.meta, self.today),
+            without=not_for(limits, host.class_, host.meta),
+            installonly_limit=self.settings.installonly_limit,
+        )
+
+
+def today(context: Context) -> datetime.date:
+    """Return the day as the master's clock has it."""
+    return datetime.datetime.fromtimestamp(context.clock()).astimezone().date()
+
+
+def rules_of(context: Context) -> Rules:
+    """Read the rules that hold for every host."""
+    day = today(context)
+    blocks = [one for one in context.store.blocks() if holds(one.until, day)]
+    return Rules(
+        settings=context.settings,
+        blocks=tuple(Placed(PLACE, _line(one)) for one in blocks if one.kind != "snapshot"),
+        snapshots={one.spec: one for one in blocks if one.kind == "snapshot"},
+        today=day,
+    )
+
+
+def _line(block: Block) -> PolicyLine:
+    until = datetime.date.fromisoformat(block.until) if block.until else None
+    return PolicyLine(block=(block.spec,), reason=block.reason, owner=block.who, until=until)
+
+
+def expired_lines(rules: Rules, placements: Iterable[Placement]) -> list[str]:
+    """Return a warning for each line that would hold for some host and is of the past."""
+    lines = [placed for one in placements for placed in rules.lines_for(one)]
+    return list(dict.fromkeys(expired(lines, rules.today)))
+
+
+def channel_input(
+    class_: str,
+    snapshot: Snapshot,
+    inventories: Sequence[Inventory],
+    placements: Mapping[str, Placement],
+    rules: Rules,
+) -> ChannelInput:
+    """Return what hosts of one class and channel are planned from.
+
+    Raises:
+        SafetyError: the snapshot's metadata is missing or altered.
+    """
+    seen = seen_by(snapshot, class_)
+    sha256s = {(p.repository, p.nevra): p.sha256 for p in seen.packages}
+    limits = _limits(seen)
+    return ChannelInput(
+        channel=seen.channel,
+        snapshot=seen.id,
+        sources=sources_of(seen),
+        inventories=tuple(inventories),
+        advisories=seen.advisories,
+        policies={one.host: rules.policy_of(placements[one.host], limits) for one in inventories},
+        sha256_of=lambda c: _find_sha256(sha256s, c),
+    )
+
+
+def _find_sha256(known: Mapping[tuple[str, str], str], candidate: Candidate) -> str:
+    return known.get((candidate.repository, candidate.nevra), "")
+
+
+def _limits(snapshot: Snapshot) -> list[Limits]:
+    return [
+        Limits(one.name, one.classes, parse_match(one.only) if one.only else None)
+        for one in snapshot.repositories
+        if one.classes or one.only
+    ]
+
+
+def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
+    """Return a snapshot's repositories as the solver reads them: files of the depot.
+
+    Raises:
+        SafetyError: a file is missing or altered.
+    """
+    check_metadata(snapshot)
+    return tuple(
+        Source(
+            name=one.name,
+            primary=str(one.metadata.primary),
+            checksum=one.checksums.get("primary", ""),
+            filelists=str(one.metadata.filelists or ""),
+            updateinfo=str(one.metadata.updateinfo or ""),
+            autoupdate=one.autoupdate,
+            priority=one.priority,
+            modules=str(one.metadata.modules or ""),
+            modules_checksum=one.checksums.get("modules", ""),
+            module_hotfixes=one.module_hotfixes,
+            origin=one.origin,
+        )
+        for one in snapshot.repositories
+    )

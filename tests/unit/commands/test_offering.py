@@ -1,0 +1,76 @@
+"""What a class offers: nothing that is not for it, and nothing that is blocked."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpacman.commands.fleet import Selection
+from cpacman.commands.planning import plan
+from cpacman.commands.snapshots import snapshot
+from cpacman.model import Request
+from cpacman.store import Block
+from tests.unit.commands.world import World
+
+WAYS = {
+    "plan": Request(),
+    "named upgrade": Request(upgrade=("agent",)),
+    "named install": Request(install=("helper",)),
+    "named version": Request(install=("agent-2-1.noarch",)),
+    "dependency": Request(install=("tool-3-1",)),
+    "sync": Request(sync=True),
+    "path or provide": Request(install=("helper = 2-1",)),
+}
+
+
+def everything(world: World, request: Request, class_: str = "development") -> set[str]:
+    """Return every NEVRA that any host of a class would get."""
+    body = plan(world.context(), Selection(class_=class_), request=request)["plan"]
+    return {
+        action["nevra"]
+        for transaction in body["transactions"].values()
+        for action in transaction["actions"]
+        if action["action"] != "remove"
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_repository_of_another_class_is_not_there(world: World, way: str) -> None:
+    """By no way of planning does a host get what is in a repository for other classes only."""
+    world.repositories(base={}, edr={"classes": ["production"]})
+    world.mirror("lib-2-1.noarch", "tool-3-1.noarch")
+    world.mirror("agent-2-1.noarch", "helper-2-1.noarch", "fresh-2-1.noarch", name="edr")
+    world.host("dev1", "development", "agent-1-1.noarch", "old-1-1.noarch", "lib-1-1.noarch")
+    world.host("prod1", "production", "agent-1-1.noarch", "old-1-1.noarch", "lib-1-1.noarch")
+    taken = snapshot(world.context())["snapshot"]["channels"]["el9"]["id"]
+    assert everything(world, WAYS[way]) <= {"lib-2-1.noarch"}
+    world.store.point("production", "el9", taken, expected=None, action="t", at=1, who="me")
+    here = everything(world, WAYS[way], "production")
+    assert here & {"agent-2-1.noarch", "helper-2-1.noarch", "fresh-2-1.noarch"}
+
+
+def test_blocked_version_is_held_with_its_reason(world: World) -> None:
+    """A plan leaves a blocked version, says so with reason and last day, and takes the next one."""
+    world.mirror("lib-2-1.noarch", "lib-3-1.noarch", "tool-2-1.noarch")
+    world.host("dev1", "development", "lib-1-1.noarch", "tool-1-1.noarch")
+    snapshot(world.context())
+    world.store.block(
+        [Block("lib-3", "nevra", "crashes", "2999-12-31", "ann", 1.0),
+         Block("tool-2*", "nevra", "of the past", "2001-01-01", "ann", 1.0)]
+    )  # fmt: skip
+    assert everything(world, Request()) == {"lib-2-1.noarch", "tool-2-1.noarch"}
+    body = plan(world.context(), Selection(class_="development"), request=Request())["plan"]
+    (transaction,) = body["transactions"].values()
+    (held,) = transaction["held"]
+    assert (held["candidate"], held["reason"]) == ("lib-3-1.noarch", "blocked")
+    assert held["detail"] == "blocked by block list, crashes, to 2999-12-31"
+
+
+def test_blocked_snapshot_offers_nothing(world: World) -> None:
+    """Hosts of a class that points at a blocked snapshot are not planned, with the way out."""
+    world.mirror("lib-2-1.noarch")
+    world.host("dev1", "development", "lib-1-1.noarch")
+    taken = snapshot(world.context())["snapshot"]["channels"]["el9"]["id"]
+    world.store.block([Block(taken, "snapshot", "mirror was half done", None, "ann", 1.0)])
+    body = plan(world.context(), Selection(class_="development"), request=Request())["plan"]
+    assert body["failed"]["dev1"]["error"] == "blocked"
+    assert "mirror was half done" in body["failed"]["dev1"]["causes"][0]

@@ -1,0 +1,171 @@
+"""A master without Salt: a real store, depot and mirrors of real packages, and hosts on paper.
+
+`generation 2` of the packages is newer than `1`; each is built once a session. Hosts answer
+nothing: their inventories are put into the store, as fresh as the world's clock.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import createrepo_c
+import yaml
+
+from cpacman.commands.context import Context
+from cpacman.config import load_settings
+from cpacman.depot.pool import Pool
+from cpacman.model import InstalledPackage, Inventory, OsRelease
+from cpacman.signing import load_plan_key
+from cpacman.store import Store
+from lab.rpms import write_metadata
+from tests.bench.fleet import _installed
+
+GENERATIONS: Mapping[str, Mapping[str, str]] = {
+    "1": {"app": "Requires: lib", "lib": "", "tool": "", "agent": "", "old": "", "twin": "",
+          "kernel-core": "Provides: installonlypkg(kernel)"},
+    "2": {"app": "Requires: lib >= 2", "lib": "", "tool": "", "agent": "Requires: helper",
+          "helper": "", "fresh": "Obsoletes: old", "needy": "Requires: nowhere", "twin": "",
+          "plugin": "Requires: app >= 2", "kernel-core": "Provides: installonlypkg(kernel)"},
+    "3": {"app": "Requires: nowhere", "lib": "", "tool": "Requires: agent >= 2"},
+}  # fmt: skip
+"""Version -> package -> what its spec says besides; `twin` is noarch in 1 and x86_64 later."""
+
+HEAD = "Name: all{version}\nVersion: {version}\nRelease: 1\nSummary: s\nLicense: none\n"
+PART = """\
+%package -n {name}
+Summary: s
+{arch}
+{more}
+%description -n {name}
+d
+%files -n {name}
+"""
+
+
+@functools.cache
+def packages(top: Path) -> dict[str, Path]:
+    """Build every package and return the files by NEVRA."""
+    for version, names in GENERATIONS.items():
+        body = [HEAD.format(version=version), "%description\nd\n"]
+        for name, more in names.items():
+            arch = "" if name == "twin" and version != "1" else "BuildArch: noarch"
+            body.append(PART.format(name=name, more=more, arch=arch))
+        spec = top / f"all{version}.spec"
+        spec.write_text("".join([*body, "%changelog\n"]))
+        define = ["--define", f"_topdir {top}", "--define", "vendor V"]
+        define += ["--define", "debug_package %{nil}", "--define", f"_dbpath {top}/db"]
+        subprocess.run(
+            ["rpmbuild", "-bb", "--quiet", "--nodeps", *define, str(spec)],
+            check=True, timeout=60, env={"HOME": str(top), "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+    return {path.stem: path for path in (top / "RPMS").rglob("*.rpm")}
+
+
+class Directory:
+    """The accepted hosts, which are known by nothing but their ids."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def accepted(self) -> list[str]:
+        """All that have an inventory, or are named as such."""
+        return sorted(self._world.hosts)
+
+    def match(self, target: str, target_type: str) -> list[str]:
+        """Only exact ids."""
+        return [host for host in self.accepted() if host == target]
+
+    def grains(self, hosts: Sequence[str]) -> dict[str, Any]:
+        """Nobody tells any."""
+        return {}
+
+    def pillar(self, host: str, grains: Any) -> dict[str, Any]:
+        """There is none."""
+        return {}
+
+
+class World:
+    """Everything that commands work with, below one directory."""
+
+    def __init__(self, base: Path, files: Mapping[str, Path]) -> None:
+        self.base, self.files = base, files
+        self.now = 1_800_000_000.0
+        self.hosts: set[str] = set()
+        self.section: dict[str, Any] = {}
+        self.members: dict[str, Any] = {}
+        self.store = Store.open(f"sqlite:///{base}/state/cpacman.db")
+        self.configure()
+
+    def configure(self, **section: Any) -> None:
+        """Set the `cpacman:` section, over that of all tests."""
+        repositories = {"base": {"path": str(self.base / "base")}}
+        match = {"id_like": "rhel", "major": 9, "arch": "x86_64"}
+        self.section = {
+            "membership": {"hosts_d": str(self.base / "hosts.d"), "sources": ["files"]},
+            "state_dir": str(self.base / "state"),
+            "channels": {"el9": {"match": match, "repositories": repositories}},
+            "classes": ["development", "testing", "production"],
+            **section,
+        }
+
+    def repositories(self, **repositories: Mapping[str, Any]) -> None:
+        """Give the channel these repositories, each with its flags; paths are made up."""
+        self.section["channels"]["el9"]["repositories"] = {
+            name: {"path": str(self.base / name), **flags} for name, flags in repositories.items()
+        }
+
+    def mirror(
+        self,
+        *nevras: str,
+        name: str = "base",
+        advisories: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Make a mirror of these packages and no others, as somebody's reposync would."""
+        folder = self.base / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for nevra in nevras:
+            shutil.copy2(self.files[nevra], folder)
+        write_metadata(folder, advisories or {})
+
+    def host(self, name: str, class_: str, *nevras: str, **meta: Any) -> None:
+        """Set up a host, or let it have other packages now."""
+        self.hosts.add(name)
+        self.members[name] = {"class": class_, "meta": meta}
+        (self.base / "hosts.d").mkdir(exist_ok=True)
+        (self.base / "hosts.d" / "all.yaml").write_text(yaml.safe_dump(self.members))
+        self.store.put_inventory(
+            Inventory(
+                host=name, arch="x86_64", cookie=" ".join(nevras), kernel="1-1.noarch",
+                packages=tuple(self.installed(nevra) for nevra in nevras),
+                os=OsRelease(id="centos", id_like="rhel", version_id="9"),
+            ),
+            at=self.now,
+        )  # fmt: skip
+
+    def installed(self, nevra: str) -> InstalledPackage:
+        """Return a package as a host that has it reports it."""
+        return _installed(createrepo_c.package_from_rpm(str(self.files[nevra])))
+
+    def context(self, who: str = "me", transport: Any = None) -> Context:
+        """Return what a command is given."""
+        settings = load_settings(self.section, source="test", base=self.base)
+        settings.state_dir.mkdir(exist_ok=True)
+        return Context(
+            settings=settings, store=self.store, pool=Pool(settings.depot),
+            key=load_plan_key(settings.state_dir), directory=Directory(self),  # type: ignore[arg-type]
+            transport=transport, who=who, clock=lambda: self.now,
+        )  # fmt: skip
+
+    def held(self, class_: str, channel: str = "el9") -> str:
+        """Return the snapshot that a class points at."""
+        return str(self.store.pointers()[class_, channel]["snapshot"])
+
+    def journal(self) -> list[tuple[str, str]]:
+        """Return action and subject of every entry."""
+        return [(entry["action"], entry["subject"]) for entry in self.store.history()]
