@@ -144,7 +144,8 @@ def _ask(host: Host, candidates: Sequence[Candidate]) -> dict[Candidate, Hiding]
     """
     wanted = {c.nevra: c for c in sorted(candidates)}
     found: dict[Candidate, Hiding] = {}
-    problems = [(f, {x.package for x in f} & wanted.keys()) for f in _problems(host, candidates)]
+    all_ = _problems(host, candidates, afresh=True)
+    problems = [(f, {x.package for x in f} & wanted.keys()) for f in all_]
     for findings, about in sorted(problems, key=lambda row: len(row[1])):
         rest = [wanted[nevra] for nevra in about if wanted[nevra] not in found]
         if len(rest) == 1:
@@ -155,12 +156,14 @@ def _ask(host: Host, candidates: Sequence[Candidate]) -> dict[Candidate, Hiding]
     return found
 
 
-def _problems(host: Host, candidates: Sequence[Candidate]) -> tuple[tuple[Finding, ...], ...]:
+def _problems(
+    host: Host, candidates: Sequence[Candidate], *, afresh: bool = False
+) -> tuple[tuple[Finding, ...], ...]:
     if not candidates:
         return ()
     hidden = host.hidden.keys() | host.refused.keys()
     tasks = [Task(Verb.INSTALL, (c,)) for c in sorted(candidates)]
-    return host.view.solve(tasks, hidden=hidden, closed=host.closed).problems
+    return host.view.solve(tasks, hidden=hidden, closed=host.closed, afresh=afresh).problems
 
 
 def _reason(host: Host, candidate: Candidate, findings: Sequence[Finding]) -> Hiding:

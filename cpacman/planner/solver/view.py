@@ -139,6 +139,7 @@ class HostView:
         opened: Collection[Candidate] = (),
         removable: Collection[str] = (),
         weak: bool = True,
+        afresh: bool = False,
     ) -> Solution:
         """Solve for this host without removing, downgrading or breaking anything.
 
@@ -149,7 +150,11 @@ class HostView:
             closed: repositories that nothing must be taken from, except what is `opened`.
             removable: NEVRAs of installed packages that may leave when nothing else helps.
             weak: whether weak dependencies are taken as dnf takes them.
+            afresh: forget the solves before this one. They never change whether there is a
+                solution, but which of several reasons against one is found.
         """
+        if afresh:
+            self._last = None
         solver = self._solver(self._shut(hidden, closed, opened), weak)
         found = solver.solve(
             [*self._jobs(tasks), *self._standing_jobs(), *self._removal_jobs(removable)]
