@@ -7,15 +7,14 @@ type, stand where the eye looks.
 
 from __future__ import annotations
 
-import datetime
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
+from cpacman.report.text import NAMED, age, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
-_NAMED = 12
 _CHANGES = 2
 _SUBJECT = 14
 
@@ -33,50 +32,6 @@ def render(data: Any) -> str:
         if what != "retcode"
     ]
     return "\n".join(parts)
-
-
-def clean(text: str) -> str:
-    """Return text without anything that could steer a terminal; newlines stay."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
-def line(text: str) -> str:
-    """Return text as one clean line: what a host says can't add one of its own."""
-    return clean(text.replace("\n", " "))
-
-
-def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
-    """Return rows as columns that line up; the last column is as wide as it likes."""
-    cells = [[line(str(cell)) for cell in row] for row in rows]
-    widths = [
-        max((len(row[i]) for row in cells if len(row) > i + 1), default=0)
-        for i in range(max(map(len, cells), default=0))
-    ]
-    return "\n".join(
-        (indent + "  ".join(c.ljust(widths[i]) for i, c in enumerate(row))).rstrip()
-        for row in cells
-    )
-
-
-def some(names: Sequence[str], most: int = _NAMED) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return " ".join(names[:most]) + more
-
-
-def age(seconds: float) -> str:
-    """Return a time span as one number and its unit."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds)} s"
-
-
-def when(moment: float | None) -> str:
-    """Return a moment in the local time zone."""
-    if moment is None:
-        return "-"
-    return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _plain(body: Answer) -> str:
@@ -243,7 +198,7 @@ def _status(body: Answer) -> str:
         (name, one["class"], one["level"], one["state"], _asked(one.get("age")))
         for name, one in body["hosts"].items()
     ]
-    if hosts and len(hosts) <= _NAMED:
+    if hosts and len(hosts) <= NAMED:
         lines += ["hosts", table(hosts)]
     for host, problems in body["unplaced"].items():
         lines += [f"UNPLACED {host}: {'; '.join(problems)}"]

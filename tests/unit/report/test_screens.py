@@ -27,7 +27,8 @@ from cpacman.model import (
     Request,
     Transaction,
 )
-from cpacman.report.screens import SCREENS, age, render, some, table
+from cpacman.report.screens import SCREENS, render
+from cpacman.report.text import age, some, table
 from cpacman.store import RolloutHost
 
 PLAN_ID = "p-7c41e9000000" + "0" * 52
