@@ -203,7 +203,7 @@ def _run_inventory(options: argparse.Namespace) -> int:
 
 
 def _run_plan(options: argparse.Namespace) -> int:
-    gc.disable()  # a short run over many values that all stay: looking for garbage is in vain
+    _start_quickly()
     from cpacman.model import Request
     from cpacman.planner import offline
 
@@ -237,7 +237,7 @@ def _run_plan(options: argparse.Namespace) -> int:
 
 
 def _run_why(options: argparse.Namespace) -> int:
-    gc.disable()
+    _start_quickly()
     from cpacman.planner import offline
 
     if options.name is None and "=" not in options.repo[-1]:
@@ -260,6 +260,12 @@ def _run_why(options: argparse.Namespace) -> int:
         )
     sys.stdout.buffer.write(offline.render_why(told, options.format))
     return EXIT_NOT_PLANNED if told.failed else EXIT_OK
+
+
+def _start_quickly() -> None:
+    """Leave out what costs a short run more than it brings."""
+    gc.disable()  # over many values that all stay, looking for garbage is in vain
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them takes a while
 
 
 @contextmanager

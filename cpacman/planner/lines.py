@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cpacman.model import InstalledPackage
-from cpacman.planner.ruling import Line, forms, is_glob, locked_name, matches
+from cpacman.planner.ruling import Line, forms, is_glob, locked_name, matches, names_vendor
 
 if TYPE_CHECKING:
     from cpacman.config import Match, PolicyLine
@@ -92,8 +92,17 @@ def expired(placed: Iterable[Placed], today: datetime.date) -> Iterator[str]:
             yield f"{where}: expired on {line.until.isoformat()} and holds no more"
 
 
-Offered = Callable[[set[str]], set[str]]
-"""Picks the words that name something which a repository offers."""
+class Offered(Protocol):
+    """What the repositories offer."""
+
+    def packages(self, words: set[str]) -> set[str]:
+        """Return the words that name something."""
+
+    def vendors(self) -> Collection[str]:
+        """Return the vendors of packages."""
+
+    def repositories(self) -> Collection[str]:
+        """Return the names of repositories."""
 
 
 def naming_nothing(
@@ -106,13 +115,40 @@ def naming_nothing(
         packages: what each host has installed.
         offered: asked first.
     """
+    lines = list(lines)
+    # Hosts share most packages: each is looked at once.
+    distinct = {id(package): package for found in packages for package in found}.values()
+    yield from _naming_no_package(lines, distinct, offered)
+    yield from _naming_no_vendor(lines, distinct, offered)
+    for line in lines:
+        if line.to and line.to not in offered.repositories():
+            yield f"{line.where}: pin {line.packages[0]} to {line.to}, which is no repository"
+
+
+def _naming_no_vendor(
+    lines: Iterable[Line], packages: Iterable[InstalledPackage], offered: Offered
+) -> Iterator[str]:
+    words = dict.fromkeys((line.where, vendor) for line in lines for vendor in line.vendors)
+    known: set[str] = {package.vendor for package in packages} if words else set()
+    if not all(_is_any(word, known) for _, word in words):
+        known |= set(offered.vendors())
+    for where, word in words:
+        if not _is_any(word, known):
+            yield f"{where}: {word} is the vendor of nothing that is installed or offered"
+
+
+def _is_any(word: str, vendors: Iterable[str]) -> bool:
+    return any(names_vendor(word, vendor) for vendor in vendors)
+
+
+def _naming_no_package(
+    lines: Iterable[Line], packages: Iterable[InstalledPackage], offered: Offered
+) -> Iterator[str]:
     words = dict.fromkeys((line.where, line.kind, word) for line in lines for word in line.packages)
-    missing = {locked_name(word) for _, _, word in words}
-    missing = missing - offered(missing) if missing else missing
+    missing = {locked_name(word) for _, _, word in words} - {"*"}
+    missing = missing - offered.packages(missing) if missing else missing
     if missing:
-        # Hosts share most packages: each is looked at once.
-        distinct = {id(package): package for found in packages for package in found}
-        rows = {(p.name, p.evr, p.arch): p for p in distinct.values()}.values()
+        rows = {(p.name, p.evr, p.arch): p for p in packages}.values()
         missing = {w for w in missing if not any(_names(w, p) for p in _near(w, rows))}
     for where, kind, word in words:
         if locked_name(word) in missing:

@@ -7,7 +7,6 @@ inventories that are equal in what matters are solved once; a host is planned wh
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 from collections import Counter
@@ -50,7 +49,7 @@ from cpacman.planner.policy import (
 )
 from cpacman.planner.resolve import Outcome, resolve
 from cpacman.planner.ruling import Line, Policy, with_holds, with_request
-from cpacman.planner.solver import Candidate, HostView, Source, Step, Universe, offered
+from cpacman.planner.solver import Candidate, HostView, Source, Step, Universe
 from cpacman.report.progress import Reporter, Silent
 
 Digest = Callable[[Candidate], str]
@@ -100,7 +99,7 @@ def plan_hosts(
     """
     channels = sorted(channels, key=lambda c: c.channel)
     check_request(request, (a for channel in channels for a in channel.advisories))
-    how = _How(request, cache, reporter or Silent(), workers)
+    how = _How(request, cache, reporter or Silent(), workers, {})
     hosts: dict[str, str] = {}
     transactions: dict[str, Transaction] = {}
     failed: dict[str, Failure] = {}
@@ -118,7 +117,7 @@ def plan_hosts(
                     transactions[number] = min(other, result, key=canonical_json)
     snapshots = {c.channel: c.snapshot for c in channels}
     policy = _policy_hash(channels)
-    warnings = (*_naming_nothing(channels, request, cache),)
+    warnings = (*_naming_nothing(channels, how),)
     return Plan(
         plan_id=plan_id(
             snapshots=snapshots,
@@ -138,21 +137,44 @@ def plan_hosts(
     )
 
 
-def _naming_nothing(
-    channels: Sequence[ChannelInput], request: Request, cache: Path | None
-) -> Iterator[str]:
+def _naming_nothing(channels: Sequence[ChannelInput], how: _How) -> Iterator[str]:
     """Yield a warning for each word of policy that names nothing in any of the channels."""
     policies = {id(p): p for c in channels for p in (c.policy, *c.policies.values())}
     lines = dict.fromkeys(line for p in policies.values() for line in p.lines)
-    lines |= dict.fromkeys(with_request(Policy(), request).lines)
+    lines |= dict.fromkeys(with_request(Policy(), how.request).lines)
     if lines:
         installed = (host.packages for channel in channels for host in channel.inventories)
-        yield from naming_nothing(lines, installed, functools.partial(_offered, channels, cache))
+        yield from naming_nothing(lines, installed, _Offered(channels, how))
 
 
-def _offered(channels: Sequence[ChannelInput], cache: Path | None, words: set[str]) -> set[str]:
-    known = words & {advisory.id for channel in channels for advisory in channel.advisories}
-    return known.union(*(offered(channel.sources, words - known, cache) for channel in channels))
+class _Offered:
+    """What the repositories of all channels offer; nothing is loaded twice for it."""
+
+    def __init__(self, channels: Sequence[ChannelInput], how: _How) -> None:
+        self._channels, self._how = channels, how
+
+    def packages(self, words: set[str]) -> set[str]:
+        """Return the words that name an advisory or a package."""
+        known = words & {advisory.id for c in self._channels for advisory in c.advisories}
+        for channel in self._channels:
+            if rest := words - known:
+                known |= self._universe(channel).offered(rest)
+        return known
+
+    def vendors(self) -> frozenset[str]:
+        """Return the vendors of packages."""
+        return frozenset().union(*(self._universe(c).vendors for c in self._channels))
+
+    def repositories(self) -> frozenset[str]:
+        """Return the names of repositories."""
+        return frozenset(source.name for c in self._channels for source in c.sources)
+
+    def _universe(self, channel: ChannelInput) -> Universe:
+        known = self._how.universes
+        if channel.channel not in known:
+            arch = arch_of(channel.inventories[0]) if channel.inventories else "noarch"
+            known[channel.channel] = Universe(channel.sources, arch=arch, cache=self._how.cache)
+        return known[channel.channel]
 
 
 def _policy_hash(channels: Sequence[ChannelInput]) -> str:
@@ -201,6 +223,8 @@ class _How(NamedTuple):
     cache: Path | None
     reporter: Reporter
     workers: int | None
+    universes: dict[str, Universe]
+    """Those that were loaded by this process, by channel, of any one architecture."""
 
 
 _Case = tuple[str, Policy]
@@ -243,6 +267,7 @@ def _solve_groups(
 
     def prepare() -> Callable[[Sequence[int]], Iterator[Solved]]:
         universe = Universe(channel.sources, arch=arch, cache=how.cache, words=how.request.words)
+        how.universes[channel.channel] = universe
         delivered = _Delivered(channel.advisories, universe.versions.compare)
 
         def solve(lot: Sequence[int]) -> Iterator[Solved]:

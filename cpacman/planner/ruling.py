@@ -72,8 +72,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether a package may change from one vendor to another."""
         return self.allows("vendor_change", name) or any(
             matches(name, line.packages)
-            and _is_any(old, line.vendors)
-            and _is_any(new, line.vendors)
+            and any(names_vendor(word, old) for word in line.vendors)
+            and any(names_vendor(word, new) for word in line.vendors)
             for line in self.of("vendors")
         )
 
@@ -107,9 +107,9 @@ def _narrowest(lines: Iterable[Line]) -> list[Line]:
     return [line for line in found if line.rank == top]
 
 
-def _is_any(vendor: str, globs: Iterable[str]) -> bool:
-    """Return whether a vendor is among some; brackets of a name need no escape."""
-    return any(vendor == glob or fnmatchcase(vendor, glob) for glob in globs)
+def names_vendor(word: str, vendor: str) -> bool:
+    """Return whether a word of a line means a vendor; brackets of a name need no escape."""
+    return vendor == word or fnmatchcase(vendor, word)
 
 
 def with_holds(rules: Policy, holds: Iterable[str]) -> Policy:

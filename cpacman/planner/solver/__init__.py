@@ -6,7 +6,6 @@ after the other. Nothing here knows a rule of ours: what a host must not get arr
 hidden candidates, what it wants as tasks.
 """
 
-from cpacman.planner.solver.loading import offered
 from cpacman.planner.solver.pools import Versions, asked_names
 from cpacman.planner.solver.universe import Universe
 from cpacman.planner.solver.values import (
@@ -36,5 +35,4 @@ __all__ = [
     "Verb",
     "Versions",
     "asked_names",
-    "offered",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,18 +24,6 @@ from cpacman.planner.solver.values import Source
 
 FORMAT = 1
 """Version of the caches' layout: part of their names, so an old cache is never read."""
-
-
-def offered(sources: Iterable[Source], words: Iterable[str], cache: Path | None) -> set[str]:
-    """Return those words that name something in some repositories, in any architecture."""
-    pool = new_pool(None)
-    for source in sources:
-        load_source(pool, source, cache)
-    pool.createwhatprovides()
-    select = solv.Selection
-    flags = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
-    flags |= select.SELECTION_CANON | select.SELECTION_PROVIDES | select.SELECTION_FLAT
-    return {word for word in words if pool.select(word, flags).solvables()}
 
 
 class Loaded(NamedTuple):

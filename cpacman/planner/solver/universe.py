@@ -183,8 +183,19 @@ class Universe:
     def matching(self, word: str) -> tuple[Candidate, ...]:
         """Return the candidates that a word of policy names; looked up once for all hosts."""
         if word not in self._matching:
-            self._matching[word] = HostView(self, {}).match(word).candidates
+            self._matching[word] = HostView(self, {}).match(word, files=False).candidates
         return self._matching[word]
+
+    def offered(self, words: Iterable[str]) -> set[str]:
+        """Return those words that name something which a repository offers."""
+        if self.chunk is None:
+            self.admit(())
+        return {word for word in words if self.matching(word)}
+
+    @functools.cached_property
+    def vendors(self) -> frozenset[str]:
+        """The vendors of everything that is offered, or installed on a host of the chunk."""
+        return frozenset(s.vendor for s in self.pool.solvables_iter() if s.vendorid)
 
     def providers(self, dep: str) -> tuple[Candidate, ...]:
         """Return the candidates that provide what a dependency's text asks for."""

@@ -98,21 +98,24 @@ class HostView:
         found = ids[package] if isinstance(package, Candidate) else self._ids[package.nevra]
         return found in self._universe.side_by_side
 
-    def match(self, spec: str, *, masked: bool = False) -> Matches:
+    def match(self, spec: str, *, masked: bool = False, files: bool = True) -> Matches:
         """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file.
 
         Of what does not exist for this host nothing is found, unless `masked` asks for it.
+        Without `files` only a word that is a path is looked for among them.
         """
         hidden = frozenset() if masked else self._masked
         select = solv.Selection
         plain = select.SELECTION_NAME | select.SELECTION_DOTARCH | select.SELECTION_GLOB
         provides = select.SELECTION_PROVIDES | select.SELECTION_GLOB | select.SELECTION_REL
-        files = select.SELECTION_FILELIST | select.SELECTION_GLOB
+        paths = select.SELECTION_FILELIST | select.SELECTION_GLOB
         if found := self._select(spec, plain, hidden):
             return self._matches(found, just_name=True)
         found = self._select(spec, plain | select.SELECTION_CANON, hidden)
         if not found:
-            found = self._select(spec, provides, hidden) + self._select(spec, files, hidden)
+            found = self._select(spec, provides, hidden)
+            if files or spec.startswith("/"):
+                found += self._select(spec, paths, hidden)
         return self._matches(found, just_name=False)
 
     def _select(self, spec: str, flags: int, hidden: frozenset[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from cpacman.model import FailedError, InstalledPackage, Inventory, Request
 from cpacman.planner.lines import Limits, Placed, expired, holding, naming_nothing, not_for
 from cpacman.planner.plan import check_inventory, plan_hosts
 from cpacman.planner.ruling import Line
+from cpacman.planner.solver import universe
 from tests.unit.planner.test_plan import channel, plan
 
 TODAY = datetime.date(2026, 11, 22)
@@ -59,6 +61,41 @@ def test_repositories_for_some_hosts() -> None:
     assert not_for(limits, "testing", {"role": "web"}) == ("one", "two", "three")
 
 
+class Offering:
+    """Repositories that offer some packages, and remember what they were asked."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.asked: list[set[str]] = []
+        self._names = names
+
+    def packages(self, words: set[str]) -> set[str]:
+        """Return the words that are among the names."""
+        self.asked.append(words)
+        return words & self._names
+
+    def vendors(self) -> set[str]:
+        """Return one vendor."""
+        return {"Red Hat, Inc."}
+
+    def repositories(self) -> set[str]:
+        """Return one repository."""
+        return {"base"}
+
+
+def test_what_names_no_vendor_and_no_repository() -> None:
+    """Vendors that nothing is of, and pins to what is no repository, are said with their place."""
+    package = InstalledPackage(name="a", version="1", vendor="CentOS")
+    lines = [
+        Line(kind="vendors", packages=("*",), vendors=("CentOS", "Red Hat*", "Suse"), where="p[0]"),
+        Line(kind="pin", packages=("a",), to="base", where="p[1]"),
+        Line(kind="pin", packages=("a",), to="bse", where="p[2]"),
+    ]
+    assert list(naming_nothing(lines, [(package,)], Offering(set()))) == [
+        "p[0]: Suse is the vendor of nothing that is installed or offered",
+        "p[2]: pin a to bse, which is no repository",
+    ]
+
+
 def test_what_names_nothing() -> None:
     """Words in each of their forms are found in repositories or on hosts."""
     package = InstalledPackage(name="httpd", version="2.4", release="5", arch="x86_64", epoch=1)
@@ -66,15 +103,10 @@ def test_what_names_nothing() -> None:
         "httpd", "htt*", "httpd-2.4", "httpd-2.4-5", "httpd-1:2.4-5.x86_64", "1:httpd-2.4-5",
         "httpd < 3", "httpd-2.5", "nginx", "nosuch",
     )  # fmt: skip
-    asked: list[set[str]] = []
-
-    def offered(rest: set[str]) -> set[str]:
-        asked.append(rest)
-        return {"nginx"}
-
+    offered = Offering({"nginx"})
     line = Line(kind="lock", packages=words, where="policy[7]")
     found = list(naming_nothing([line], [(), (package,)], offered))
-    assert asked == [{*words, "httpd"} - {"httpd < 3"}]
+    assert offered.asked == [{*words, "httpd"} - {"httpd < 3"}]
     assert found == [
         "policy[7]: lock httpd-2.5 names nothing that is installed or offered",
         "policy[7]: lock nosuch names nothing that is installed or offered",
@@ -122,3 +154,18 @@ def test_hostile_modules(tmp_path: Path) -> None:
     hosts = tuple(msgspec.structs.replace(one, modules=names) for one in given.inventories)
     made = plan_hosts([msgspec.structs.replace(given, inventories=hosts)], request=Request())
     assert made.transactions[made.hosts["web1"]].actions
+
+
+def test_warnings_load_no_repository_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the plan has loaded is asked which words name nothing."""
+    text = "repo base\n  a-1-2.x86_64\ninstalled web1\n  a-1-1.x86_64\npolicy\n  exclude: nosuch\n"
+    loaded = []
+    load = universe.load_source
+
+    def counting(*values: Any) -> Any:
+        loaded.append(values)
+        return load(*values)
+
+    monkeypatch.setattr(universe, "load_source", counting)
+    made = plan(tmp_path, text)
+    assert len(made.warnings) == len(loaded) == 1
