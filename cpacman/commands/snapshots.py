@@ -56,7 +56,7 @@ def _take(context: Context, channel: str, *, verify: bool) -> Snapshot:
         depot=context.settings.depot,
         cache=context.settings.cache_dir,
         verify=verify,
-        progress=lambda done, total, text: context.reporter.progress(text, done, total, "packages"),
+        reporter=context.reporter,
     )
 
 

@@ -1,6 +1,7 @@
 """The depot's package files, by content: `files/ab/<sha256>`.
 
-Invariants: a file appears under its name whole or not at all; one that is there with its size is
+Invariants: a file appears under its name whole or not at all, and from a mirror only after the
+mirror was seen to have held still (`stage`, then `settle`); one that is there with its size is
 never written again; what is sent from here is hashed first (`check`), because a hard link shares
 its bytes with the mirror and an in-place rewrite there writes through. Readable by the owner
 only, as far as the file is ours: a hard link keeps the mirror's mode, the directories are 0700.
@@ -16,7 +17,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from enum import Enum
 from pathlib import Path
 
@@ -44,9 +44,10 @@ class Pool:
 
     def __init__(self, depot: Path) -> None:
         self.root = depot / "files"
+        self._prefix = f"{self.root}/"
         self.temporary = depot / "tmp"
         self._no_reflink: set[int] = set()  # devices that said they can't
-        self._shards: set[Path] = set()
+        self._made: set[Path] = set()
 
     def path_of(self, sha256: str) -> Path:
         """Return where a file is, or would be.
@@ -60,11 +61,10 @@ class Pool:
 
     def has(self, sha256: str, size: int) -> bool:
         """Whether a file of that size is there; its bytes are not looked at."""
-        try:
-            state = self.path_of(sha256).stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return stat.S_ISREG(state.st_mode) and state.st_size == size
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is no sha256")
+        # Asked twenty thousand times for a snapshot: making paths would be half of the time.
+        return _is_file_of(f"{self._prefix}{sha256[:2]}/{sha256}", size)
 
     def keep(self, source: Path, sha256: str, size: int) -> Way:
         """Keep a file: reflink, else hard link, else copy. Copies are hashed on the way.
@@ -73,40 +73,57 @@ class Pool:
             RepositoryError: the source has another size, or (copied) other bytes.
             OSError: it can't be read, or the depot can't be written.
         """
-        if self.has(sha256, size):
+        way = self.stage(source, sha256, size)
+        if way is not Way.PRESENT:
+            self.settle(sha256)
+        return way
+
+    def stage(self, source: Path, sha256: str, size: int) -> Way:
+        """Keep a file aside: it counts only when it is settled. Raises as `keep` does."""
+        target = self._staged(sha256)
+        if self.has(sha256, size) or _is_file_of(target, size):
             return Way.PRESENT
         if not source.is_file():
             raise _altered(source, "is no regular file")
-        target = self.path_of(sha256)
-        self._make_shard(target.parent)
-        handle, name = tempfile.mkstemp(dir=self.temporary, prefix="file-")
-        temporary = Path(name)
+        self._make_folder(self.temporary)
+        target.unlink(missing_ok=True)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                way = self._fill(source, temporary, stream.fileno(), sha256)
-            if temporary.stat().st_size != size:
+            way = self._fill(source, target, sha256)
+            if target.stat().st_size != size:
                 raise _altered(source, f"has other than the {size} bytes it must have")
-            temporary.replace(target)
-        except OSError as error:
-            if error.errno in _SOURCE_GONE and error.filename == str(source):
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, OSError) and _is_gone(error, source):
                 raise _altered(source, f"can't be read: {error.strerror}") from None
             raise
-        finally:
-            temporary.unlink(missing_ok=True)
         return way
 
-    def _make_shard(self, shard: Path) -> None:
-        if shard not in self._shards:
-            for folder in (self.root, self.temporary, shard):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._shards.add(shard)
+    def settle(self, sha256: str) -> None:
+        """Let a file that was kept aside appear under its name."""
+        target = self.path_of(sha256)
+        self._make_folder(target.parent)
+        with contextlib.suppress(FileNotFoundError):  # two repositories may have the same file
+            self._staged(sha256).replace(target)
 
-    def _fill(self, source: Path, temporary: Path, handle: int, sha256: str) -> Way:
-        if self._reflink(source, handle):
-            return Way.REFLINK
-        if _hard_link(source, temporary):
-            return Way.LINK
-        _copy(source, handle, sha256)
+    def _staged(self, sha256: str) -> Path:
+        return self.temporary / f"file-{sha256}"
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder not in self._made:
+            for one in (self.root, folder):
+                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._made.add(folder)
+
+    def _fill(self, source: Path, target: Path, sha256: str) -> Way:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if self._reflink(source, handle):
+                return Way.REFLINK
+            if _hard_link(source, target):
+                return Way.LINK
+            _copy(source, handle, sha256)
+        finally:
+            os.close(handle)
         return Way.COPY
 
     def _reflink(self, source: Path, handle: int) -> bool:
@@ -152,9 +169,21 @@ class Pool:
 _MEND = "remove that file and take the snapshot again while the mirror has the right one"
 
 
-def _hard_link(source: Path, temporary: Path) -> bool:
-    """Replace the empty temporary file by a link to the source; False where that can't be."""
-    link = temporary.with_name(f"{temporary.name}.link")
+def _is_file_of(path: Path | str, size: int) -> bool:
+    try:
+        state = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size == size
+
+
+def _is_gone(error: OSError, source: Path) -> bool:
+    return error.errno in _SOURCE_GONE and error.filename == str(source)
+
+
+def _hard_link(source: Path, target: Path) -> bool:
+    """Replace the empty target by a link to the source; False where that can't be."""
+    link = target.with_name(f"{target.name}.link")
     try:
         # link() makes one to a symbolic link itself
         os.link(source.resolve() if source.is_symlink() else source, link)
@@ -162,7 +191,7 @@ def _hard_link(source: Path, temporary: Path) -> bool:
         if error.errno in _NO_LINK:
             return False
         raise
-    link.replace(temporary)
+    link.replace(target)
     return True
 
 

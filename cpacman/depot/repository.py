@@ -34,6 +34,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Unsettled(RepositoryError):
+    """A repository that is being rewritten right now: a little later it may be whole."""
+
+
 class Repository(msgspec.Struct, frozen=True, kw_only=True):
     """A repository as it was read.
 
@@ -112,6 +116,11 @@ def _state(name: str, path: Path) -> _State:
     if (path / "repodata").exists():
         repomd = rpmmd.read_repomd(name, path)
         return _State("rpm-md", hashlib.sha256(repomd).hexdigest(), repomd)
+    if (path / ".repodata").exists():
+        # createrepo_c makes this one first, and takes the old one away before it renames it.
+        words = "is being indexed: it has .repodata and no repodata"
+        mend = "let createrepo_c finish; if it died, remove .repodata and run it again"
+        raise Unsettled(Problem(where, words, mend))
     found = folder.scan_folder(name, path)
     if not any(one.location not in folder.UPDATEINFO for one in found):
         raise RepositoryError(
@@ -289,10 +298,15 @@ def _hashed(path: Path, one: FileChecksum) -> tuple[str, str]:
     return "", found["sha256"]
 
 
+def file_state(path: Path, package: Package) -> os.stat_result:
+    """Return the inode of a package's file; twenty thousand times, so without making paths."""
+    return os.stat(f"{path}/{package.location}")  # noqa: PTH116
+
+
 def _file_fault(path: Path, package: Package) -> str:
     """Return what is wrong with a package's file as far as its inode tells."""
     try:
-        state = (path / package.location).stat()
+        state = file_state(path, package)
     except OSError as error:
         return f"is named by the metadata, but can't be read: {error.strerror}"
     if not stat.S_ISREG(state.st_mode):
@@ -302,11 +316,22 @@ def _file_fault(path: Path, package: Package) -> str:
     return ""
 
 
-def check_files(repository: Repository, *, verify: bool = False) -> list[Problem]:
+def _untold(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def check_files(
+    repository: Repository,
+    *,
+    verify: bool = False,
+    progress: Callable[[int, int], None] = _untold,
+) -> list[Problem]:
     """Return what is wrong with the package files that a repository names.
 
     Args:
+        repository: its packages are looked at.
         verify: read and hash every file, in parallel; else only sizes are looked at.
+        progress: told how many of how many files are hashed.
     """
 
     def check(package: Package) -> Problem | None:
@@ -319,8 +344,13 @@ def check_files(repository: Repository, *, verify: bool = False) -> list[Problem
         return Problem(where, fault, "let the mirror finish, or mirror it again")
 
     packages = list(repository.packages)
-    results = in_threads(check, packages) if verify else map(check, packages)
-    return [one for one in results if one is not None]
+    if not verify:
+        return [one for one in map(check, packages) if one is not None]
+    problems = []
+    for done, problem in enumerate(in_threads(check, packages), 1):
+        progress(done, len(packages))
+        problems += [problem] if problem else []
+    return problems
 
 
 def _content_fault(path: Path, package: Package) -> str:

@@ -7,15 +7,26 @@ the depot before it appears; a repository that is rewritten while the snapshot i
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from cpacman.depot.pool import Pool, Way, io_error, sweep_temporary
-from cpacman.depot.repository import Repository, check_files, fingerprint_of, read_repository
+from cpacman.depot.keeping import (
+    check_touched,
+    check_unmoved,
+    rewritten,
+    select_wanted,
+    settle_files,
+    stage_files,
+)
+from cpacman.depot.pool import Pool, io_error, sweep_temporary
+from cpacman.depot.repository import (
+    Repository,
+    Unsettled,
+    check_files,
+    fingerprint_of,
+    read_repository,
+)
 from cpacman.depot.rpmmd import capped
 from cpacman.depot.snapshot import (
     Snapshot,
@@ -27,24 +38,13 @@ from cpacman.depot.snapshot import (
 from cpacman.depot.writing import locked, publish, with_kept_metadata
 from cpacman.errors import Problem, RepositoryError
 from cpacman.model import Advisory, canonical_json
+from cpacman.report.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from cpacman.config import RepositorySettings
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many of how many files are done, and what is going on."""
-
-
-def no_progress(done: int, total: int, text: str) -> None:
-    """Say nothing."""
-
-
-class _Moved(Exception):
-    """A repository changed while it was read."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(names)
-        self.names = names
+PAUSES = (0.0, 0.5, 2.0)
+"""Seconds before each attempt at a mirror that is being rewritten; then it is refused."""
 
 
 def take_snapshot(
@@ -55,7 +55,7 @@ def take_snapshot(
     cache: Path,
     now: float | None = None,
     verify: bool = False,
-    progress: Progress = no_progress,
+    reporter: Reporter | None = None,
 ) -> Snapshot:
     """Take a snapshot of a channel's repositories and keep its files in the depot.
 
@@ -66,7 +66,7 @@ def take_snapshot(
         cache: where repositories' contents are cached.
         now: seconds since the epoch, for a snapshot that is new; left out, the clock's.
         verify: hash every file, too.
-        progress: told after each file.
+        reporter: told after each file, and before anything has to be copied.
 
     Returns:
         The snapshot; when nothing changed, the very one that was taken before.
@@ -83,7 +83,8 @@ def take_snapshot(
     try:
         with locked(depot):
             sweep_temporary(depot)
-            return _retried(_Job(channel, repositories, depot, cache, created, verify, progress))
+            told = reporter or Silent()
+            return _retried(_Job(channel, repositories, depot, cache, created, verify, told))
     except OSError as error:
         raise io_error(depot, error) from error
 
@@ -95,62 +96,81 @@ class _Job(NamedTuple):
     cache: Path
     now: int
     verify: bool
-    progress: Progress
+    reporter: Reporter
 
 
 def _retried(job: _Job) -> Snapshot:
-    """Take it; once more if a mirror was rewritten meanwhile; then refuse."""
-    moved: list[str] = []
-    for _ in range(2):
-        before = _fingerprints(job.repositories)
+    """Take it; again if a mirror was rewritten meanwhile; then refuse."""
+    last = Unsettled([])
+    for pause in PAUSES:
+        time.sleep(pause)
+        before: dict[str, str] = {}
         try:
+            before = _fingerprints(job.repositories)
             return _take_once(job, before)
+        except Unsettled as error:
+            last = error
         except RepositoryError:
             # Whoever reads while a mirror is rewritten sees altered files: that is the cause.
             moved = _moved(job.repositories, before)
             if not moved:
                 raise
-        except _Moved as error:
-            moved = error.names
-    raise RepositoryError(
-        [
-            Problem(name, "is being rewritten while the snapshot is taken", "let the mirror finish")
-            for name in moved
-        ]
-    )
+            last = rewritten(moved)
+    raise last
 
 
 def _take_once(job: _Job, before: Mapping[str, str]) -> Snapshot:
     draft = _read_draft(job)
-    _refuse_faulty(draft.repositories, verify=job.verify)
-    _keep_files(draft.repositories, Pool(job.depot), job.progress)
+    _refuse_moved({one.name: one.fingerprint for one in draft.repositories}, before)
+    pool = Pool(job.depot)
+    wanted = [select_wanted(one, pool) for one in draft.repositories]
+    _refuse_faulty(draft.repositories, job)
+    for one in wanted:
+        check_touched(one)
+    present = len(draft.snapshot.packages) - sum(len(one.packages) for one in wanted)
+    stage_files(wanted, pool, present, job.reporter)
     is_new = draft.snapshot.id not in snapshot_ids(job.depot)
     snapshot = with_kept_metadata(draft.snapshot, job.depot) if is_new else None
-    moved = _moved(job.repositories, before)
-    if moved:
-        raise _Moved(moved)
+    for one in wanted:
+        check_unmoved(one)
+    _refuse_moved(_fingerprints(job.repositories), before)
+    settle_files(wanted, pool)
     if snapshot is None:
         return load_snapshot(job.depot, draft.snapshot.id)
     publish(snapshot, job.depot)
     return snapshot
 
 
+def _refuse_moved(now: Mapping[str, str], before: Mapping[str, str]) -> None:
+    moved = [name for name, fingerprint in before.items() if now[name] != fingerprint]
+    if moved:
+        raise rewritten(moved)
+
+
 def _fingerprints(repositories: Mapping[str, RepositorySettings]) -> dict[str, str]:
     """Return the fingerprints now, or the problems of all repositories that have none."""
     found: dict[str, str] = {}
+    unsettled = 0
     problems: list[Problem] = []
     for name, one in repositories.items():
         try:
             found[name] = fingerprint_of(name, one.path)
         except RepositoryError as error:
             problems += error.problems
+            unsettled += isinstance(error, Unsettled)
     if problems:
-        raise RepositoryError(problems)
+        raise (Unsettled if unsettled == len(problems) else RepositoryError)(problems)
     return found
 
 
 def _moved(repositories: Mapping[str, RepositorySettings], before: Mapping[str, str]) -> list[str]:
-    now = _fingerprints(repositories)
+    """Return those of the repositories seen before that are others now, or not to be read."""
+    try:
+        now = _fingerprints(repositories)
+    except Unsettled as error:
+        return [one.path for one in error.problems]
+    except RepositoryError:
+        return []
     return [name for name, fingerprint in before.items() if now[name] != fingerprint]
 
 
@@ -208,42 +228,12 @@ def _merged_advisories(repositories: Iterable[Repository]) -> tuple[Advisory, ..
     return tuple(found[key] for key in sorted(found, key=lambda key: (found[key].id, key)))
 
 
-def _refuse_faulty(repositories: Iterable[Repository], *, verify: bool) -> None:
-    problems = [one for each in repositories for one in check_files(each, verify=verify)]
+def _refuse_faulty(repositories: Iterable[Repository], job: _Job) -> None:
+    def told(done: int, total: int) -> None:
+        job.reporter.progress("hashing", done, total, "packages")
+
+    problems = [
+        one for each in repositories for one in check_files(each, verify=job.verify, progress=told)
+    ]
     if problems:
         raise RepositoryError(capped(problems))
-
-
-def _keep_files(repositories: Sequence[Repository], pool: Pool, progress: Progress) -> None:
-    total = sum(len(one.packages) for one in repositories)
-    ways: Counter[Way] = Counter()
-    for repository in repositories:
-        _check_touched(repository, pool)
-        for package in repository.packages:
-            source = repository.path / package.location
-            ways[pool.keep(source, package.sha256, package.size)] += 1
-            progress(ways.total(), total, ", ".join(f"{n} {way.value}" for way, n in ways.items()))
-
-
-def _check_touched(repository: Repository, pool: Pool) -> None:
-    """Hash what is new to the depot and was written after the metadata that names it.
-
-    Sizes are trusted otherwise: a mirror is filled before its metadata is written, and hashing
-    all of it takes minutes.
-    """
-    try:
-        indexed = repository.metadata.primary.stat().st_mtime
-        touched = [
-            one
-            for one in repository.packages
-            if not pool.has(one.sha256, one.size)
-            and (repository.path / one.location).stat().st_mtime > indexed
-        ]
-    except OSError as error:
-        words = f"went away while it was read: {error.strerror}"
-        raise RepositoryError(Problem(str(error.filename), words)) from error
-    if not touched:
-        return
-    only = msgspec.structs.replace(repository, packages=tuple(touched))
-    if problems := check_files(only, verify=True):
-        raise RepositoryError(problems)

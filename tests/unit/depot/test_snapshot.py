@@ -38,6 +38,7 @@ from cpacman.errors import (
     RepositoryError,
     SafetyError,
 )
+from cpacman.report.progress import Silent
 from tests.unit.depot.conftest import Build, settings
 
 Createrepo = Callable[..., None]
@@ -200,6 +201,8 @@ def test_a_rewrite_while_taking_is_retried(
     calls = []
     real = module.check_files
 
+    monkeypatch.setattr(module, "PAUSES", (0, 0))
+
     def rewrite(repository: Any, **options: Any) -> Any:
         found = real(repository, **options)
         if not calls:
@@ -226,6 +229,7 @@ def test_a_mirror_that_never_rests_is_refused(
         return real(repository, **options)
 
     monkeypatch.setattr(module, "check_files", touch)
+    monkeypatch.setattr(module, "PAUSES", (0, 0))
     with pytest.raises(RepositoryError, match="being rewritten"):
         depot.take(zoo=zoo)
     assert list_snapshots(depot.path) == ()
@@ -330,16 +334,27 @@ def test_diff(depot: Depot, tmp_path: Path, build: Build) -> None:
 
 def test_progress_is_told(depot: Depot, indexed: Path) -> None:
     """Whoever waits sees how far it is, and how files are kept."""
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[str, int, int]] = []
+
+    class Told(Silent):
+        def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
+            told.append((what, done, total))
+
+    take_snapshot(
+        "el9", {"zoo": settings(indexed)}, depot=depot.path, cache=depot.cache, reporter=Told()
+    )
+    assert told[0][1:] == (1, 35) and told[-1][1:] == (35, 35)
+    assert told[-1][0].split(" ", 1)[0] == "35"
+    told.clear()
     take_snapshot(
         "el9",
         {"zoo": settings(indexed)},
         depot=depot.path,
         cache=depot.cache,
-        progress=lambda *one: told.append(one),
+        verify=True,
+        reporter=Told(),
     )
-    assert told[0][:2] == (1, 35) and told[-1][:2] == (35, 35)
-    assert told[-1][2].split(" ", 1)[0] == "35"
+    assert told[0] == ("hashing", 1, 35) and told[-1] == ("hashing", 35, 35)
 
 
 KILLED = """\
