@@ -13,7 +13,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 try:
-    from cpacman.commands import deploying, explaining, looking, planning, promoting, snapshots
+    from cpacman.commands import (
+        blocking,
+        deploying,
+        explaining,
+        looking,
+        planning,
+        promoting,
+        snapshots,
+    )
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -293,6 +301,64 @@ def promote(
         return promoting.promote(
             context, to, listed(channel), test=test, reason=reason, ticket=ticket
         )
+
+
+@runner
+def block(
+    *specs: str,
+    until: str | None = None,
+    reason: str | None = None,
+    ticket: str | None = None,
+    test: bool = False,
+):
+    """
+    Block what turned out bad, everywhere, and name the hosts that have it.
+
+    SPEC...
+        ``name-version-release`` or a glob of it, an advisory, a snapshot
+    until
+        the last day it holds (2027-03-31)
+    reason
+        why; it is shown wherever it holds
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.block httpd-2.4.57-11 reason='db module crashes'
+    """
+    with _context() as context:
+        return blocking.block(context, specs, until=until, reason=reason, ticket=ticket, test=test)
+
+
+@runner
+def unblock(*specs: str, reason: str | None = None, ticket: str | None = None, test: bool = False):
+    """
+    Take something off the block list.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.unblock httpd-2.4.57-11 reason='it was the module'
+    """
+    with _context() as context:
+        return blocking.unblock(context, specs, reason=reason, ticket=ticket, test=test)
+
+
+@runner
+def blocks():
+    """
+    Show the block list, and which hosts have what stands on it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.blocks
+    """
+    with _context() as context:
+        return blocking.blocks(context)
 
 
 @runner

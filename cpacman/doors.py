@@ -99,9 +99,11 @@ def _typed_name(name: str) -> str:
 
 
 def _unknown(signature: inspect.Signature, given: Mapping[str, Any]) -> Iterator[Problem]:
-    known = [_typed_name(name) for name in signature.parameters]
+    rest = inspect.Parameter.VAR_POSITIONAL
+    names = [name for name, p in signature.parameters.items() if p.kind is not rest]
+    known = [_typed_name(name) for name in names]
     for name in given:
-        if name not in signature.parameters:
+        if name not in names:
             near = difflib.get_close_matches(_typed_name(name), known, n=1)
             mend = f"did you mean {near[0]}=?" if near else f"known are: {', '.join(known)}"
             yield Problem(_typed_name(name), "there is no such argument", mend)
@@ -115,7 +117,8 @@ def _surplus(
         for n, p in signature.parameters.items()
         if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     ]
-    for value in args[len(names) :]:
+    kinds = {p.kind for p in signature.parameters.values()}
+    for value in args[len(names) :] if inspect.Parameter.VAR_POSITIONAL not in kinds else ():
         yield Problem(repr(value), "is one argument too many", "give it a name, such as class=...")
     for name in names[: len(args)]:
         if name in given:
@@ -124,6 +127,11 @@ def _surplus(
 
 def _wrong_type(name: str, value: Any, hint: Any) -> Iterator[Problem]:
     typed = _typed_name(name)
+    if isinstance(value, tuple):
+        # The rest of what was typed, one value after the other.
+        for one in value:
+            yield from _wrong_type(name, one, hint)
+        return
     quote = f"""quote it: {typed}='"..."'"""
     if hint is bool and not isinstance(value, bool):
         yield Problem(typed, f"{value!r} is neither True nor False")

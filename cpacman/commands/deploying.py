@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from cpacman.commands import planning
+from cpacman.commands import blocking, planning
 from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
@@ -115,6 +115,7 @@ def _check(context: Context, stored: StoredPlan, job: Job) -> None:
     problems = [
         *context.settings.unenforced(stored.class_, names),
         *_moved_pointers(context, stored),
+        *blocking.problems_of(context, stored.plan),
         *context.transport.check(hosts),
     ]
     if problems:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
 from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.repository import check_files, read_repository
@@ -45,6 +46,7 @@ def snapshot(
         rows = {name: _rehearse(context, name, verify=verify) for name in channels}
     else:
         taken = {name: _take(context, name, verify=verify) for name in channels}
+        check_snapshots(context, (one.id for one in taken.values()))
         rows = {name: _settle(context, name, one, first) for name, one in taken.items()}
     return {"snapshot": {"class": first, "channels": rows, "test": test}}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
+from cpacman.report import classes
 from cpacman.report.text import NAMED, age, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
@@ -392,6 +393,9 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "refresh": _refresh,
     "snapshot": _snapshot,
     "promote": _promote,
+    "block": classes.block,
+    "blocks": classes.blocks,
+    "unblock": classes.unblock,
     "status": _status,
     "history": _history,
     "config": _config,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cpacman.store.blocks import Block, Blocks
 from cpacman.store.connect import engine_of
+from cpacman.store.evidence import Ended, Evidence, PackageChange
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
@@ -25,10 +26,19 @@ from cpacman.store.snapshots import PointerMove, Snapshots
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SCHEMA_VERSION", "Block", "PointerMove", "RolloutHost", "Store", "StoredPlan"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Block",
+    "Ended",
+    "PackageChange",
+    "PointerMove",
+    "RolloutHost",
+    "Store",
+    "StoredPlan",
+]
 
 
-class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts):
+class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Evidence):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 
     @classmethod

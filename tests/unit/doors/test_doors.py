@@ -79,6 +79,19 @@ def test_too_many_positional_arguments() -> None:
     assert plan("web1", "web2")["data"]["retcode"] == 2
 
 
+@runner
+def several(*specs: str, test: bool = False):
+    """Take any number of words."""
+    return {"several": {"specs": list(specs), "test": test}}
+
+
+def test_any_number_of_words() -> None:
+    """Each is checked by itself; they have no name of their own."""
+    assert several("a", "b", test=True)["data"]["several"]["specs"] == ["a", "b"]
+    assert "was read as the number 7" in str(several("a", 7)["data"]["error"]["problems"])
+    assert "known are: test" in str(several(specs="a")["data"]["error"]["problems"])
+
+
 def test_salt_sees_the_outer_signature() -> None:
     """With the inner one Salt would print its own message for a misspelt argument and exit 0."""
     assert inspect.getfullargspec(plan).varkw == "kwargs"

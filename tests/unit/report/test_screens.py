@@ -208,6 +208,21 @@ def advisories_answer() -> dict[str, Any]:
     return {"result": True, "classes": {"production": body}}
 
 
+def blocks_answer() -> dict[str, Any]:
+    """One of each kind: one that hosts have, one that is over, one that nobody knows."""
+    row = {"reason": "crashes", "until": None, "who": "alice", "since": 1.0, "holds": True,
+           "known": True, "hosts": {}}  # fmt: skip
+    return {
+        "result": True,
+        "test": False,
+        "blocks": [
+            {**row, "spec": "httpd-2-1", "kind": "nevra", "hosts": {"web1": ["httpd-2-1.x86_64"]}},
+            {**row, "spec": SNAPSHOT, "kind": "snapshot", "holds": False, "until": "2026-01-01"},
+            {**row, "spec": "A-1", "kind": "advisory", "known": False},
+        ],
+    }
+
+
 ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "error": error_answer,
     "bug": bug_answer,
@@ -227,6 +242,9 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "promote": lambda: {
         "result": True, "from": "testing", "to": "production", "test": True, "channels": moves(),
     },
+    "block": blocks_answer,
+    "blocks": blocks_answer,
+    "unblock": blocks_answer,
     "status": status_answer,
     "history": history_answer,
     "config": lambda: {

@@ -1,0 +1,232 @@
+"""The block list: what turned out bad is blocked everywhere by one command.
+
+Invariants: what stands on the list is in no plan and in no deploy, also not of a plan that was
+made before; no class is pointed at a blocked snapshot; hosts that have it already are named.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from cpacman.commands.context import Context
+from cpacman.commands.offering import today
+from cpacman.depot.snapshot import find_snapshot, load_snapshot
+from cpacman.errors import Problem, SafetyError, UsageError
+from cpacman.model import Advisory, Plan, short_id
+from cpacman.planner.blocked import Versioned, delivered, finder, holds, kind_of, names
+from cpacman.store import Block
+
+Find = Callable[[Versioned], str | None]
+
+
+# ---- the commands --------------------------------------------------------------------------
+
+
+def block(
+    context: Context,
+    specs: Sequence[str],
+    *,
+    until: str | None = None,
+    reason: str | None = None,
+    ticket: str | None = None,
+    test: bool = False,
+) -> dict[str, Any]:
+    """Put NEVRAs, advisories or snapshots on the block list, and name the hosts that have them.
+
+    Raises:
+        UsageError: nothing is named, what is named can be none of them, or no reason is given.
+        InputError: there is no such snapshot.
+    """
+    advisories = _advisories(context)
+    made = _read(context, specs, until, reason, advisories)
+    if not test:
+        context.store.block(made, ticket=ticket)
+    return {"block": {"blocks": _rows(context, made, advisories), "test": test}}
+
+
+def unblock(
+    context: Context,
+    specs: Sequence[str],
+    *,
+    reason: str | None = None,
+    ticket: str | None = None,
+    test: bool = False,
+) -> dict[str, Any]:
+    """Take entries off the block list.
+
+    Raises:
+        UsageError: nothing is named, or it does not stand on the list.
+    """
+    known = {one.spec: one for one in context.store.blocks()}
+    found = [_entry(known, spec) for spec in specs]
+    missing = [spec for spec, one in zip(specs, found, strict=True) if one is None]
+    if missing or not specs:
+        mend = f"there are: {', '.join(map(short_id, known)) or 'none'}"
+        raise UsageError([Problem("unblock", f"{s} is not blocked", mend) for s in missing]
+                         or [Problem("unblock", "name what is to be unblocked", mend)])  # fmt: skip
+    entries = [one for one in found if one is not None]
+    if not test:
+        context.store.unblock(
+            [one.spec for one in entries], at=context.clock(), who=context.who, reason=reason,
+            ticket=ticket,
+        )  # fmt: skip
+    return {"unblock": {"blocks": [dict(one._asdict()) for one in entries], "test": test}}
+
+
+def blocks(context: Context) -> dict[str, Any]:
+    """Show the block list, and which hosts have what stands on it."""
+    return {"blocks": {"blocks": _rows(context, context.store.blocks(), _advisories(context))}}
+
+
+def _entry(known: Mapping[str, Block], spec: str) -> Block | None:
+    """Return the entry of a word; a snapshot may be named by the beginning of its id."""
+    fitting = [one for word, one in known.items() if word.startswith(spec)]
+    exact = known.get(spec)
+    unique = len(fitting) == 1 and fitting[0].kind == "snapshot"
+    return exact or (fitting[0] if unique else None)
+
+
+def _read(
+    context: Context,
+    specs: Sequence[str],
+    until: str | None,
+    reason: str | None,
+    advisories: Sequence[Advisory],
+) -> list[Block]:
+    """Return the entries that were typed, or every problem with them."""
+    problems = [] if specs else [Problem("block", "name what is bad", "a NEVRA, RHSA-..., s-...")]
+    if not (reason or "").strip():
+        problems.append(Problem("reason", "is missing", "say why: it is shown wherever it holds"))
+    problems += _wrong_day(context, until)
+    ids = {one.id for one in advisories}
+    kinds = {spec: kind_of(spec, ids) for spec in specs}
+    mend = "write name-version-release, an advisory's id, or s-..."
+    problems += [Problem("block", f"{s!r} names nothing", mend) for s, k in kinds.items() if not k]
+    if problems:
+        raise UsageError(problems)
+    return [
+        Block(
+            find_snapshot(context.settings.depot, spec) if kind == "snapshot" else spec,
+            str(kind), str(reason), until, context.who, context.clock(),
+        )
+        for spec, kind in kinds.items()
+    ]  # fmt: skip
+
+
+def _wrong_day(context: Context, until: str | None) -> list[Problem]:
+    if until is None:
+        return []
+    try:
+        last = datetime.date.fromisoformat(until)
+    except ValueError:
+        return [Problem("until", f"{until!r} is no date", "write it as 2027-03-31")]
+    past = last < today(context)
+    return [Problem("until", f"{until} is over already", "name a day to come")] if past else []
+
+
+# ---- what it means -------------------------------------------------------------------------
+
+
+def active(context: Context) -> list[Block]:
+    """Return the entries that hold today."""
+    day = today(context)
+    return [one for one in context.store.blocks() if holds(one.until, day)]
+
+
+def blocked_snapshots(context: Context, ids: Iterable[str]) -> list[Problem]:
+    """Return a problem for each of these snapshots that is blocked."""
+    known = {one.spec: one for one in active(context) if one.kind == "snapshot"}
+    return [
+        Problem(short_id(number), f"is blocked: {known[number].reason}",
+                f"or: salt-run cpacman.unblock {short_id(number)}")
+        for number in dict.fromkeys(ids)
+        if number in known
+    ]  # fmt: skip
+
+
+def check_snapshots(context: Context, ids: Iterable[str]) -> None:
+    """Refuse to go on with a blocked snapshot.
+
+    Raises:
+        SafetyError: one of them is; each is named with its reason.
+    """
+    if problems := blocked_snapshots(context, ids):
+        raise SafetyError(problems)
+
+
+def problems_of(context: Context, plan: Plan) -> list[Problem]:
+    """Return what is blocked by now of a plan that was made before."""
+    entries = {one.spec: one for one in active(context)}
+    if not entries:
+        return []
+    snapshots = [load_snapshot(context.settings.depot, one) for one in plan.snapshots.values()]
+    find = finder({one.spec: one.kind for one in entries.values()},
+                  [advisory for one in snapshots for advisory in one.advisories])  # fmt: skip
+    coming = {a.nevra: a for t in plan.transactions.values() for a in t.actions if a.sha256}
+    found = {nevra: spec for nevra, action in coming.items() if (spec := find(action))}
+    mend = "plan again"
+    return [
+        *blocked_snapshots(context, plan.snapshots.values()),
+        *(
+            Problem(nevra, f"is in the plan and blocked ({spec}): {entries[spec].reason}", mend)
+            for nevra, spec in sorted(found.items())
+        ),
+    ]
+
+
+# ---- who has it ----------------------------------------------------------------------------
+
+
+def _advisories(context: Context) -> list[Advisory]:
+    """Return the advisories of every snapshot that a class points at."""
+    ids = sorted({row["snapshot"] for row in context.store.pointers().values()})
+    depot = context.settings.depot
+    return [advisory for one in ids for advisory in load_snapshot(depot, one).advisories]
+
+
+def _rows(
+    context: Context, entries: Sequence[Block], advisories: Sequence[Advisory]
+) -> list[dict[str, Any]]:
+    day = today(context)
+    having = _having(context, entries, advisories)
+    return [
+        {
+            **one._asdict(),
+            "holds": holds(one.until, day),
+            "known": one.kind != "advisory" or bool(delivered(one.spec, advisories)),
+            "hosts": {host: sorted(found) for host, found in sorted(having[one.spec].items())},
+        }
+        for one in entries
+    ]
+
+
+def _having(
+    context: Context, entries: Sequence[Block], advisories: Sequence[Advisory]
+) -> dict[str, dict[str, set[str]]]:
+    """Return word -> host -> what it has of it: NEVRAs, or the class that points there."""
+    found: dict[str, dict[str, set[str]]] = {one.spec: {} for one in entries}
+    tests = {one.spec: _test(one, advisories) for one in entries if one.kind != "snapshot"}
+    judged: dict[int, list[str]] = {}
+    alive: list[object] = []
+    for host, inventory in context.store.inventories(context.directory.accepted()).items():
+        for package in inventory.packages if tests else ():
+            if id(package) not in judged:
+                judged[id(package)] = [spec for spec, test in tests.items() if test(package)]
+                alive.append(package)
+            for spec in judged[id(package)]:
+                found[spec].setdefault(host, set()).add(package.nevra)
+    for one in entries:
+        if one.kind == "snapshot":
+            found[one.spec] = {
+                host: {short_id(one.spec)} for host in context.store.hosts_at(one.spec)
+            }
+    return found
+
+
+def _test(block: Block, advisories: Sequence[Advisory]) -> Callable[[Versioned], bool]:
+    if block.kind == "nevra":
+        return lambda package: names([block.spec], package)
+    bad = delivered(block.spec, advisories)
+    return lambda package: package.nevra in bad

@@ -1,0 +1,86 @@
+"""The block list as a command: everywhere at once, with its reason, and who has it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpacman.commands import blocking, deploying
+from cpacman.commands.fleet import Selection
+from cpacman.commands.planning import plan
+from cpacman.commands.snapshots import snapshot
+from cpacman.errors import InputError, SafetyError, UsageError
+from cpacman.model import Request
+from cpacman.report.screens import render
+from tests.unit.commands.world import World
+
+
+@pytest.fixture
+def ready(world: World) -> World:
+    """A snapshot with an advisory, one host that has the bad version and one that has not."""
+    world.mirror("lib-2-1.noarch", "tool-2-1.noarch", advisories={"A-2026:1": ["lib-2-1.noarch"]})
+    world.host("dev1", "development", "lib-1-1.noarch", "tool-1-1.noarch")
+    world.host("dev2", "development", "lib-2-1.noarch", "tool-2-1.noarch")
+    snapshot(world.context())
+    return world
+
+
+@pytest.mark.parametrize("spec", ["lib-2-1", "lib-2*", "A-2026:1"])
+def test_block_names_the_hosts_that_have_it(ready: World, spec: str) -> None:
+    """Of a version, a glob or an advisory; a test says the same and blocks nothing."""
+    told = blocking.block(ready.context(), [spec], reason="crashes", test=True)["block"]
+    assert told["blocks"][0]["hosts"] == {"dev2": ["lib-2-1.noarch"]}
+    assert blocking.blocks(ready.context())["blocks"]["blocks"] == []
+    made = blocking.block(ready.context(), [spec], reason="crashes", until="2999-01-01")
+    screen = render(made)
+    assert "crashes, to 2999-01-01 (me)" in screen and "1 hosts have it: dev2" in screen
+    (row,) = blocking.blocks(ready.context())["blocks"]["blocks"]
+    assert row["hosts"] == {"dev2": ["lib-2-1.noarch"]} and row["holds"]
+    assert ready.journal()[-1] == ("block", spec)
+    blocking.unblock(ready.context(), [spec], reason="mended")
+    assert render(blocking.blocks(ready.context())) == "nothing is blocked"
+    assert ready.journal()[-1] == ("unblock", spec)
+
+
+def test_plan_of_before_is_not_deployed(ready: World) -> None:
+    """A plan that contains what is blocked by now is refused, naming it; a newer one leaves it."""
+    body = plan(ready.context(), Selection(class_="development"), request=Request())["plan"]
+    stored = ready.store.plan(body["plan_id"])
+    assert blocking.problems_of(ready.context(), stored.plan) == []
+    blocking.block(ready.context(), ["A-2026:1", ready.held("development")], reason="crashes")
+    transport = type("Silent", (), {"check": lambda *_: [], "name": "fake"})()
+    with pytest.raises(SafetyError) as caught:
+        deploying.deploy(ready.context(transport=transport), Selection(), plan=body["plan_id"])
+    assert "lib-2-1.noarch: is in the plan and blocked (A-2026:1): crashes" in str(caught.value)
+    assert "is blocked: crashes" in str(caught.value)
+    assert ready.store.rollouts() == []
+
+
+def test_blocked_snapshot_is_not_pointed_at(ready: World) -> None:
+    """What a mirror has by chance again is refused while it is blocked, and taken after that."""
+    bad = ready.held("development")
+    ready.mirror("lib-3-1.noarch")
+    snapshot(ready.context())
+    good = ready.held("development")
+    blocking.block(ready.context(), [bad[:14]], reason="half a mirror")
+    ready.mirror("lib-2-1.noarch", "tool-2-1.noarch", advisories={"A-2026:1": ["lib-2-1.noarch"]})
+    with pytest.raises(SafetyError, match="is blocked: half a mirror"):
+        snapshot(ready.context())
+    assert ready.held("development") == good
+    blocking.unblock(ready.context(), [bad[:14]])
+    snapshot(ready.context())
+    assert ready.held("development") == bad
+
+
+def test_what_can_not_be_blocked(ready: World) -> None:
+    """Everything wrong is named at once, and a snapshot has to be there."""
+    with pytest.raises(UsageError) as caught:
+        blocking.block(ready.context(), ["a b"], until="tomorrow")
+    assert [p.path for p in caught.value.problems] == ["reason", "until", "block"]
+    with pytest.raises(UsageError, match="is over already"):
+        blocking.block(ready.context(), ["a"], reason="r", until="2001-01-01")
+    with pytest.raises(UsageError, match="name what is bad"):
+        blocking.block(ready.context(), [], reason="r")
+    with pytest.raises(InputError):
+        blocking.block(ready.context(), ["s-123456"], reason="r")
+    with pytest.raises(UsageError, match="is not blocked"):
+        blocking.unblock(ready.context(), ["a"])
