@@ -190,6 +190,11 @@ class InstalledPackage(
         """`name-[epoch:]version-release.arch`."""
         return nevra_text(self.name, self.epoch, self.version, self.release, self.arch)
 
+    @functools.cached_property
+    def sort_key(self) -> tuple[str, str, str]:
+        """Installed packages are sorted by name, arch, NEVRA."""
+        return (self.name, self.arch, self.nevra)
+
 
 class OsRelease(msgspec.Struct, frozen=True, kw_only=True):
     """`ID`, `ID_LIKE` and `VERSION_ID` of os-release; `id_like` is space separated as there."""

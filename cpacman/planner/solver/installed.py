@@ -24,23 +24,22 @@ class Installed:
     ) -> None:
         self._pool = pool
         self._dep_ids = dep_ids
-        self._known: dict[int, tuple[InstalledPackage, bytes]] = {}
-        distinct = {self._content(p): p for p in packages}
+        # Most hosts share the objects, too: each is looked at once, and kept so that its id stays.
+        self._objects = {id(p): p for p in packages}
+        contents = {key: _content(p) for key, p in self._objects.items()}
+        distinct = {contents[key]: p for key, p in self._objects.items()}
         order = sorted(distinct, key=lambda c: (_order(distinct[c]), c))
         self._repo = pool.add_repo("installed on some host")
         self._packages = [distinct[content] for content in order]
         self._asked = None if asked is None else asked | self._asked_here()
         ids = [self._add(package) for package in self._packages]
         self._ids = dict(zip(order, ids, strict=True))
+        self._by_object = {key: self._ids[content] for key, content in contents.items()}
         self.range = range(ids[0], ids[-1] + 1) if ids else range(0)
-
-    def _content(self, package: InstalledPackage) -> bytes:
-        """Return what tells packages apart: two hosts may lie differently about one digest."""
-        known = self._known.get(id(package))
-        if known is None:
-            known = (package, _content(package))
-            self._known[id(package)] = known
-        return known[1]
+        rows = list(zip(ids, self._packages, strict=True))
+        self.names = {i: package.name for i, package in rows}
+        self.arches = {i: package.arch or "noarch" for i, package in rows}
+        self.recommending = frozenset(i for i, package in rows if package.recommends)
 
     def _asked_here(self) -> set[str]:
         """Return the names that the hosts' own packages ask for."""
@@ -89,7 +88,8 @@ class Installed:
 
     def ids_of(self, packages: Iterable[InstalledPackage]) -> dict[str, int]:
         """Return NEVRA -> id of one host's packages."""
-        return {p.nevra: self._ids[self._content(p)] for p in packages}
+        known = self._by_object
+        return {p.nevra: known.get(id(p)) or self._ids[_content(p)] for p in packages}
 
     def show(self, ids: Iterable[int]) -> None:
         """Make a host's packages, and no others, the installed ones."""
@@ -113,7 +113,10 @@ def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
 
 
 def _content(package: InstalledPackage) -> bytes:
-    """Return the bytes of all that matters for solving."""
+    """Return the bytes of all that matters for solving.
+
+    The digest alone would not do: two hosts may lie differently about one.
+    """
     fields = (getattr(package, field) for field, _ in DEPENDENCIES)
     head = (*_order(package), package.vendor, package.buildtime, package.files)
     return msgspec.msgpack.encode((*head, *fields))

@@ -100,9 +100,10 @@ class Universe:
 
     def _forget_derived(self) -> None:
         """Forget what the last chunk's packages had a part in; what is offered stays known."""
-        for name in ("supplementing", "side_by_side"):
+        for name in ("supplementing", "side_by_side", "multiversion_jobs"):
             self.__dict__.pop(name, None)
         self._recommended: dict[str, tuple[int, ...]] = {}
+        self._wished: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._shared: dict[Hashable, dict[Any, Any]] = {}
 
     def _provide_unlisted(self, paths: set[str]) -> None:
@@ -254,9 +255,28 @@ class Universe:
         found = self.pool.matchdeps("*", flags, key).solvables()
         return [s for s in found if not self.is_installed(s.id)]
 
-    def recommendable(self, dep: Any) -> tuple[int, ...]:
+    @functools.cached_property
+    def obsoleting(self) -> frozenset[int]:
+        """Every available solvable that obsoletes anything."""
+        return frozenset(i for rows in self.obsoleted.values() for i, _ in rows)
+
+    @functools.cached_property
+    def multiversion_jobs(self) -> list[Any]:
+        """What tells the solver which packages stand side by side."""
+        how = solv.Job.SOLVER_MULTIVERSION | solv.Job.SOLVER_SOLVABLE_PROVIDES
+        return [self.pool.Job(how, self.pool.str2id(name)) for name in INSTALL_ONLY]
+
+    def recommended_by(self, solvable_id: int) -> tuple[tuple[int, ...], ...]:
+        """Return who could meet each plain recommendation of an installed package."""
+        if (known := self._wished.get(solvable_id)) is None:
+            deps = self.pool.id2solvable(solvable_id).lookup_deparray(solv.SOLVABLE_RECOMMENDS)
+            plain = [dep for dep in map(str, deps) if not dep.startswith("(")]
+            known = self._wished[solvable_id] = tuple(map(self._recommendable, plain))
+        return known
+
+    def _recommendable(self, dep: str) -> tuple[int, ...]:
         """Return who provides a recommended dependency, whatever its version."""
-        name = str(dep).split(" ", 1)[0]
+        name = dep.split(" ", 1)[0]
         if name not in self._recommended:
             found = self.pool.whatprovides(self.pool.str2id(name))
             self._recommended[name] = tuple(s.id for s in found)

@@ -7,13 +7,14 @@ other.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import solv
 
 from cpacman.model import InstalledPackage
-from cpacman.planner.solver.pools import INSTALL_ONLY, new_solver
+from cpacman.planner.solver.pools import new_solver
 from cpacman.planner.solver.values import (
     Candidate,
     Clash,
@@ -64,7 +65,6 @@ class HostView:
         self._ids = ids
         self._nevras = {i: nevra for nevra, i in ids.items()}
         self._last: tuple[set[int], bool, Any] | None = None
-        self._names = frozenset(self._pool.id2solvable(i).name for i in self._nevras)
 
     def obsoleters(self, package: InstalledPackage) -> tuple[Candidate, ...]:
         """Return the candidates of another name that obsolete an installed package."""
@@ -160,7 +160,7 @@ class HostView:
             self._last = None
         solver = self._solver(self._shut(hidden, closed, opened), weak)
         found = solver.solve(
-            [*self._jobs(tasks), *self._standing_jobs(), *self._removal_jobs(removable)]
+            [*self._jobs(tasks), *self._standing_jobs, *self._removal_jobs(removable)]
         )
         if found:
             return Solution((), tuple(self._findings(problem) for problem in found))
@@ -228,14 +228,12 @@ class HostView:
         how = solv.Job.SOLVER_ALLOWUNINSTALL | solv.Job.SOLVER_SOLVABLE
         yield from (self._pool.Job(how, self._ids[nevra]) for nevra in sorted(removable))
 
-    def _standing_jobs(self) -> Iterator[Any]:
+    @functools.cached_property
+    def _standing_jobs(self) -> list[Any]:
         """What holds for every solve: install-only packages, weak dependencies refused before."""
-        job = solv.Job
-        multiversion = job.SOLVER_MULTIVERSION | job.SOLVER_SOLVABLE_PROVIDES
-        for name in INSTALL_ONLY:
-            yield self._pool.Job(multiversion, self._pool.str2id(name))
-        for i in self._unwanted:
-            yield self._pool.Job(job.SOLVER_EXCLUDEFROMWEAK | job.SOLVER_SOLVABLE, i)
+        how = solv.Job.SOLVER_EXCLUDEFROMWEAK | solv.Job.SOLVER_SOLVABLE
+        unwanted = [self._pool.Job(how, i) for i in self._unwanted]
+        return [*self._universe.multiversion_jobs, *unwanted]
 
     @functools.cached_property
     def _unwanted(self) -> list[int]:
@@ -245,33 +243,59 @@ class HostView:
         """
         found = set(self._unmet_recommends())
         for i, name, providers in self._universe.supplementing:
-            if name not in self._names and any(p in self._nevras for p in providers):
+            if name not in self._names and not self._nevras.keys().isdisjoint(providers):
                 found.add(i)
         return sorted(found)
 
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        """The names of what is installed."""
+        chunk = self._universe.chunk
+        return frozenset(chunk.names[i] for i in self._nevras) if chunk else frozenset()
+
     def _unmet_recommends(self) -> Iterator[int]:
-        for i in self._nevras:
-            deps = self._pool.id2solvable(i).lookup_deparray(solv.SOLVABLE_RECOMMENDS)
-            for dep in deps:
-                if str(dep).startswith("("):
-                    continue
-                ids = self._universe.recommendable(dep)
-                if not any(p in self._nevras for p in ids):
+        chunk = self._universe.chunk
+        for i in chunk.recommending.intersection(self._nevras) if chunk else ():
+            for ids in self._universe.recommended_by(i):
+                if self._nevras.keys().isdisjoint(ids):
                     yield from (p for p in ids if not self._universe.is_installed(p))
 
     def _steps(self, solver: Any) -> Iterator[Step]:
         transaction = solver.transaction()
-        gone = {s.id for s in transaction.steps() if s.id in self._nevras}
+        left = {-i for i in solver.raw_decisions(-1)} & self._nevras.keys()
+        alone = self._alone(left)
+        gone = set(left)
         for solvable in transaction.newsolvables():
-            others = {s.id for s in transaction.allothersolvables(solvable)} & self._nevras.keys()
+            number = solvable.id
+            new = self._universe.candidate(number)
+            beside = number in self._universe.side_by_side
+            own = alone.get((new.name, new.arch))
+            if own is None or beside or number in self._universe.obsoleting:
+                every = transaction.allothersolvables(solvable)
+                others = {s.id for s in every} & self._nevras.keys()
+            else:
+                others = {own}
             gone -= others
             yield Step(
-                self._universe.candidate(solvable.id),
-                tuple(sorted(self._nevras[i] for i in others)),
+                new,
+                tuple(sorted([self._nevras[i] for i in others])),
                 solver.describe_decision(solvable)[0] in _WEAK,
-                solvable.id in self._universe.side_by_side,
+                beside,
             )
         yield from (Step(None, (self._nevras[i],)) for i in sorted(gone))
+
+    def _alone(self, left: Iterable[int]) -> dict[tuple[str, str], int]:
+        """Return (name, arch) -> what leaves, of names that only one package has.
+
+        What comes under that name and arch, and obsoletes nothing, takes its place and no other's:
+        most steps are like that, and asking libsolv about each of them is dear.
+        """
+        chunk = self._universe.chunk
+        if chunk is None:
+            return {}
+        counts = Counter(map(chunk.names.__getitem__, self._nevras))
+        found = (i for i in left if counts[chunk.names[i]] == 1)
+        return {(chunk.names[i], chunk.arches[i]): i for i in found}
 
     def _findings(self, problem: Any) -> tuple[Finding, ...]:
         infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]

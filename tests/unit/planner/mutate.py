@@ -18,7 +18,7 @@ from unittest import mock
 from cpacman.planner import held, modes, plan, policy, resolve, ruling, solver, wishes
 from cpacman.planner.host import Host
 from cpacman.planner.ruling import Line, Policy
-from cpacman.planner.solver import streams, view
+from cpacman.planner.solver import streams, universe
 from tests.unit.planner.casefile import check_case, plan_case, read_case
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.txt"))
@@ -85,7 +85,7 @@ RULES: dict[str, Patch] = {
     "protected packages": _returning(Host, "why_protected", ""),
     "the running kernel": _returning(policy, "is_running", False),
     "the kernel limit": _returning(resolve, "_over_limit", frozenset()),
-    "kernels stand side by side": _value(view, "INSTALL_ONLY", ()),
+    "kernels stand side by side": _value(universe, "INSTALL_ONLY", ()),
     "holds of the host": _value(plan, "with_holds", _same),
     "rules of the request": _value(plan, "with_request", _same),
     "module streams": _returning(streams.Streams, "hidden_ids", set()),
