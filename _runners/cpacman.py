@@ -91,7 +91,8 @@ def plan(
     SEL
         which hosts; none given means all of them
     upgrade
-        only these installed packages; without any name everything is upgraded
+        only these installed packages; without any name everything is upgraded. Beside sync or
+        security and the like: what those are to be about
     install
         these packages, and what they need
     remove

@@ -299,6 +299,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `exclude` and `lock` are rules for this plan only. With `advisory` (ids and CVEs), `security`
     or `severity` only what those advisories fix is upgraded, with `minimal` no further than that.
+    Beside those, and beside `sync`, `upgrade` names the only packages that it is about.
     """
 
     upgrade: tuple[str, ...] = ()
@@ -317,6 +318,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def upgrade_all(self) -> bool:
         """Whether nothing was named, so that everything installed is to be upgraded."""
         return not (self.upgrade or self.install or self.remove or self.sync)
+
+    @property
+    def by_name(self) -> bool:
+        """Whether what was named is to happen, and nothing else."""
+        named = self.upgrade or self.install or self.remove
+        return bool(named) and not (self.sync or self.by_advisory)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -8,25 +8,17 @@ solver says when it is asked for just that candidate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from cpacman.model import Held, HeldReason, InstalledPackage
 from cpacman.planner import explain, modes, policy
-from cpacman.planner.host import Host, Wish
+from cpacman.planner.host import Aim, Host, Wish
 from cpacman.planner.policy import Hiding, Offer
 from cpacman.planner.solver import Candidate, Finding, Step, Task, Verb
 
 
-class Left(NamedTuple):
-    """A newer candidate that the plan does not take, and whose it would be."""
-
-    package: InstalledPackage
-    candidate: Candidate
-
-
 def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]:
     """Return what could be newer and is not, sorted."""
-    rows = list(_left_older(host, steps) if wish.older else _left(host, steps))
+    rows = list(_left_older(wish, steps) if wish.older else _left(host, steps))
     rows = [row for row in rows if row.package.nevra in wish.targets]
     if wish.limit is not None:
         rows = [row for row in rows if row.candidate in wish.limit]
@@ -43,11 +35,11 @@ def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]
         )
         first.setdefault((held.nevra, held.reason.value), held)
     if wish.older:
-        first.update({(h.nevra, h.reason.value): h for h in modes.find_absent(host, steps)})
+        first.update({(h.nevra, h.reason.value): h for h in modes.find_absent(host, wish, steps)})
     return tuple(sorted(first.values(), key=lambda h: (h.nevra, h.candidate, h.reason.value)))
 
 
-def _left(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
+def _left(host: Host, steps: Sequence[Step]) -> Iterator[Aim]:
     """Yield the newer candidates not taken of every installed package, newest first.
 
     Of those that nothing hides only the newest: older ones do not matter to anybody.
@@ -69,25 +61,23 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
                 yield from _left_newer(host, package, offer, own)
 
 
-def _left_older(host: Host, steps: Sequence[Step]) -> Iterator[Left]:
+def _left_older(wish: Wish, steps: Sequence[Step]) -> Iterator[Aim]:
     """Yield what does not become as the snapshot has it."""
     taken = {step.new for step in steps}
-    for package, goal in modes.goals(host):
-        if goal not in taken:
-            yield Left(package, goal)
+    yield from (aim for aim in wish.aims if aim.candidate not in taken)
 
 
 def _left_newer(
     host: Host, package: InstalledPackage, offer: Offer, new: Iterable[Candidate]
-) -> Iterator[Left]:
+) -> Iterator[Aim]:
     best = max([package.evr, *(c.evr for c in new)], key=host.universe.versions.key)
     for candidate in offer.candidates:
         if not host.is_newer(candidate, best):
             break
         own = candidate.arch == package.arch
         if own or _is_only_elsewhere(host, candidate, package, offer):
-            yield Left(package, candidate)
-            if own and _rule(host, Left(package, candidate)) is None:
+            yield Aim(package, candidate)
+            if own and _rule(host, Aim(package, candidate)) is None:
                 break
 
 
@@ -101,7 +91,7 @@ def _is_only_elsewhere(
     return not any(host.compare(c.evr, candidate.evr) >= 0 for c in own)
 
 
-def _left_obsoleters(host: Host, package: InstalledPackage, taken: Iterable[str]) -> Iterator[Left]:
+def _left_obsoleters(host: Host, package: InstalledPackage, taken: Iterable[str]) -> Iterator[Aim]:
     """Yield the newest of each name that would replace a package."""
     found = host.view.obsoleters(package)
     for name in dict.fromkeys(c.name for c in found):
@@ -110,10 +100,10 @@ def _left_obsoleters(host: Host, package: InstalledPackage, taken: Iterable[str]
         older = any(not host.is_newer(newest, p.evr) for p in have)
         apart = not policy.color(newest.arch) & policy.color(package.arch)
         if not (older or apart) and name not in taken:
-            yield Left(package, newest)
+            yield Aim(package, newest)
 
 
-def _rule(host: Host, row: Left) -> Hiding | None:
+def _rule(host: Host, row: Aim) -> Hiding | None:
     """Return the rule of ours that kept a candidate back, if it was one."""
     if hiding := host.why_hidden(row.candidate):
         return hiding

@@ -37,13 +37,21 @@ class Swap(NamedTuple):
     installed: tuple[str, ...]
 
 
+class Aim(NamedTuple):
+    """What an installed package should become, or could."""
+
+    package: InstalledPackage
+    candidate: Candidate
+
+
 class Wish(NamedTuple):
     """What a request means on one host.
 
     `named` are the candidates the user's words fit (repositories left out of autoupdate may serve
     them), `pinned` those among them that a version or file was given for, `targets` the NEVRAs
     of installed packages whose newest version is wanted, `removed` those that are to leave.
-    With a `limit` only those candidates can be held. `older` allows the tasks' downgrades.
+    With a `limit` only those candidates can be held. `older` allows the tasks' downgrades; then
+    `aims` are what should be reached.
     """
 
     tasks: tuple[Task, ...]
@@ -54,6 +62,7 @@ class Wish(NamedTuple):
     removed: frozenset[str] = frozenset()
     limit: frozenset[Candidate] | None = None
     older: bool = False
+    aims: tuple[Aim, ...] = ()
 
     @property
     def leaving(self) -> frozenset[str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Advisory, Held, HeldReason, InstalledPackage, Request
-from cpacman.planner.host import Host, Wish
+from cpacman.planner.host import Aim, Host, Wish
 from cpacman.planner.solver import Candidate, Step, Task, Verb
 
 
@@ -22,11 +23,11 @@ def check_request(request: Request, advisories: Iterable[Advisory]) -> None:
     Raises:
         UsageError: modes that exclude each other, or advisories that no repository has.
     """
-    named = [key for key in ("upgrade", "install", "remove") if getattr(request, key)]
+    named = [key for key in ("install", "remove") if getattr(request, key)]
     problems = []
     if request.sync and named:
         mend = "make two plans"
-        problems.append(Problem("sync", f"is about everything, not beside {named[0]}", mend))
+        problems.append(Problem("sync", f"is about what is installed, not {named[0]}", mend))
     if request.by_advisory and (named or request.sync):
         other = named[0] if named else "sync"
         problems.append(Problem("advisory", f"can't be asked for beside {other}", "make two plans"))
@@ -46,26 +47,58 @@ def _unknown(word: str, known: Iterable[str]) -> Problem:
     return Problem("advisory", f"{word} is in no repository", mend)
 
 
-def read_advised(host: Host, *, minimal: bool) -> Wish:
+class Chosen(NamedTuple):
+    """The only packages that a mode is about: NEVRAs installed, and candidates they may become."""
+
+    nevras: frozenset[str]
+    candidates: frozenset[Candidate]
+
+
+def read_advised(host: Host, chosen: Chosen | None, *, minimal: bool) -> Wish:
     """Return the wish for every fix that some advisories deliver to a host.
 
     As dnf has it: the newest version from the oldest fix that is missing on; with `minimal` the
     newest of those that the advisories name.
     """
     tasks, targets, limit = [], [], set[Candidate]()
-    for package in _newest_installed(host):
-        fixes = [c for c in _fixes(host, package) if not minimal or _is_named(host, c)]
+    for package in _newest_installed(host, chosen):
+        found = _among(_fixes(host, package), package, chosen)
+        fixes = [c for c in found if not minimal or _is_named(host, c)]
         if fixes:
             targets.append(package.nevra)
             limit.update(fixes)
-            tasks += _task(host, fixes)
-    return Wish(tuple(tasks), targets=frozenset(targets), limit=frozenset(limit))
+            tasks += _task(host, fixes, chosen)
+    named = _opened(host, chosen)
+    return Wish(tuple(tasks), named, targets=frozenset(targets), limit=frozenset(limit))
 
 
-def _newest_installed(host: Host) -> Iterator[InstalledPackage]:
+def _newest_installed(host: Host, chosen: Chosen | None) -> Iterator[InstalledPackage]:
     """Yield what is installed; of what stands side by side only the newest of each arch."""
     for offer in host.offers.values():
-        yield from {p.arch: p for p in offer.installed}.values()
+        for package in {p.arch: p for p in offer.installed}.values():
+            if chosen is None or package.nevra in chosen.nevras:
+                yield package
+
+
+def _among(
+    candidates: Iterable[Candidate], package: InstalledPackage, chosen: Chosen | None
+) -> list[Candidate]:
+    """Return those of a package's candidates that words which give a version allow."""
+    if chosen is None:
+        return list(candidates)
+    return [c for c in candidates if c.name != package.name or c in chosen.candidates]
+
+
+def _opened(host: Host, chosen: Chosen | None) -> frozenset[Candidate]:
+    """Return what was named of repositories that serve only what is named."""
+    named = chosen.candidates if chosen else frozenset()
+    return frozenset(c for c in named if c.repository in host.closed)
+
+
+def _is_usable(host: Host, candidate: Candidate, chosen: Chosen | None) -> bool:
+    hiding = host.why_hidden(candidate)
+    opened = chosen is not None and candidate in chosen.candidates
+    return hiding is None or (opened and hiding.reason is HeldReason.NOAUTOUPDATE)
 
 
 def _fixes(host: Host, package: InstalledPackage) -> list[Candidate]:
@@ -85,24 +118,31 @@ def _is_named(host: Host, candidate: Candidate) -> bool:
     return any(host.compare(candidate.evr, evr) == 0 for evr in named)
 
 
-def _task(host: Host, candidates: Sequence[Candidate]) -> list[Task]:
-    usable = tuple(c for c in candidates if host.why_hidden(c) is None)
+def _task(host: Host, candidates: Sequence[Candidate], chosen: Chosen | None) -> list[Task]:
+    usable = tuple(c for c in candidates if _is_usable(host, c, chosen))
     return [Task(Verb.INSTALL, usable, weak=True)] if usable else []
 
 
-def read_sync(host: Host) -> Wish:
+def read_sync(host: Host, chosen: Chosen | None) -> Wish:
     """Return the wish that every package be as the snapshot has it, older ones included."""
-    tasks = []
-    for package in _newest_installed(host):
-        if goal := _goal(host, package):
-            tasks += _task(host, goal)
-    return Wish(tuple(tasks), targets=frozenset(host.by_nevra), older=True)
+    tasks, aims = [], []
+    for package, goal in _goals(host, chosen):
+        tasks += _task(host, goal, chosen)
+        aims.append(Aim(package, goal[0]))
+    return Wish(
+        tuple(tasks),
+        _opened(host, chosen),
+        targets=chosen.nevras if chosen else frozenset(host.by_nevra),
+        aims=tuple(aims),
+        older=True,
+    )
 
 
-def _goal(host: Host, package: InstalledPackage) -> tuple[Candidate, ...]:
+def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple[Candidate, ...]:
     """Return what a package should be: nothing when it is that already, or is not offered."""
     own = [c for c in host.candidates(package.name) if c.arch == package.arch]
-    open_ = [c for c in own if host.why_hidden(c) is None] or own
+    own = _among(own, package, chosen)
+    open_ = [c for c in own if _is_usable(host, c, chosen)] or own
     if not own:
         found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
         return host.newest([c for c in found if c.name == found[0].name]) if found else ()
@@ -113,17 +153,19 @@ def _goal(host: Host, package: InstalledPackage) -> tuple[Candidate, ...]:
     return best
 
 
-def goals(host: Host) -> Iterator[tuple[InstalledPackage, Candidate]]:
+def _goals(
+    host: Host, chosen: Chosen | None
+) -> Iterator[tuple[InstalledPackage, tuple[Candidate, ...]]]:
     """Yield each installed package that differs from the snapshot, and what it should be."""
-    for package in _newest_installed(host):
-        if goal := _goal(host, package):
-            yield package, goal[0]
+    for package in _newest_installed(host, chosen):
+        if goal := _goal(host, package, chosen):
+            yield package, goal
 
 
-def find_absent(host: Host, steps: Sequence[Step]) -> Iterator[Held]:
+def find_absent(host: Host, wish: Wish, steps: Sequence[Step]) -> Iterator[Held]:
     """Yield the packages that stay though the snapshot has no such version of them."""
     gone = {nevra for step in steps for nevra in step.old}
-    for package in host.packages:
+    for package in (p for p in host.packages if p.nevra in wish.targets):
         offered = host.candidates(package.name)
         if package.nevra in gone or any(c.nevra == package.nevra for c in offered):
             continue

@@ -504,14 +504,15 @@ def _direction(host: Host, new: Candidate, old: InstalledPackage) -> ActionKind:
 def _reason(
     kind: ActionKind, step: Step, new: Candidate, outcome: Outcome, request: Request
 ) -> Reason:
-    if new in outcome.asked:
+    if new in outcome.asked and not request.sync:
         return Reason.REQUESTED
     if kind is ActionKind.OBSOLETE:
         return Reason.OBSOLETES
     if request.sync and new in outcome.meant:
         return Reason.SYNC
     own = new in outcome.meant or not request.by_advisory
-    if request.upgrade_all and own and (kind is ActionKind.UPGRADE or step.side_by_side):
+    whole = request.upgrade_all or request.by_advisory
+    if whole and own and (kind is ActionKind.UPGRADE or step.side_by_side):
         return Reason.UPDATE
     if new in outcome.swapped:
         return Reason.UPDATE

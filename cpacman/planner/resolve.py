@@ -44,11 +44,11 @@ def resolve(host: Host, request: Request) -> Outcome:
         CannotPlan: something was named that can't be had, or no solution keeps the rules.
     """
     wish = read_request(host, request)
-    if request.upgrade_all or request.sync:
-        steps = _settle_all(host, wish)
-    else:
+    if request.by_name:
         _free_pinned(host, wish)
         steps = _settle_named(host, wish)
+    else:
+        steps = _settle_all(host, wish)
     swapped = frozenset(c for swap in wish.swaps for c in swap.candidates)
     limited = frozenset[str]()
     if over := _over_limit(host, steps):

@@ -7,13 +7,18 @@ version that is given is taken at its word, except that nothing is ever downgrad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage, Request
 from cpacman.planner.host import CannotPlan, Host, Swap, Wish, native
-from cpacman.planner.modes import read_advised, read_sync
+from cpacman.planner.modes import Chosen, read_advised, read_sync
 from cpacman.planner.policy import locks_on
 from cpacman.planner.solver import Candidate, Matches, Task, Verb
+
+T = TypeVar("T")
+_Read = Callable[[Host, str, Matches], T]
+"""Reads one word of a request, knowing what it matches."""
 
 
 def read_request(host: Host, request: Request) -> Wish:
@@ -22,26 +27,53 @@ def read_request(host: Host, request: Request) -> Wish:
     Raises:
         CannotPlan: words that fit nothing, or nothing this host may have; all of them.
     """
-    if request.sync:
-        return read_sync(host)
-    if request.upgrade_all and request.by_advisory:
-        return read_advised(host, minimal=request.minimal)
+    if request.sync or request.by_advisory:
+        chosen = _choose(host, request.upgrade) if request.upgrade else None
+        if request.sync:
+            return read_sync(host, chosen)
+        return read_advised(host, chosen, minimal=request.minimal)
     if request.upgrade_all:
         swaps = filter(None, map(host.swap, host.offers.values()))
         task = Task(Verb.UPDATE_ALL)
         return Wish((task,), targets=frozenset(host.by_nevra), swaps=tuple(swaps))
-    wishes, errors = [], []
     words = [(_upgrade, spec) for spec in request.upgrade]
     words += [(_install, spec) for spec in request.install]
     words += [(_remove, spec) for spec in request.remove]
+    return _merge(_read_words(host, words))
+
+
+def _read_words(host: Host, words: Iterable[tuple[_Read[T], str]]) -> list[T]:
+    """Read each word in its way.
+
+    Raises:
+        CannotPlan: words that can't be read; all of them.
+    """
+    found, errors = [], []
     for read, spec in words:
         try:
-            wishes.append(read(host, spec, _match(host, spec)))
+            found.append(read(host, spec, _match(host, spec)))
         except CannotPlan as error:
             errors.append(error)
     if errors:
         raise CannotPlan(errors[0].error, (c for error in errors for c in error.causes))
-    return _merge(wishes)
+    return found
+
+
+def _choose(host: Host, specs: Sequence[str]) -> Chosen:
+    """Return the installed packages that a mode is about when words narrow it."""
+    found = _read_words(host, [(_chosen, spec) for spec in specs])
+    return Chosen(
+        frozenset().union(*(one.nevras for one in found)),
+        frozenset().union(*(one.candidates for one in found)),
+    )
+
+
+def _chosen(host: Host, spec: str, found: Matches) -> Chosen:
+    targets = _targets(host, found)
+    if not targets:
+        words = f"{spec} is available, but not installed"
+        raise CannotPlan(FailedError.UNKNOWN_PACKAGE, (words,))
+    return Chosen(frozenset(p.nevra for p in targets), frozenset(found.candidates))
 
 
 def _match(host: Host, spec: str) -> Matches:

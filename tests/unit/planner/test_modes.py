@@ -20,8 +20,8 @@ ADVISORIES = [Advisory(id="RHSA-2026:1", cves=("CVE-2026-1",))]
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request(sync=True, remove=("a",)), "sync: is about everything, not beside remove"),
-        (Request(security=True, upgrade=("a",)), "advisory: can't be asked for beside upgrade"),
+        (Request(sync=True, remove=("a",)), "sync: is about what is installed, not remove"),
+        (Request(security=True, install=("a",)), "advisory: can't be asked for beside install"),
         (Request(severity=("Low",), sync=True), "advisory: can't be asked for beside sync"),
         (Request(minimal=True), "minimal: is about advisories, and none are asked for"),
         (Request(advisory=("RHSA-2026:2",)), "RHSA-2026:2 is in no repository"),
