@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test unit lint types bench property lock clean
+.PHONY: help setup demo test unit lint types bench property chaos lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ bench: setup ## a table, and build/bench.json; ONLY=plan runs a part
 
 property: setup ## many random cases against dnf
 	CPACMAN_PROPERTY_CASES=2000 $(PYTEST) tests/property
+
+chaos: setup ## hundreds of kills, cuts and damages, on trees and in the lab
+	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos
 
 lock: setup ## requirements.lock anew from requirements.in
 	$(BIN)/pip install -qq --disable-pip-version-check uv

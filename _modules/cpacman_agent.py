@@ -15,6 +15,8 @@ Invariants:
   Whatever rpm would do beyond them is a refusal before anything is touched.
 * What happened is on disk before it is told: a journal line first, then the effect; and after
   the effect the database is read again, for it alone knows.
+* A transaction that was cut off has no report. Until it is brought to its plan, or taken back by a
+  manifest made for that, no other one starts on the host.
 """
 
 from __future__ import absolute_import, division, print_function, unicode_literals
@@ -51,6 +53,7 @@ CACHE_DIR = "/var/cache/cpacman"
 DATABASE_DIRS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 DATABASE_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
 SPACE_RESERVE = 32 * 1024 * 1024
+SPACE_MARGIN = 8 * 1024 * 1024
 LOCK_WAIT = 120
 LOG_TAIL = 4000
 NAMES_SHOWN = 10
@@ -63,6 +66,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][^\s/\x00-\x1f\x7f]{0,254}\Z")
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+][^\s/\x00-\x1f\x7f]*\Z")
 PACKAGE_PART = re.compile(r"[^\s/\x00-\x1f\x7f-]+\Z")
+LEFTOVER = re.compile(r"(.+);[0-9a-f]{8}\Z")
+FILE_GHOST = 64
 ADDING = ("upgrade", "install", "obsolete", "downgrade", "reinstall")
 SIGNATURES = ("off", "warn", "require")
 
@@ -998,6 +1003,8 @@ def parse_manifest(text):
     demand(manifest.get("signatures", "off") in SIGNATURES, "signatures")
     protected = manifest.get("protected", [])
     demand(isinstance(protected, list) and all(isinstance(n, TEXT) for n in protected), "protected")
+    recovers = manifest.get("recovers", manifest["session"])
+    demand(isinstance(recovers, TEXT) and SESSION_NAME.match(recovers), "recovers")
     files = check_files(manifest.get("files"))
     check_actions(manifest.get("actions"), files)
     return manifest
@@ -1352,25 +1359,35 @@ def staged(settings, session):
 
 def append_journal(path, entry):
     """Add a line to a session's journal and wait until it is on disk."""
-    entry = dict(entry, at=round(time.time(), 3))
-    handle = open_private(
-        os.path.join(path, "journal.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    )
+    handle = open_journal(path)
     try:
-        write_all(handle, (canonical(entry) + "\n").encode("utf-8"))
-        os.fsync(handle)
+        write_entry(handle, entry)
     finally:
         os.close(handle)
 
 
+def open_journal(path):
+    """Open a session's journal for adding to it."""
+    return open_private(os.path.join(path, "journal.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def write_entry(handle, entry, sync=True):
+    """Write a line to an open journal."""
+    line = canonical(dict(entry, at=round(time.time(), 3))) + "\n"
+    write_all(handle, line.encode("utf-8"))
+    if sync:
+        os.fsync(handle)
+
+
 def read_journal(path):
-    """Return the journal's entries; a last line cut short by a power cut is left out."""
+    """Return the journal's entries; a line cut short by a power cut is left out."""
     entries = []
     for line in read_text(os.path.join(path, "journal.jsonl")).splitlines():
         try:
-            entries.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             continue
+        entries.extend([entry] if isinstance(entry, dict) else [])
     return entries
 
 
@@ -1379,10 +1396,11 @@ def session_status(path):
     text = read_text(os.path.join(path, "report.json"))
     if text:
         return json.loads(text)
-    states = [entry for entry in read_journal(path) if "state" in entry]
+    journal = read_journal(path)
+    states = [entry for entry in journal if "state" in entry]
     status = {
         "state": states[-1]["state"], "outcome": None, "code": "", "detail": "", "ended": None,
-        "started": started_at(states), "log": log_tail(path),
+        "started": started_at(states), "log": log_tail(path), "findings": {},
     }  # fmt: skip
     if status["state"] == "staged" or is_running(path):
         return status
@@ -1396,8 +1414,42 @@ def session_status(path):
         state="failed",
         outcome="failed" if touched else "refused",
         code="interrupted",
-        detail="cut off while %s; refresh and look at the packages" % status["state"],
+        detail=interruption(journal),
     )
+
+
+def interruption(journal):
+    """Return in words where a session was cut off, and why it was not mended yet."""
+    state = [entry["state"] for entry in journal if "state" in entry][-1]
+    parts = ["cut off while " + (cut_point(journal) if state == "running" else state)]
+    refusals = [entry for entry in journal if "recovery" in entry]
+    if refusals:
+        parts.append("it could not be recovered: %s: %s" % (
+            refusals[-1]["recovery"], refusals[-1]["detail"]))  # fmt: skip
+    return "; ".join(parts)
+
+
+def cut_point(journal):
+    """Return in words what rpm was doing when the journal ends."""
+    for entry in reversed(journal):
+        if "phase" in entry:
+            return "%s %s" % (entry["phase"], entry["of"])
+        if "installed" in entry or "erased" in entry:
+            return "between packages, after %s" % (entry.get("installed") or entry["erased"])
+        if "state" in entry:
+            return entry["state"]
+    return "starting"
+
+
+def interrupted_session(state_dir):
+    """Return the session whose transaction was cut off on this host and is not mended, or ""."""
+    for path in sorted(glob.glob(os.path.join(state_dir, "transactions", "*"))):
+        if os.path.exists(os.path.join(path, "report.json")):
+            continue
+        states = [entry["state"] for entry in read_journal(path) if "state" in entry]
+        if states and states[-1] in ("running", "verifying") and not is_running(path):
+            return os.path.basename(path)
+    return ""
 
 
 def started_at(states):
@@ -1558,7 +1610,8 @@ def apply_session(path, rpm=None):
     with locked(os.path.join(path, "lock"), 2) as mine:
         if not mine or os.path.exists(os.path.join(path, "report.json")):
             return session_status(path)
-        return carry_out(Session(path, settings, parse_manifest(text)), rpm)
+        with Session(path, settings, parse_manifest(text)) as session:
+            return carry_out(session, rpm)
 
 
 class Session(object):
@@ -1570,15 +1623,31 @@ class Session(object):
         self.root = settings.get("root") or None
         self.cache_dir = settings["cache_dir"]
         self.lock_file = os.path.join(settings["state_dir"], "apply.lock")
+        self.state_dir = settings["state_dir"]
         self.lock_wait = settings.get("lock_wait", LOCK_WAIT)
         self.manifest = manifest
         self.started = round(time.time(), 3)
-        states = [entry for entry in read_journal(path) if "state" in entry]
+        self.journal = read_journal(path)
+        states = [entry for entry in self.journal if "state" in entry]
         self.last = states[-1] if states else {"state": "staged"}
+        self.cut_off = self.last["state"] == "running"
+        self.findings = {}
+        # Open from the start: on another root rpm calls back from inside of it.
+        self.writing = open_journal(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.writing)
 
     def note(self, **entry):
         """Add an entry to the journal."""
-        append_journal(self.path, entry)
+        write_entry(self.writing, entry)
+
+    def note_phase(self, phase, of):
+        """Say what rpm does now. Not worth waiting for the disk: it only words a report."""
+        write_entry(self.writing, {"phase": phase, "of": of}, sync=False)
 
     def finish(self, outcome, code, detail, state):
         """Write the report, which ends the session for good, and return it."""
@@ -1586,7 +1655,7 @@ class Session(object):
             "state": "failed" if outcome == "failed" else "done", "outcome": outcome,
             "code": code, "detail": detail, "cookie": state.get("cookie", ""),
             "packages": state.get("packages", ""), "log": log_tail(self.path),
-            "started": self.started, "ended": round(time.time(), 3),
+            "started": self.started, "ended": round(time.time(), 3), "findings": self.findings,
         }  # fmt: skip
         write_atomically(os.path.join(self.path, "report.json"), canonical(report))
         self.note(state=report["state"], outcome=outcome, code=code)
@@ -1603,13 +1672,25 @@ def carry_out(session, rpm):
         try:
             return transact(session, rpm)
         except Refused as no:
-            return session.finish("refused", no.code, no.message, safe_state(session, rpm))
+            return give_up(session, no.code, no.message, rpm)
         except Exception as problem:
             sys.stderr.write(traceback.format_exc())
             sys.stderr.flush()
             detail = "%s: %s" % (type(problem).__name__, problem)
-            outcome = "failed" if was_touched(session) else "refused"
-            return session.finish(outcome, "internal", detail, safe_state(session, rpm))
+            return give_up(session, "internal", detail, rpm)
+
+
+def give_up(session, code, detail, rpm):
+    """End a session that a check stopped; one that was cut off before stays to be recovered."""
+    if not was_touched(session):
+        return session.finish("refused", code, detail, safe_state(session, rpm))
+    if session.cut_off:
+        session.note(recovery=code, detail=detail)
+        return dict(
+            session_status(session.path), state="failed", outcome="failed", code="interrupted",
+            detail=interruption(read_journal(session.path)),
+        )  # fmt: skip
+    return session.finish("failed", code, detail, safe_state(session, rpm))
 
 
 def note_holder(session):
@@ -1634,27 +1715,79 @@ def safe_state(session, rpm):
 def transact(session, rpm):
     """Check, run and verify; return the report."""
     rows = read_rows(session.root, KEY_TAGS, False, rpm)
-    if session.last["state"] in ("running", "verifying"):
-        report = examine(session, rows)
-        if report:
-            return report
+    if session.last["state"] == "verifying":
+        return judge_rows(
+            session, rows, session.last.get("problems"), session.last.get("scriptlets") or []
+        )
+    if session.cut_off:
+        return carry_on(session, rows, rpm)
     session.note(state="checking")
     check_address(session.manifest, session.host)
-    steps = Steps(session.manifest, session.cache_dir, rows)
-    if packages_digest(rows) == session.manifest["after"] and not steps.reinstalled:
+    again = check_interrupted(session)
+    steps = Steps(session.manifest, session.cache_dir, rows, again)
+    if packages_digest(rows) == session.manifest["after"] and not steps.replaced:
         return session.finish("unchanged", "", "", state_of(rows))
     if cookie_of(rows) != session.manifest["cookie"]:
         raise Refused("changed", "the packages changed since the plan")
-    steps.check_present()
+    if not again:
+        steps.check_present()
+    report = check_and_run(session, steps, rows, rpm)
+    if again and report["outcome"] == "applied":
+        close_interrupted(session, again)
+    return report
+
+
+def check_interrupted(session):
+    """Refuse to work on top of a transaction that was cut off, unless this one takes it back.
+
+    Returns:
+        The session that is taken back, or "".
+    """
+    other = interrupted_session(session.state_dir)
+    if other and other != session.manifest.get("recovers"):
+        raise Refused("interrupted", "session %s was cut off here: recover it first" % other)
+    return other
+
+
+def close_interrupted(session, other):
+    """Give the session that this one took back its report."""
+    path = os.path.join(os.path.dirname(session.path), other)
+    manifest = parse_manifest(read_text(os.path.join(path, "manifest.json")))
+    settings = json.loads(read_text(os.path.join(path, "session.json")))
+    with Session(path, settings, manifest) as closed:
+        detail = "%s; taken back by %s" % (
+            interruption(closed.journal), session.manifest["session"])  # fmt: skip
+        closed.finish("failed", "taken-back", detail, {})
+
+
+def carry_on(session, rows, rpm):
+    """Bring a host whose transaction was cut off to its plan: the whole of it once more.
+
+    Repeating only what is missing mends nothing: a package that stands in the database may lack
+    files and scriptlets, an old one may stand beside the new.
+    """
+    wait_for_scriptlets(session)
+    steps = Steps(session.manifest, session.cache_dir, rows, True)
+    report = check_and_run(session, steps, rows, rpm)
+    return report
+
+
+def check_and_run(session, steps, rows, rpm):
+    """Check everything, run the transaction, and return the report of what came of it."""
     steps.check_protected(session.manifest.get("protected", []), is_live(session.root))
     check_contents(session)
     transaction = (ByBindings if rpm is not None else ByCommand)(session, steps, rpm)
+    contents = transaction.contents()
+    wait_for_rpm(session, rpm)
+    if steps.again:
+        sweep(session, contents)
+    check_space(session, contents)
     transaction.check()
     wait_for_rpm(session, rpm)
-    session.note(state="running", before=cookie_of(rows))
+    session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
-    return judge(session, rows, problems, transaction.scriptlets, rpm)
+    return judge(session, problems, transaction.scriptlets, rpm)
 
 
 def let_go(transaction):
@@ -1672,22 +1805,7 @@ def state_of(rows):
     return {"cookie": cookie_of(rows), "packages": packages_digest(rows)}
 
 
-def examine(session, rows):
-    """Return the report of a transaction that was cut off, or None when it changed nothing."""
-    if session.last["state"] == "verifying":
-        return judge_rows(
-            session, rows, session.last.get("problems"), session.last.get("scriptlets") or []
-        )
-    if cookie_of(rows) == session.manifest["cookie"]:
-        return None
-    detail = difference(session.manifest, rows)
-    detail = detail or "every package is as planned, but scriptlets may not have run"
-    return session.finish(
-        "failed", "interrupted", "cut off while running; " + detail, state_of(rows)
-    )
-
-
-def judge(session, before, problems, scriptlets, rpm):
+def judge(session, problems, scriptlets, rpm):
     """Read the database again and return the report: it alone knows what happened."""
     try:
         rows = read_rows(session.root, KEY_TAGS, False, rpm)
@@ -1699,16 +1817,22 @@ def judge(session, before, problems, scriptlets, rpm):
 def judge_rows(session, rows, problems, scriptlets):
     """Return the report for what is installed after the transaction ran."""
     state = state_of(rows)
-    said = "; ".join(list(problems or []) + scriptlets)
+    said = list(problems or []) + scriptlets
     if state["packages"] == session.manifest["after"] and problems is None:
         if scriptlets:
-            detail = "every package is as planned, but: " + said
+            detail = "every package is as planned, but: " + "; ".join(said)
             return session.finish("failed", "scriptlet", detail, state)
-        return session.finish("applied", "", "", state)
-    if state["cookie"] == session.manifest["cookie"]:
-        return session.finish("refused", "run", said or "rpm changed nothing", state)
-    detail = "; ".join(part for part in (difference(session.manifest, rows), said) if part)
-    return session.finish("failed", "different", detail, state)
+        return session.finish("applied", "", recovered(session), state)
+    if state["cookie"] == session.manifest["cookie"] and not session.cut_off:
+        return session.finish("refused", "run", "; ".join(said) or "rpm changed nothing", state)
+    parts = [difference(session.manifest, rows)] + said + [recovered(session)]
+    return session.finish("failed", "different", "; ".join(part for part in parts if part), state)
+
+
+def recovered(session):
+    """Return in words that a session was cut off before, or ""."""
+    return "was %s; the whole of it ran again" % interruption(session.journal) if (
+        session.cut_off) else ""  # fmt: skip
 
 
 def difference(manifest, rows):
@@ -1750,17 +1874,25 @@ class Steps(object):
     """A manifest's actions as rpm needs them.
 
     Attributes:
-        adds: {nevra: (path, mode)}; mode "u" replaces, "i" puts beside, "r" reinstalls.
+        adds: {nevra: (path, mode)}; mode "u" replaces, "i" puts beside.
+        replaced: those of them that are installed already and are to be installed once more.
         erased: the NEVRAs to erase by name; `leaving`: all that will be gone.
-        other_arch: those replaced by another architecture, which rpm may keep beside it.
+        named: those that rpm may not erase by itself: also what another architecture replaces.
+        again: whether a transaction was cut off before; then what is not there any more has left
+            already, and whatever is there of the new is replaced.
     """
 
-    def __init__(self, manifest, cache, rows):
+    def __init__(self, manifest, cache, rows, again=False):
         self.rows = dict((row_nevra(row), row) for row in rows)
+        self.again = bool(again)
         self.actions = manifest["actions"]
         self.leaving = set(leaving_of(manifest))
         self.erased = [action_nevra(a) for a in self.actions if a["action"] == "remove"]
-        self.other_arch = [a["from"] for a in self.actions if changes_arch(a)]
+        self.named = self.erased + [a["from"] for a in self.actions if changes_arch(a)]
+        if self.again:
+            self.leaving &= set(self.rows)
+            self.erased = [nevra for nevra in self.erased if nevra in self.rows]
+            self.named = sorted(self.leaving)
         self.reinstalled = set(action_nevra(a) for a in self.actions if a["action"] == "reinstall")
         self.adds, self.names, kinds = {}, {}, {}
         for action in self.actions:
@@ -1772,6 +1904,9 @@ class Steps(object):
                 self.names[nevra] = action["name"]
                 kinds.setdefault(nevra, set()).add(action["action"])
         self.kinds = set().union(*kinds.values()) if kinds else set()
+        self.replaced = set(self.reinstalled)
+        if self.again:
+            self.replaced = set(self.adds) & set(self.rows)
         for nevra, path in self.adds.items():
             self.adds[nevra] = (path, self.mode(nevra, kinds[nevra]))
 
@@ -1787,12 +1922,10 @@ class Steps(object):
         An install of a name that is new here is an upgrade to rpm, so that its Obsoletes count:
         what they would erase must be in the plan. Beside a package of its name it is not.
         """
-        if "reinstall" in kinds:
-            return "r"
         if kinds != {"install"}:
             return "u"
         name = self.names[nevra]
-        present = any(row["NAME"] == name for row in self.rows.values())
+        present = any(row["NAME"] == name for other, row in self.rows.items() if other != nevra)
         return "i" if present or list(self.names.values()).count(name) > 1 else "u"
 
     def check_protected(self, protected, live):
@@ -1808,7 +1941,7 @@ class Steps(object):
 
     def check_elements(self, adds, erases):
         """Refuse when rpm would install or erase anything but what the plan says."""
-        erases = set(erases) - self.reinstalled
+        erases = set(erases) - self.replaced
         for what, found, planned in (
             ("install", set(adds), set(self.adds)), ("erase", erases, self.leaving),
         ):  # fmt: skip
@@ -1919,6 +2052,177 @@ def lock_holder(path):
     return ""
 
 
+# --- what a transaction that was cut off leaves behind ----------------------------------------
+
+
+def wait_for_scriptlets(session):
+    """Wait a bounded time for scriptlets that outlived their transaction: they still write."""
+    end = time.time() + session.lock_wait
+    while True:
+        orphans = scriptlets_of(session.manifest["session"])
+        if not orphans:
+            return
+        if time.time() >= end:
+            raise Refused("lock", "a scriptlet of it still runs: %s" % ", ".join(orphans))
+        time.sleep(0.2)
+
+
+def scriptlets_of(session):
+    """Return `name (pid)` of the processes that run scriptlets of a session.
+
+    What a scriptlet started for good (a daemon) inherits the mark, but not rpm's file.
+    """
+    mark = ("CPACMAN_SESSION=%s\0" % session).encode("utf-8")
+    found = []
+    for path in glob.glob("/proc/[0-9]*"):
+        if mark in read_bytes(path + "/environ") and b"rpm-tmp." in read_bytes(path + "/cmdline"):
+            name = read_text(path + "/comm").strip()
+            found.append("%s (pid %s)" % (name, os.path.basename(path)))
+    return found
+
+
+def read_bytes(path):
+    """Return a small file's bytes, or none where it can't be read."""
+    try:
+        with io.open(path, "rb") as stream:
+            return stream.read()
+    except (IOError, OSError):
+        return b""
+
+
+def sweep(session, contents):
+    """Remove what a transaction that was cut off has left: rpm's half-written files and scripts."""
+    swept = sweep_files(session.root, contents) + sweep_scripts(session)
+    if swept:
+        session.note(swept=len(swept), files=sorted(swept)[:NAMES_SHOWN])
+
+
+def sweep_files(root, contents):
+    """Remove `name;xxxxxxxx` beside the files of the planned packages; return what was removed."""
+    folders, swept = {}, []
+    for files in contents.values():
+        for path, _, _ in files:
+            folder, _, name = path.rpartition("/")
+            folders.setdefault(folder or "/", set()).add(name)
+    for folder, names in sorted(folders.items()):
+        place = below(root, folder)
+        for entry in list_directory(place):
+            match = LEFTOVER.match(entry)
+            if match and match.group(1) in names:
+                with suppressed(errno.ENOENT, errno.EISDIR, errno.EPERM):
+                    os.unlink(os.path.join(place, entry))
+                    swept.append("%s/%s" % (folder.rstrip("/"), entry))
+    return swept
+
+
+def list_directory(path):
+    """Return the names in a directory, or none where there is none."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
+def sweep_scripts(session):
+    """Remove the scriptlets that rpm wrote down while the session ran, and nobody runs now."""
+    begun = min(entry["at"] for entry in session.journal if entry.get("state") == "running")
+    running = b"".join(read_bytes(path) for path in glob.glob("/proc/[0-9]*/cmdline"))
+    swept = []
+    for path in glob.glob(os.path.join(below(session.root, "/var/tmp"), "rpm-tmp.*")):
+        status = os.lstat(path)
+        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        used = os.path.basename(path).encode("utf-8") in running
+        if own and not used and status.st_mtime >= begun - 1:
+            remove_file(path)
+            swept.append(path)
+    return swept
+
+
+# --- room for the transaction -----------------------------------------------------------------
+
+
+def check_space(session, contents):
+    """Refuse unless every file system has room for the new files, with a margin.
+
+    rpm's own test counts blocks to the last one; scriptlets, logs and the database need some, too.
+    """
+    needs = space_needs(session.root, contents)
+    short = []
+    for device in sorted(needs):
+        place, need = needs[device]
+        free = disk_facts(place)["free"]
+        if need + SPACE_MARGIN > free:
+            short.append("%s: %d MB short: %d MB are free, %d MB are needed" % (
+                mount_point(place), megabytes(need + SPACE_MARGIN - free), free // 1000000,
+                megabytes(need + SPACE_MARGIN)))  # fmt: skip
+    if short:
+        raise Refused("space", "; ".join(short))
+
+
+def megabytes(size):
+    """Return a size in MB, rounded up: what is short must never read as nothing."""
+    return -(-size // 1000000)
+
+
+def space_needs(root, contents):
+    """Return {device: (a directory on it, bytes)} that the packages' files need at the worst.
+
+    What a file replaces becomes free when its package is in place, so beside the growth of all
+    there is the largest package, whose old and new files are there at the same time.
+    """
+    grown, largest, places = {}, {}, {}
+    for nevra in sorted(contents):
+        sizes = {}
+        for path, size, flags in contents[nevra] + kernel_extra(root, contents[nevra]):
+            if flags & FILE_GHOST:
+                continue
+            place = existing_folder(below(root, path.rpartition("/")[0] or "/"))
+            device = os.stat(place).st_dev
+            places.setdefault(device, place)
+            blocks = -(-size // 4096) * 4096
+            sizes[device] = sizes.get(device, 0) + blocks
+            grown[device] = grown.get(device, 0) + blocks - size_of(below(root, path))
+        for device, size in sizes.items():
+            largest[device] = max(size, largest.get(device, 0))
+    return dict(
+        (device, (places[device], max(grown[device], 0) + largest[device])) for device in places
+    )
+
+
+def kernel_extra(root, files):
+    """Return what a kernel's scriptlets write below /boot and no package counts."""
+    modules = [f for f in files if re.match(r"(/usr)?/lib/modules/[^/]+/vmlinuz\Z", f[0])]
+    if not modules and not any(re.match(r"/boot/vmlinuz", path) for path, _, _ in files):
+        return []
+    images = glob.glob(os.path.join(below(root, "/boot"), "init*"))
+    extra = [("/boot/vmlinuz", size, 0) for _, size, _ in modules]
+    return extra + [("/boot/initramfs", max([size_of(path) for path in images] or [0]), 0)]
+
+
+def existing_folder(path):
+    """Return the nearest directory above that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def size_of(path):
+    """Return a regular file's size, or 0."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def mount_point(path):
+    """Return where the file system of a path is mounted."""
+    device = os.stat(path).st_dev
+    while path != "/" and os.stat(os.path.dirname(path)).st_dev == device:
+        path = os.path.dirname(path)
+    return path
+
+
 class ByBindings(object):
     """The transaction through the distribution's rpm module: one, whatever it is made of."""
 
@@ -1933,6 +2237,8 @@ class ByBindings(object):
 
     def check(self):
         """Refuse unless rpm would do just the plan, its dependencies hold, and a test passes."""
+        if not self.steps.adds and not self.steps.named:
+            return
         transaction = self.build()
         elements = [(te.Type(), te_nevra(te)) for te in transaction]
         self.steps.check_elements(
@@ -1952,6 +2258,8 @@ class ByBindings(object):
 
     def run(self):
         """Run the transaction; return None, or what rpm names as problems."""
+        if not self.steps.adds and not self.steps.named:
+            return None
         transaction = self.build()
         transaction.order()
         self.scriptlets = []
@@ -1967,17 +2275,23 @@ class ByBindings(object):
         texts = [to_text(entry[0]) for entry in problems]
         return texts or ["rpm stopped without naming a problem"]
 
-    def build(self):
-        """Return a transaction set with every action in it."""
+    def transaction(self):
+        """Return an empty transaction set on the session's root; signatures are checked apart."""
         rpm = self.rpm
         transaction = rpm.TransactionSet(self.session.root or "/")
         transaction.setVSFlags(getattr(rpm, "RPMVSF_MASK_NOSIGNATURES", 0) or
                                rpm._RPMVSF_NOSIGNATURES)  # fmt: skip
+        return transaction
+
+    def build(self):
+        """Return a transaction set with every action in it."""
+        transaction = self.transaction()
         transaction.setProbFilter(self.filters())
         for nevra in sorted(self.steps.adds):
             self.add(transaction, nevra, *self.steps.adds[nevra])
-        for nevra in sorted(self.steps.erased + self.steps.other_arch):
-            transaction.addErase(self.installed(transaction, nevra))
+        for nevra in sorted(self.steps.named):
+            for header in self.installed(transaction, nevra):
+                transaction.addErase(header)
         return transaction
 
     def filters(self):
@@ -1985,12 +2299,23 @@ class ByBindings(object):
         bits = 0
         if "downgrade" in self.steps.kinds:
             bits |= self.rpm.RPMPROB_FILTER_OLDPACKAGE
-        if "reinstall" in self.steps.kinds:
+        if self.steps.replaced:
             bits |= self.rpm.RPMPROB_FILTER_REPLACEPKG
         return bits
 
     def add(self, transaction, nevra, path, mode):
         """Add one package file after a look into its header."""
+        header = self.read_header(transaction, nevra, path)
+        try:
+            if nevra in self.steps.replaced and hasattr(transaction, "addReinstall"):
+                transaction.addReinstall(header, (path, nevra))
+            else:
+                transaction.addInstall(header, (path, nevra), mode)
+        except self.rpm.error as problem:
+            raise Refused("plan", "%s: %s" % (nevra, problem))
+
+    def read_header(self, transaction, nevra, path):
+        """Return the header of a package file, which must be the planned package's."""
         rpm = self.rpm
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -2000,21 +2325,27 @@ class ByBindings(object):
         finally:
             os.close(handle)
         check_header(nevra, header_values(rpm, header), header[rpm.RPMTAG_SOURCEPACKAGE])
-        try:
-            if mode == "r" and hasattr(transaction, "addReinstall"):
-                transaction.addReinstall(header, (path, nevra))
-            else:
-                transaction.addInstall(header, (path, nevra), "u" if mode == "r" else mode)
-        except rpm.error as problem:
-            raise Refused("plan", "%s: %s" % (nevra, problem))
+        return header
+
+    def contents(self):
+        """Return {nevra: [(path, size, flags), ...]} of the files in the planned packages."""
+        rpm, found = self.rpm, {}
+        transaction = self.transaction()
+        for nevra in sorted(self.steps.adds):
+            header = self.read_header(transaction, nevra, self.steps.adds[nevra][0])
+            sizes = header[rpm.RPMTAG_FILESIZES] or header[rpm.RPMTAG_LONGFILESIZES] or ()
+            names, flags = header[rpm.RPMTAG_FILENAMES] or (), header[rpm.RPMTAG_FILEFLAGS] or ()
+            found[nevra] = [
+                (to_text(name), int(size), int(bits))
+                for name, size, bits in zip(names, sizes, flags)  # noqa: B905
+            ]
+        return found
 
     def installed(self, transaction, nevra):
-        """Return the header of an installed package."""
+        """Return the headers of an installed package; cut off, it may be there twice."""
         name = self.steps.rows[nevra]["NAME"]
-        for header in transaction.dbMatch("name", str(name)):
-            if nevra_text(*header_values(self.rpm, header)) == nevra:
-                return header
-        raise Refused("plan", "not installed: %s" % nevra)
+        headers = list(transaction.dbMatch("name", str(name)))
+        return [h for h in headers if nevra_text(*header_values(self.rpm, h)) == nevra]
 
     def callback(self, what, amount, total, key, data):
         """Answer rpm's progress calls; it ends the process if this raises."""
@@ -2032,6 +2363,7 @@ class ByBindings(object):
             self.opened[nevra] = os.open(key[0], os.O_RDONLY)
             fcntl.fcntl(self.opened[nevra], fcntl.F_SETFD, fcntl.FD_CLOEXEC)
             return self.opened[nevra]
+        self.note_phase(what, amount, nevra)
         if what == rpm.RPMCALLBACK_INST_CLOSE_FILE:
             os.close(self.opened.pop(nevra))
         elif what == rpm.RPMCALLBACK_INST_STOP:
@@ -2043,6 +2375,19 @@ class ByBindings(object):
             self.scriptlets.append(text)
             self.session.note(scriptlet=text)
         return None
+
+    def note_phase(self, what, amount, nevra):
+        """Keep what rpm begins, so that a transaction that is cut off can tell where."""
+        rpm = self.rpm
+        if what == rpm.RPMCALLBACK_INST_START:
+            self.session.note_phase("unpacking", nevra)
+        elif what == rpm.RPMCALLBACK_UNINST_START:
+            self.session.note_phase("erasing", nevra)
+        elif what == getattr(rpm, "RPMCALLBACK_SCRIPT_START", None):
+            of = "%%%s of %s" % (scriptlet_name(rpm, amount), nevra)
+            self.session.note_phase("running", of)
+        elif what == getattr(rpm, "RPMCALLBACK_SCRIPT_STOP", None):
+            self.session.note_phase("between packages, after", nevra)
 
 
 def te_nevra(element):
@@ -2091,7 +2436,7 @@ class ByCommand(object):
         self.steps = steps
         self.scriptlets = []
         modes = set("i" if mode == "i" else "U" for _, mode in steps.adds.values())
-        if len(modes) + bool(steps.erased) != 1:
+        if len(modes) + bool(steps.erased) > 1:
             raise Refused("needs-bindings", "this plan needs python's rpm module on the host")
         self.mode = "-" + (modes.pop() if modes else "e")
 
@@ -2102,14 +2447,30 @@ class ByCommand(object):
             return line + [without_epoch(nevra) for nevra in sorted(self.steps.erased)]
         line += ["--nomanifest"]
         line += ["--oldpackage"] if "downgrade" in self.steps.kinds else []
-        line += ["--replacepkgs"] if "reinstall" in self.steps.kinds else []
+        line += ["--replacepkgs"] if self.steps.replaced else []
         return line + [self.steps.adds[nevra][0] for nevra in sorted(self.steps.adds)]
+
+    def contents(self):
+        """Return {nevra: [(path, size, flags), ...]} of the files in the planned packages."""
+        form = "[%%{FILENAMES}%s%%{FILESIZES}%s%%{FILEFLAGS:fflags}%s]" % (FIELD, FIELD, ITEM)
+        found = {}
+        for nevra in sorted(self.steps.adds):
+            path = self.steps.adds[nevra][0]
+            self.check_file(nevra, path)
+            query = ["rpm", "-qp", "--nosignature", "--nomanifest", "--queryformat", form, path]
+            lines = to_text(run_command(query)[1]).split(ITEM)[:-1]
+            fields = [line.split(FIELD) for line in lines if line.count(FIELD) == 2]
+            found[nevra] = [
+                (name, int(size) if size.isdigit() else 0, FILE_GHOST if "g" in flags else 0)
+                for name, size, flags in fields
+            ]
+        return found
 
     def check(self):
         """Refuse unless the headers are right, a test passes, and it would do just the plan."""
-        for nevra in sorted(self.steps.adds):
-            self.check_file(nevra, self.steps.adds[nevra][0])
         check_signatures(self.session)
+        if not self.steps.adds and not self.steps.erased:
+            return
         code, output, errors = run_command(self.command("--test", "-vv"))
         said = to_text(output) + errors
         if code:
@@ -2141,6 +2502,8 @@ class ByCommand(object):
 
     def run(self):
         """Run the command; return None, or what it names as problems."""
+        if not self.steps.adds and not self.steps.erased:
+            return None
         code, output, errors = run_command(self.command())
         with log_file(self.session.path) as log:
             log.write(output + errors.encode("utf-8"))
@@ -2216,6 +2579,7 @@ def run_apply(options, rpm):
     if options["detach"]:
         os.close(kept)
     calm_signals()
+    os.environ["CPACMAN_SESSION"] = str(os.path.basename(os.path.abspath(path)))
     os.umask(0o022)
     report = apply_session(os.path.abspath(path), rpm)
     if not options["detach"]:
