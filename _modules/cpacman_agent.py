@@ -66,7 +66,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][^\s/\x00-\x1f\x7f]{0,254}\Z")
 PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+][^\s/\x00-\x1f\x7f]*\Z")
 PACKAGE_PART = re.compile(r"[^\s/\x00-\x1f\x7f-]+\Z")
-LEFTOVER = re.compile(r"(.+);[0-9a-f]{8}\Z")
+LEFTOVER = re.compile(r".;([0-9a-f]{8})\Z")
 FILE_GHOST = 64
 ADDING = ("upgrade", "install", "obsolete", "downgrade", "reinstall")
 SIGNATURES = ("off", "warn", "require")
@@ -1631,6 +1631,7 @@ class Session(object):
         states = [entry for entry in self.journal if "state" in entry]
         self.last = states[-1] if states else {"state": "staged"}
         self.cut_off = self.last["state"] == "running"
+        self.cut_path = path
         self.findings = {}
         # Open from the start: on another root rpm calls back from inside of it.
         self.writing = open_journal(path)
@@ -1746,6 +1747,10 @@ def check_interrupted(session):
     other = interrupted_session(session.state_dir)
     if other and other != session.manifest.get("recovers"):
         raise Refused("interrupted", "session %s was cut off here: recover it first" % other)
+    if other:
+        wait_for_scriptlets(session, other)
+        session.cut_path = os.path.join(os.path.dirname(session.path), other)
+        session.journal = read_journal(session.cut_path)
     return other
 
 
@@ -1766,10 +1771,8 @@ def carry_on(session, rows, rpm):
     Repeating only what is missing mends nothing: a package that stands in the database may lack
     files and scriptlets, an old one may stand beside the new.
     """
-    wait_for_scriptlets(session)
-    steps = Steps(session.manifest, session.cache_dir, rows, True)
-    report = check_and_run(session, steps, rows, rpm)
-    return report
+    wait_for_scriptlets(session, session.manifest["session"])
+    return check_and_run(session, Steps(session.manifest, session.cache_dir, rows, True), rows, rpm)
 
 
 def check_and_run(session, steps, rows, rpm):
@@ -1784,6 +1787,7 @@ def check_and_run(session, steps, rows, rpm):
     check_space(session, contents)
     transaction.check()
     wait_for_rpm(session, rpm)
+    keep_folders(session, contents)
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
@@ -2055,11 +2059,11 @@ def lock_holder(path):
 # --- what a transaction that was cut off leaves behind ----------------------------------------
 
 
-def wait_for_scriptlets(session):
-    """Wait a bounded time for scriptlets that outlived their transaction: they still write."""
+def wait_for_scriptlets(session, other):
+    """Wait a bounded time for scriptlets that outlived a transaction: they still write."""
     end = time.time() + session.lock_wait
     while True:
-        orphans = scriptlets_of(session.manifest["session"])
+        orphans = scriptlets_of(other)
         if not orphans:
             return
         if time.time() >= end:
@@ -2090,25 +2094,39 @@ def read_bytes(path):
         return b""
 
 
+def folders_of(contents):
+    """Return the directories that the planned packages have files in, sorted."""
+    found = set(path.rpartition("/")[0] for files in contents.values() for path, _, _ in files)
+    return sorted(folder or "/" for folder in found)
+
+
+def keep_folders(session, contents):
+    """Write down where rpm is going to write, for whoever has to tidy up after it."""
+    text = canonical(folders_of(contents))
+    write_atomically(os.path.join(session.path, "folders.json"), text)
+
+
 def sweep(session, contents):
-    """Remove what a transaction that was cut off has left: rpm's half-written files and scripts."""
-    swept = sweep_files(session.root, contents) + sweep_scripts(session)
+    """Remove what a transaction that was cut off has left: half-written files, and scriptlets."""
+    kept = json.loads(read_text(os.path.join(session.cut_path, "folders.json")) or "[]")
+    begun = min(entry["at"] for entry in session.journal if entry.get("state") == "checking")
+    folders = sorted(set(kept + folders_of(contents)))
+    swept = sweep_files(session.root, folders, begun) + sweep_scripts(session.root, begun)
     if swept:
         session.note(swept=len(swept), files=sorted(swept)[:NAMES_SHOWN])
 
 
-def sweep_files(root, contents):
-    """Remove `name;xxxxxxxx` beside the files of the planned packages; return what was removed."""
-    folders, swept = {}, []
-    for files in contents.values():
-        for path, _, _ in files:
-            folder, _, name = path.rpartition("/")
-            folders.setdefault(folder or "/", set()).add(name)
-    for folder, names in sorted(folders.items()):
+def sweep_files(root, folders, begun):
+    """Remove rpm's half-written files; return what was removed.
+
+    rpm writes `name;xxxxxxxx` first, the eight digits being when the transaction was made.
+    """
+    swept = []
+    for folder in folders:
         place = below(root, folder)
         for entry in list_directory(place):
-            match = LEFTOVER.match(entry)
-            if match and match.group(1) in names:
+            match = LEFTOVER.search(entry)
+            if match and begun - 2 <= int(match.group(1), 16) <= time.time() + 2:
                 with suppressed(errno.ENOENT, errno.EISDIR, errno.EPERM):
                     os.unlink(os.path.join(place, entry))
                     swept.append("%s/%s" % (folder.rstrip("/"), entry))
@@ -2123,12 +2141,11 @@ def list_directory(path):
         return []
 
 
-def sweep_scripts(session):
-    """Remove the scriptlets that rpm wrote down while the session ran, and nobody runs now."""
-    begun = min(entry["at"] for entry in session.journal if entry.get("state") == "running")
+def sweep_scripts(root, begun):
+    """Remove the scriptlets that rpm wrote down since then, and that nobody runs now."""
     running = b"".join(read_bytes(path) for path in glob.glob("/proc/[0-9]*/cmdline"))
     swept = []
-    for path in glob.glob(os.path.join(below(session.root, "/var/tmp"), "rpm-tmp.*")):
+    for path in glob.glob(os.path.join(below(root, "/var/tmp"), "rpm-tmp.*")):
         status = os.lstat(path)
         own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
         used = os.path.basename(path).encode("utf-8") in running

@@ -154,6 +154,7 @@ def restore(template: tree.Template, folder: Path, kill: Kill) -> tuple[list[str
     back = victim.stage(victim.state()["cookie"], tree.BACK, tree.BEFORE, recovers=first.name)
     report = victim.apply_session(back)
     said = [stuck["code"], blocked["code"], report["outcome"], victim.status()["code"]]
+    said += [report["detail"]] if report["outcome"] != "applied" else []
     installed, damage = victim.installed(), victim.damage()
     shutil.rmtree(folder)
     return installed, " ".join(said), damage

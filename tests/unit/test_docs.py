@@ -318,7 +318,11 @@ def host_codes() -> set[str]:
 def _codes_in(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Call):
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        places = {"Refused": node.args[:1], "finish": node.args[1:2]}.get(name, [])
+        places = {
+            "Refused": node.args[:1],
+            "finish": node.args[1:2],
+            "give_up": node.args[1:2],
+        }.get(name, [])
         for place in places:
             values = [place.body, place.orelse] if isinstance(place, ast.IfExp) else [place]
             yield from (v.value for v in values if isinstance(v, ast.Constant))
