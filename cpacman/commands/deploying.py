@@ -31,10 +31,7 @@ from cpacman.errors import (
 )
 from cpacman.model import Inventory, Outcome, Request, short_id
 from cpacman.planner.policy import PROTECTED
-from cpacman.rollout.machine import NOT_STARTED, HostState
-from cpacman.rollout.manifest import is_done, nevras_of
-from cpacman.rollout.owner import is_alive, owner_of
-from cpacman.rollout.runner import (
+from cpacman.rollout.job import (
     ALREADY,
     CHANGED,
     HALTED,
@@ -43,12 +40,15 @@ from cpacman.rollout.runner import (
     Recheck,
     Times,
     Tools,
-    changes_of,
-    check_files,
-    judge_report,
     new_rollout_id,
-    run_rollout,
+    session_of,
 )
+from cpacman.rollout.machine import NOT_STARTED, HostState
+from cpacman.rollout.manifest import is_done, nevras_of
+from cpacman.rollout.owner import is_alive, owner_of
+from cpacman.rollout.reports import changes_of, judge_report
+from cpacman.rollout.runner import run_rollout
+from cpacman.rollout.staging import check_files
 from cpacman.signing import verify_report
 from cpacman.store import RolloutHost, StoredPlan
 
@@ -154,7 +154,6 @@ def _job(
         plan=stored.plan,
         class_=stored.class_,
         levels=_levels(context, stored, fleet, levels),
-        inventories=context.store.inventories(sorted(stored.plan.hosts)),
         names=_file_names(context, stored),
         protected=PROTECTED,
         who=context.who,
@@ -336,7 +335,10 @@ def _collect_abandoned(
     if not applying:
         return []
     nonce = secrets.token_hex(16)
-    requests = {host: {"session": row["id"], "nonce": nonce} for host in applying}
+    requests = {
+        host: {"session": session_of(row["id"], one.attempt), "nonce": nonce}
+        for host, one in applying.items()
+    }
     still = []
     for answer in context.transport.call(
         "result", requests, timeout=context.settings.transport.answer

@@ -58,7 +58,12 @@ class Expected(NamedTuple):
 
 
 def is_conclusive(outcomes: Iterable[Outcome]) -> bool:
-    """Whether a level showed anything: a host of it was changed, or has the plan already."""
+    """Whether a level showed anything: one of its hosts was changed."""
+    return Outcome.APPLIED in outcomes
+
+
+def has_the_plan(outcomes: Iterable[Outcome]) -> bool:
+    """Whether any host has the plan now: it was changed, or had it already."""
     return any(one in {Outcome.APPLIED, Outcome.UNCHANGED} for one in outcomes)
 
 
@@ -175,3 +180,12 @@ def first_line(text: str) -> str:
     if not lines:
         return ""
     return (lines[-1] if any("Traceback" in line for line in lines) else lines[0])[:200]
+
+
+def told(finding: Finding) -> str:
+    """Return a finding as a line for people."""
+    where = f" on {finding.host}" if finding.host else ""
+    wanted = "" if finding.required else " (not required)"
+    return (
+        f"check {finding.check}{where}: {finding.verdict.value}{wanted} {finding.detail}".rstrip()
+    )

@@ -1,149 +1,77 @@
-"""Carrying out a plan: the effects around the pure rules of `machine` and `gate`.
+"""Carrying out a plan level by level: the effects around the pure rules of `machine` and `gate`.
 
-Invariants: each step is in the database before its effect; every host ends with exactly one
-outcome; nothing that was not verified counts as applied; once halted, no host starts any more.
+Invariants: each step is in the database before its effect, so another process can go on from any
+point without repeating and without skipping; every host ends with exactly one outcome; nothing
+that was not verified counts as applied; once halted, no host starts any more; a check that says
+nothing pauses, it never passes; a process that lost the rollout to another one stops at once.
 """
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
-from cpacman.errors import CpacmanError, Problem, SafetyError
-from cpacman.model import Action, Inventory, Outcome, Plan, Transaction
-from cpacman.report.progress import Reporter
+from cpacman.errors import ConflictError, CpacmanError
+from cpacman.model import Outcome
 from cpacman.rollout import gate
-from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState, check_end, check_move
-from cpacman.rollout.manifest import write_manifest, write_order
-from cpacman.store import Store
-from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment, Transport
+from cpacman.rollout.applying import Applier
+from cpacman.rollout.gate import Moment, Verdict
+from cpacman.rollout.job import HALTED, Job, Level, Tools, counted
+from cpacman.rollout.machine import (
+    NOT_STARTED,
+    HostState,
+    LevelState,
+    RolloutState,
+    Wish,
+    check_level,
+    check_rollout,
+)
+from cpacman.rollout.record import Record
+from cpacman.rollout.staging import Stager, check_files
 
-HALTED = "halted"
-CHANGED = "changed"
-ALREADY = "already"
-ORDER_SLACK = 60.0
-"""Seconds by which a host's clock may be behind when it is told to start."""
+CANCELLED = "cancelled"
 _FIRST_POLL, _LAST_POLL = 0.2, 2.0
-_APPLY_AGAIN = 10.0
+_BEAT = 1.0
+"""Seconds between two signs of life, and so the most that a wish is seen late between starts."""
 
 
-class Files(Protocol):
-    """The depot, as far as a push needs it."""
+class End(NamedTuple):
+    """How far a rollout came: its state, why, and when it may go on by itself."""
 
-    def check(self, sha256: str, size: int) -> object:
-        """Raise when the file is not there or not the one that its name says."""
-        ...
-
-    def path_of(self, sha256: str) -> Path:
-        """Return where the file is."""
-        ...
+    state: RolloutState
+    why: str = ""
+    until: float | None = None
 
 
-class Signer(Protocol):
-    """The plan key."""
+class _Stop(Exception):
+    """No more hosts start in this process."""
 
-    def sign_manifest(self, text: str) -> str:
-        """Return the signature of a manifest or an order, in base64."""
-        ...
-
-
-class Level(NamedTuple):
-    """One level of a rollout: its hosts in order and its limits."""
-
-    name: str
-    hosts: tuple[str, ...]
-    concurrency: int
-    max_failures: int
-    max_unreachable: int
+    def __init__(self, state: RolloutState, why: str, until: float | None = None) -> None:
+        super().__init__(why)
+        self.end = End(state, why, until)
 
 
-class Job(NamedTuple):
-    """What is to be carried out, and for whom."""
-
-    rollout: str
-    plan: Plan
-    class_: str
-    levels: tuple[Level, ...]
-    inventories: Mapping[str, Inventory]
-    names: Mapping[str, str]
-    protected: tuple[str, ...]
-    who: str
-    reason: str | None
-    ticket: str | None
-    owner: str
-
-
-class Times(NamedTuple):
-    """How long things may take, in seconds."""
-
-    answer: float = 30.0
-    apply: float = 1800.0
-
-
-class Recheck(NamedTuple):
-    """Whether the plan still holds for a host: its inventory now, or why not."""
-
-    inventory: Inventory | None
-    code: str = ""
-    detail: str = ""
-
-
-class Tools(NamedTuple):
-    """What a rollout works with."""
-
-    store: Store
-    transport: Transport
-    files: Files
-    signer: Signer
-    verify: Callable[[str, str, str], Mapping[str, Any]]
-    recheck: Callable[[Sequence[str]], Mapping[str, Recheck]]
-    refresh: Callable[[Sequence[str]], None]
-    reporter: Reporter
-    stopping: Callable[[], bool]
-    times: Times = Times()
-    clock: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-
-
-def new_rollout_id() -> str:
-    """Return a fresh rollout id: random, because the same plan may be carried out twice."""
-    return f"r-{secrets.token_hex(8)}"
-
-
-def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
-    """Hash every file that these hosts' transactions need, before anything is sent.
-
-    Raises:
-        SafetyError: files are missing or altered; all of them are named.
-    """
-    wanted: dict[str, Action] = {}
-    for number in {plan.hosts[host] for host in hosts}:
-        for action in plan.transactions[number].actions:
-            if action.sha256 and action.size:
-                wanted[action.sha256] = action
-    problems: list[Problem] = []
-    for count, (sha256, action) in enumerate(sorted(wanted.items()), 1):
-        try:
-            tools.files.check(sha256, action.size)
-        except CpacmanError as error:
-            problems += [p._replace(path=f"{action.nevra}: {p.path}") for p in error.problems]
-        tools.reporter.progress("checking files", count, len(wanted), "files")
-    if problems:
-        raise SafetyError(problems)
-
-
-def run_rollout(job: Job, tools: Tools) -> None:
-    """Carry out a job level by level; the database has the outcome of every host afterwards.
+def run_rollout(job: Job, tools: Tools) -> End:
+    """Begin a rollout and carry it out; the database has the outcome of every host afterwards.
 
     Raises:
         SafetyError: a file is not what the plan says; nothing was started.
         ConflictError: another rollout has one of the hosts; nothing was started.
+    """
+    begin_rollout(job, tools)
+    return continue_rollout(job, tools)
+
+
+def begin_rollout(job: Job, tools: Tools) -> None:
+    """Check every file and create the rollout, with its hosts locked; nothing is sent yet.
+
+    Raises:
+        SafetyError: a file is not what the plan says.
+        ConflictError: another rollout has one of the hosts.
     """
     hosts = [(host, level.name) for level in job.levels for host in level.hosts]
     check_files(job.plan, [host for host, _ in hosts], tools)
@@ -151,372 +79,304 @@ def run_rollout(job: Job, tools: Tools) -> None:
               "state": RolloutState.RUNNING.value, "who": job.who, "reason": job.reason,
               "ticket": job.ticket, "owner": job.owner}  # fmt: skip
     rows = [(host, level, job.plan.hosts[host]) for host, level in hosts]
-    tools.store.start_rollout(header, rows, at=tools.clock())
-    _Rollout(job, tools).run()
+    levels = [(level.name, limits_of(level)) for level in job.levels]
+    tools.store.start_rollout(header, rows, at=tools.clock(), levels=levels)
+
+
+def limits_of(level: Level) -> dict[str, object]:
+    """Return what is fixed of a level when its rollout begins, as plain values."""
+    return {k: v for k, v in level._asdict().items() if k not in ("name", "hosts")}
+
+
+def continue_rollout(job: Job, tools: Tools) -> End:
+    """Carry a rollout on from where the database has it; `job.owner` must own it.
+
+    Raises:
+        ConflictError: another process took it over meanwhile; that one goes on.
+    """
+    return _Rollout(job, tools).run()
 
 
 class _Rollout:
-    """One run of one job. States live in the database; `_states` is what we last wrote there."""
+    """One process's part in one rollout."""
 
     def __init__(self, job: Job, tools: Tools) -> None:
         self._job = job
         self._tools = tools
-        self._halted = ""
-        self._states = {h: HostState.WAITING for level in job.levels for h in level.hosts}
-        self._outcomes: dict[str, tuple[Outcome, str | None]] = {}
+        self._record = Record(job, tools, tools.store.rollout(job.rollout)[1])
+        self._levels = {
+            one.level: (LevelState(one.state), one.since)
+            for one in tools.store.rollout_levels(job.rollout)
+        }
+        self._stager = Stager(job, tools, self._record)
+        self._applier = Applier(job, tools, self._record)
+        self._beaten = 0.0
 
-    def run(self) -> None:
-        """Go through the levels; whatever happens, every host gets its outcome."""
+    def run(self) -> End:
+        """Go through the levels; whatever happens, no host is left without an owner of its fate."""
         try:
+            self._pick_up()
             for level in self._job.levels:
-                if not self._stopped():
-                    self._run_level(level)
-        finally:
-            for host in [h for h, s in self._states.items() if s in NOT_STARTED]:
-                self._end(host, Outcome.SKIPPED, HALTED, self._halted or "the rollout stopped")
-            unfinished = [h for h, s in self._states.items() if s is not HostState.ENDED]
-            if not unfinished:
-                state = RolloutState.HALTED if self._halted else RolloutState.DONE
-                self._tools.store.end_rollout(
-                    self._job.rollout, state=state.value, at=self._tools.clock(), who=self._job.who
-                )
+                self._run_level(level)
+            return self._close(End(RolloutState.DONE))
+        except _Stop as stop:
+            return self._close(stop.end)
+        except ConflictError:
+            # Another process has the rollout: what it does with the hosts is not ours to touch.
+            raise
+        except BaseException:
+            self._skip(HALTED, "the rollout stopped")
+            raise
 
-    def _stopped(self) -> bool:
-        if not self._halted and self._tools.stopping():
-            self._halted = "stopped by the operator"
-        return bool(self._halted)
+    def _pick_up(self) -> None:
+        """Take over what an earlier process left: who is in flight is waited for."""
+        hosts = [host for level in self._job.levels for host in level.hosts]
+        self._applier.watch(self._record.in_state(hosts, HostState.APPLYING))
+        self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
 
-    def _transaction(self, host: str) -> Transaction:
-        return self._job.plan.transactions[self._job.plan.hosts[host]]
+    # ---- one level -----------------------------------------------------------------------
 
     def _run_level(self, level: Level) -> None:
-        inventories = self._still_planned(level.hosts)
-        idle = [host for host in inventories if not self._transaction(host).actions]
+        if self._state(level) is LevelState.WAITING:
+            self._open(level)
+        if self._state(level) is LevelState.RUNNING:
+            self._carry_out(level)
+            self._check_outcomes(level)
+            self._move_level(level, LevelState.CHECKING)
+            self._check_conclusive(level)
+        if self._state(level) is LevelState.CHECKING:
+            self._pass_gate(level, Moment.AFTER)
+            self._move_level(level, LevelState.SOAKING if level.soak else LevelState.PASSED)
+        if self._state(level) is LevelState.SOAKING:
+            self._soak(level)
+            self._move_level(level, LevelState.PASSED)
+
+    def _state(self, level: Level) -> LevelState:
+        return self._levels[level.name][0]
+
+    def _move_level(self, level: Level, state: LevelState) -> None:
+        source, now = self._state(level), self._tools.clock()
+        check_level(level.name, source, state)
+        self._tools.store.move_level(
+            self._job.rollout, level.name, expected=source.value, state=state.value, at=now
+        )
+        self._levels[level.name] = (state, now)
+
+    def _open(self, level: Level) -> None:
+        """Wait until a level may begin, and look whether its hosts are well before."""
+        self._look()
+        lacking = self._tools.gates.approval(level.name)
+        if lacking:
+            raise _Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
+        self._await_window(level)
+        self._pass_gate(level, Moment.BEFORE)
+        self._move_level(level, LevelState.RUNNING)
+
+    def _carry_out(self, level: Level) -> None:
+        """Bring every host of a level that has no outcome to one."""
+        while True:
+            self._drain(level)
+            self._look()
+            waiting = self._record.in_state(level.hosts, HostState.WAITING)
+            if not waiting:
+                return
+            self._await_window(level)
+            staged = self._stage(level, waiting)
+            self._check_budget(level)
+            self._apply(level, staged)
+            left = self._record.in_state(level.hosts, HostState.STAGED)
+            # The window closed in the middle: their manifests may have run out when it opens.
+            self._record.begin_anew(left)
+
+    def _stage(self, level: Level, hosts: Sequence[str]) -> list[str]:
+        inventories = self._stager.still_planned(hosts)
+        idle = [host for host in inventories if not self._record.transaction(host).actions]
         for host in idle:
-            self._end(host, Outcome.UNCHANGED, None, "nothing to do")
-        busy = {host: one for host, one in inventories.items() if host not in idle}
+            self._record.end(host, Outcome.UNCHANGED, None, "nothing to do")
+        busy = {host: one for host, one in inventories.items() if host not in set(idle)}
         if busy:
             self._tools.reporter.line(f"level {level.name}: {counted(len(busy))} to change")
-        staged = self._stage(busy, -(-len(busy) // level.concurrency))
-        self._check_budget(level)
-        for batch in _batches(staged, level.concurrency):
-            if self._stopped():
-                return
-            self._apply(batch)
+            self._look()
+        staged = set(self._stager.stage(busy, -(-len(busy) // level.concurrency)))
+        return [host for host in level.hosts if host in staged]
+
+    def _apply(self, level: Level, staged: Sequence[str]) -> None:
+        """Start hosts as others end, never more at once than the level allows."""
+        queue, pause = deque(staged), _FIRST_POLL
+        while queue or self._applier.in_flight():
+            self._look()
+            if queue and not self._tools.gates.opening().is_open:
+                queue.clear()
+            room = level.concurrency - len(self._applier.in_flight())
+            group = [queue.popleft() for _ in range(min(room, len(queue)))]
+            if group and not self._applier.start(group):
+                self._look(at_once=True)
+                raise _Stop(RolloutState.HALTED, "an operator wished for it")
+            pause = self._collect(level, pause)
+
+    def _drain(self, level: Level) -> None:
+        """Collect the hosts that are in flight, starting none."""
+        pause = _FIRST_POLL
+        while self._applier.in_flight():
+            self._look()
+            pause = self._collect(level, pause)
+
+    def _collect(self, level: Level, pause: float) -> float:
+        """Ask the hosts in flight once, and rest; return how long to rest the next time."""
+        ended = self._applier.poll()
+        known = [h for h in ended if self._record.outcomes[h][0] is not Outcome.SILENT]
+        if known:
+            # What was applied is known; a failed look at the host afterwards must not undo that.
+            with suppress(CpacmanError):
+                self._tools.refresh(known)
+        if ended:
             self._check_budget(level)
-        self._check_result(level)
+        if not self._applier.in_flight():
+            return _FIRST_POLL
+        done = len(self._record.in_state(level.hosts, HostState.ENDED))
+        self._tools.reporter.progress("applying", done, len(level.hosts), "hosts")
+        self._tools.sleep(pause)
+        return min(pause * 1.5, _LAST_POLL)
 
-    # ---- staging -------------------------------------------------------------------------
+    # ---- what lets hosts start, and what stops them ----------------------------------------
 
-    def _stage(self, inventories: Mapping[str, Inventory], batches: int) -> list[str]:
-        """Bring the bytes to the hosts; return those that are ready to start.
-
-        The manifests hold as long as all batches may take: each start has an order of its own.
-        """
-        if not inventories or self._stopped():
-            return []
-        seconds = self._tools.times.apply * (batches + 1)
-        manifests = {
-            host: self._manifest(host, inventories[host], seconds) for host in sorted(inventories)
-        }
-        for host, text in manifests.items():
-            self._move(host, HostState.STAGING, manifest=text)
-        requests = {
-            host: {"manifest": text, "signature": self._tools.signer.sign_manifest(text)}
-            for host, text in manifests.items()
-        }
-        begun = self._ask("begin", requests)
-        needs = self._needs(begun)
-        self._push({host: segments for host, segments in needs.items() if segments})
-        return self._confirm([h for h in needs if self._states[h] is HostState.STAGING])
-
-    def _still_planned(self, hosts: Sequence[str]) -> dict[str, Inventory]:
-        found: dict[str, Inventory] = {}
-        for host, checked in sorted(self._tools.recheck(hosts).items()):
-            if checked.inventory is None:
-                already = checked.code == ALREADY
-                outcome = Outcome.UNCHANGED if already else Outcome.SKIPPED
-                self._end(host, outcome, None if already else checked.code, checked.detail)
-                continue
-            if checked.detail:
-                self._journal("replanned", host, checked.detail)
-            found[host] = checked.inventory
-        return found
-
-    def _manifest(self, host: str, inventory: Inventory, seconds: float) -> str:
+    def _look(self, *, at_once: bool = False) -> None:
+        """Show that we are alive, and stop when somebody wants us to."""
+        if self._tools.stopping():
+            raise _Stop(RolloutState.HALTED, "stopped by the operator")
         now = self._tools.clock()
-        return write_manifest(
-            host=host,
-            plan=self._job.plan.plan_id,
-            transaction_id=self._job.plan.hosts[host],
-            transaction=self._transaction(host),
-            rollout=self._job.rollout,
-            sequence=self._tools.store.next_sequence(host, at=now),
-            nonce=secrets.token_hex(16),
-            created=now,
-            expires=now + seconds,
-            inventory=inventory,
-            names=self._job.names,
-            protected=self._job.protected,
-        )
-
-    def _needs(self, answers: Iterable[Answer]) -> dict[str, list[Segment]]:
-        needs: dict[str, list[Segment]] = {}
-        for answer in answers:
-            segments = self._read_needs(answer)
-            if segments is not None:
-                needs[answer.host] = segments
-        return needs
-
-    def _read_needs(self, answer: Answer) -> list[Segment] | None:
-        declared = {a.sha256: a.size for a in self._transaction(answer.host).actions if a.size}
-        try:
-            missing = msgspec.convert(answer.value.get("missing"), list[Segment])
-        except msgspec.ValidationError as error:
-            self._end(answer.host, Outcome.REFUSED, "garbled", f"answer to begin: {error}")
-            return None
-        # A host only gets what its own plan names, whatever it asks for.
-        return [
-            (sha256, offset, length)
-            for sha256, offset, length in missing
-            if offset >= 0 and 0 < length <= declared.get(sha256, 0) - offset
-        ]
-
-    def _push(self, needs: Mapping[str, list[Segment]]) -> None:
-        if not needs:
+        if not at_once and now - self._beaten < _BEAT:
             return
-        total = sum(length for segments in needs.values() for _, _, length in segments)
-        self._tools.reporter.line(f"pushing {_megabytes(total)} to {counted(len(needs))}")
-        with _Reader(self._tools.files) as read:
-            answers = self._tools.transport.push(self._job.rollout, needs, read, self._pushed)
-        for answer in answers:
-            if answer.code:
-                self._end_unstarted(answer)
-
-    def _pushed(self, progress: PushProgress) -> None:
-        self._tools.reporter.progress("pushing", progress.done, progress.total, "bytes")
-
-    def _confirm(self, hosts: Sequence[str]) -> list[str]:
-        ready = []
-        for answer in self._ask("staged", self._sessions(hosts)):
-            if answer.value.get("complete") is True:
-                self._move(answer.host, HostState.STAGED)
-                ready.append(answer.host)
-            else:
-                detail = f"files are not complete on the host: {answer.value.get('bad')!r:.200}"
-                self._end(answer.host, Outcome.REFUSED, "bytes", detail)
-        return sorted(ready)
-
-    def _sessions(self, hosts: Sequence[str], **more: str) -> dict[str, dict[str, str]]:
-        return {host: {"session": self._job.rollout, **more} for host in hosts}
-
-    def _ask(self, function: str, requests: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
-        """Call a function of hosts that were not told to start; end those that say no."""
-        good = []
-        timeout = self._tools.times.answer
-        for answer in self._tools.transport.call(function, requests, timeout=timeout):
-            if answer.code:
-                self._end_unstarted(answer)
-            else:
-                good.append(answer)
-        return good
-
-    def _end_unstarted(self, answer: Answer) -> None:
-        """End a host that was not told to start: it did not answer, or it said no."""
-        silent = answer.code == UNREACHABLE
-        outcome = Outcome.SKIPPED if silent else Outcome.REFUSED
-        self._end(answer.host, outcome, answer.code, answer.error)
-
-    # ---- applying ------------------------------------------------------------------------
-
-    def _apply(self, hosts: Sequence[str]) -> None:
-        """Start the transaction on these hosts and wait for their verified reports."""
-        for host in hosts:
-            self._move(host, HostState.APPLYING)
-        self._start(hosts)
-        self._collect(hosts)
-        done = [h for h in hosts if self._outcomes[h][0] is not Outcome.SILENT]
-        # What was applied is known; a failed look at the host afterwards must not undo that.
-        with suppress(CpacmanError):
-            self._tools.refresh(done)
-
-    def _start(self, hosts: Sequence[str]) -> None:
-        timeout = self._tools.times.answer
-        now = self._tools.clock()
-        order = write_order(self._job.rollout, created=now, expires=now + timeout + ORDER_SLACK)
-        signature = self._tools.signer.sign_manifest(order)
-        requests = self._sessions(hosts, order=order, signature=signature)
-        for answer in self._tools.transport.call("apply", requests, timeout=timeout):
-            # No answer may still mean that it started: only its report will tell.
-            if answer.code and answer.code != UNREACHABLE:
-                self._end(answer.host, Outcome.REFUSED, answer.code, answer.error)
-
-    def _collect(self, hosts: Sequence[str]) -> None:
-        now, pause = self._tools.clock, _FIRST_POLL
-        deadline, again = now() + self._tools.times.apply, now() + _APPLY_AGAIN
-        while waiting := [h for h in hosts if self._states[h] is HostState.APPLYING]:
-            if now() > deadline:
-                for host in waiting:
-                    self._end(host, Outcome.SILENT, "silent", "no verified report in time")
-                return
-            self._stopped()
-            self._tools.reporter.progress(
-                "applying", len(hosts) - len(waiting), len(hosts), "hosts"
-            )
-            not_started = self._poll(waiting)
-            if not_started and now() > again:
-                self._start(not_started)
-                again = now() + _APPLY_AGAIN
-            self._tools.sleep(pause)
-            pause = min(pause * 1.5, _LAST_POLL)
-
-    def _poll(self, hosts: Sequence[str]) -> list[str]:
-        """Ask for reports; return the hosts that have not started yet."""
-        nonce = secrets.token_hex(16)
-        idle = []
-        requests = self._sessions(hosts, nonce=nonce)
-        timeout = min(5.0, self._tools.times.answer)
-        for answer in self._tools.transport.call("result", requests, timeout=timeout):
-            report = self._verified(answer, nonce)
-            if report.get("state") == "staged":
-                idle.append(answer.host)
-            elif report.get("outcome"):
-                self._end_by_report(answer.host, report)
-        return idle
-
-    def _verified(self, answer: Answer, nonce: str) -> Mapping[str, Any]:
-        text, signature = answer.value.get("report"), answer.value.get("signature")
-        if not isinstance(text, str) or not isinstance(signature, str):
-            return {}
-        try:
-            report = self._tools.verify(answer.host, text, signature)
-        except CpacmanError as error:
-            self._tools.reporter.line(f"ignored a report: {error}")
-            return {}
-        wanted = {"host": answer.host, "nonce": nonce, "session": self._job.rollout,
-                  "plan": self._job.plan.plan_id}  # fmt: skip
-        return report if wanted.items() <= report.items() else {}
-
-    def _end_by_report(self, host: str, report: Mapping[str, Any]) -> None:
-        outcome, code, detail = judge_report(report, self._after(host))
-        self._end(host, outcome, code, detail)
-
-    def _after(self, host: str) -> str:
-        _, rows = self._tools.store.rollout(self._job.rollout)
-        manifest = next(row.manifest for row in rows if row.host == host)
-        return str(msgspec.json.decode(manifest or "{}").get("after"))
-
-    # ---- bookkeeping ---------------------------------------------------------------------
-
-    def _move(self, host: str, state: HostState, **values: Any) -> None:
-        source = self._states[host]
-        check_move(host, source, state)
-        self._tools.store.move_host(
-            self._job.rollout, host, expected=source.value, state=state.value,
-            at=self._tools.clock(), **values,
-        )  # fmt: skip
-        self._states[host] = state
-
-    def _end(self, host: str, outcome: Outcome, code: str | None, detail: str) -> None:
-        check_end(host, self._states[host], outcome)
-        changes = changes_of(self._transaction(host)) if outcome is Outcome.APPLIED else []
-        self._tools.store.end_host(
-            self._job.rollout, host, expected=self._states[host].value, outcome=outcome.value,
-            at=self._tools.clock(), who=self._job.who, code=code, detail=detail,
-            reason=self._job.reason, ticket=self._job.ticket, changes=changes,
-        )  # fmt: skip
-        self._states[host] = HostState.ENDED
-        self._outcomes[host] = (outcome, code)
-        self._tools.reporter.line(f"{host}: {outcome.value}{_why(outcome, detail)}")
-
-    def _journal(self, action: str, host: str, detail: str) -> None:
-        self._tools.store.record(
-            action, self._job.rollout, at=self._tools.clock(), who=self._job.who, host=host,
-            reason=self._job.reason, ticket=self._job.ticket, detail={"detail": detail},
-        )  # fmt: skip
-
-    def _check_result(self, level: Level) -> None:
-        """Stop after a level that showed nothing: a canary that never ran proves nothing."""
-        ended = [self._outcomes[host][0] for host in level.hosts if host in self._outcomes]
-        last = level is self._job.levels[-1]
-        if not last and not self._halted and not gate.is_conclusive(ended):
-            self._halt(f"level {level.name}: no host of it has the plan")
-
-    def _halt(self, why: str) -> None:
-        self._halted = why
-        self._tools.reporter.line(f"HALTED in {why}")
+        self._beaten = now
+        wish = self._tools.store.beat_rollout(self._job.rollout, owner=self._job.owner, at=now)
+        if wish == Wish.CANCEL.value:
+            raise _Stop(RolloutState.CANCELLED, "cancelled by an operator")
+        if wish:
+            raise _Stop(RolloutState.HALTED, "halted by an operator")
 
     def _check_budget(self, level: Level) -> None:
-        ended = [self._outcomes[host] for host in level.hosts if host in self._outcomes]
+        outcomes = self._record.outcomes
+        ended = [outcomes[host] for host in level.hosts if host in outcomes]
         why = gate.over_budget(
             ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
         )
-        if why and not self._halted:
-            self._halt(f"level {level.name}: {why}")
+        if why:
+            raise _Stop(RolloutState.HALTED, f"level {level.name}: {why}")
+        why = gate.over_budget(
+            outcomes.values(),
+            max_failures=self._job.max_failures,
+            max_unreachable=self._job.max_unreachable,
+        )
+        if why:
+            raise _Stop(RolloutState.HALTED, f"all levels: {why}")
+
+    def _check_outcomes(self, level: Level) -> None:
+        """Stop after a level in which nobody has the plan: it shows nothing."""
+        self._check_budget(level)
+        ended = [self._record.outcomes[host][0] for host in level.hosts]
+        last = level is self._job.levels[-1]
+        if not last and not gate.has_the_plan(ended):
+            raise _Stop(RolloutState.HALTED, f"level {level.name}: no host of it has the plan")
+
+    def _check_conclusive(self, level: Level) -> None:
+        """Pause after a level that changed nothing, when a later one would change something."""
+        ended = [self._record.outcomes[host][0] for host in level.hosts]
+        later = self._job.levels[self._job.levels.index(level) + 1 :]
+        busy = any(self._record.transaction(host).actions for one in later for host in one.hosts)
+        if busy and not gate.is_conclusive(ended):
+            why = f"level {level.name}: nothing was applied in it, so it shows nothing"
+            raise _Stop(RolloutState.PAUSED, why)
+
+    def _pass_gate(self, level: Level, moment: Moment) -> None:
+        if not level.gate:
+            return
+        hosts = self._witnesses(level) if moment is not Moment.BEFORE else list(level.hosts)
+        findings = list(self._tools.gates.check(level.gate, hosts, moment))
+        if not findings:
+            return
+        now, who = self._tools.clock(), self._job.who
+        shown = [one._asdict() for one in findings]
+        self._tools.store.put_findings(self._job.rollout, level.name, shown, at=now, who=who)
+        verdict = gate.combine(findings, {(f.check, f.host) for f in findings if f.required})
+        for one in findings:
+            if one.verdict is not Verdict.PASS:
+                self._tools.reporter.line(gate.told(one))
+        why = f"level {level.name}: gate {level.gate} {verdict.value} {moment.value}"
+        if verdict is Verdict.FAIL:
+            raise _Stop(RolloutState.HALTED, why)
+        if verdict is Verdict.INCONCLUSIVE:
+            raise _Stop(RolloutState.PAUSED, why)
+
+    def _witnesses(self, level: Level) -> list[str]:
+        """Return the hosts that have the plan: those whose health says something about it."""
+        return [h for h in level.hosts if gate.has_the_plan([self._record.outcomes[h][0]])]
+
+    # ---- waiting -------------------------------------------------------------------------
+
+    def _await_window(self, level: Level) -> None:
+        while not (opening := self._tools.gates.opening()).is_open:
+            why = f"level {level.name}: {opening.why}"
+            if opening.until is None:
+                raise _Stop(RolloutState.PAUSED, f"{why}, and no end of that in sight")
+            self._wait(opening.until.timestamp(), why)
+
+    def _soak(self, level: Level) -> None:
+        until = self._levels[level.name][1] + level.soak
+        why = f"level {level.name}: soaking"
+        every = self._tools.gates.every(level.gate) if level.gate else level.soak
+        while self._tools.clock() < until:
+            self._wait(min(until, self._tools.clock() + every), why, until)
+            self._pass_gate(level, Moment.SOAK)
+
+    def _wait(self, moment: float, why: str, until: float | None = None) -> None:
+        """Wait here until a moment, or leave the rollout waiting when that is too long.
+
+        Args:
+            moment: seconds since the epoch.
+            why: what for.
+            until: the end of all of it, for who looks; left out, `moment`.
+        """
+        end = moment if until is None else until
+        if end - self._tools.clock() > self._tools.times.patience:
+            raise _Stop(RolloutState.WAITING, why, end)
+        self._tools.reporter.line(why)
+        while (left := moment - self._tools.clock()) > 0:
+            self._look()
+            self._tools.sleep(min(left, _BEAT))
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def _skip(self, code: str, why: str) -> None:
+        """End every host that was not told to start."""
+        for host in [h for h, state in self._record.states.items() if state in NOT_STARTED]:
+            self._record.end(host, Outcome.SKIPPED, code, why)
+
+    def _close(self, end: End) -> End:
+        """Write how far the rollout came; those in flight are collected first."""
+        if end.state in (RolloutState.HALTED, RolloutState.CANCELLED):
+            self._tools.reporter.line(f"{end.state.value.upper()} in {end.why}")
+            self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
+        self._collect_all()
+        row, _ = self._tools.store.rollout(self._job.rollout)
+        check_rollout(self._job.rollout, RolloutState(row["state"]), end.state)
+        waits = end.state in (RolloutState.WAITING, RolloutState.PAUSED)
+        self._tools.store.move_rollout(
+            self._job.rollout, expected=row["state"], state=end.state.value, why=end.why,
+            until=end.until, at=self._tools.clock(), who=self._job.who,
+            owner="" if waits else None,
+        )  # fmt: skip
+        return end
+
+    def _collect_all(self) -> None:
+        pause = _FIRST_POLL
+        while self._applier.in_flight():
+            ended = self._applier.poll()
+            with suppress(CpacmanError):
+                self._tools.refresh(ended)
+            self._tools.sleep(pause)
+            pause = min(pause * 1.5, _LAST_POLL)
 
 
-class _Reader:
-    """Reads segments; keeps the file of the last one open, since segments come in order."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._sha256 = ""
-        self._handle: Any = None
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle:
-            self._handle.close()
-
-    def __call__(self, sha256: str, offset: int, length: int) -> bytes:
-        if sha256 != self._sha256:
-            self.__exit__()
-            self._handle = self._files.path_of(sha256).open("rb")
-            self._sha256 = sha256
-        self._handle.seek(offset)
-        return bytes(self._handle.read(length))
-
-
-def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | None, str]:
-    """Return outcome, code and detail of a verified report.
-
-    Args:
-        report: what the host said.
-        after: the digest of the packages that the host must have to count as applied.
-    """
-    told = {Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED, Outcome.FAILED}
-    code, detail = report.get("code"), str(report.get("detail") or "")[:2000]
-    outcome = next((o for o in told if o.value == report.get("outcome")), None)
-    if outcome is None:
-        return Outcome.FAILED, "garbled", f"outcome {report.get('outcome')!r:.100}"
-    if outcome in {Outcome.APPLIED, Outcome.UNCHANGED} and report.get("packages") != after:
-        return Outcome.FAILED, "differs", "the host's packages are not those of the plan"
-    return outcome, str(code)[:100] if code else None, detail
-
-
-def changes_of(transaction: Transaction) -> list[dict[str, Any]]:
-    """Return what a transaction changes, as the journal keeps it."""
-    return [
-        {"action": a.action.value, "name": a.name, "nevra": a.nevra, "from": a.from_}
-        for a in transaction.actions
-    ]
-
-
-def _why(outcome: Outcome, detail: str) -> str:
-    quiet = outcome in {Outcome.APPLIED, Outcome.UNCHANGED} or not detail
-    return "" if quiet else f" ({detail.splitlines()[0]})"
-
-
-def counted(hosts: int) -> str:
-    """Return how many hosts, as people say it."""
-    return "1 host" if hosts == 1 else f"{hosts} hosts"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
-
-
-def _batches(hosts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (hosts[i : i + size] for i in range(0, len(hosts), size))
+def findings_of(raw: object) -> list[gate.Finding]:
+    """Return findings as they were kept."""
+    return msgspec.convert(raw, list[gate.Finding])

@@ -20,7 +20,7 @@ from cpacman.store.journal import Journal
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
-from cpacman.store.rollouts import RolloutHost, Rollouts
+from cpacman.store.rollouts import RolloutHost, RolloutLevel, Rollouts
 from cpacman.store.snapshots import PointerMove, Snapshots
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "PackageChange",
     "PointerMove",
     "RolloutHost",
+    "RolloutLevel",
     "Store",
     "StoredPlan",
 ]

@@ -19,7 +19,15 @@ from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
 from cpacman.store.connect import name_of, told, writer_of
 from cpacman.store.snapshots import moves_table
-from cpacman.store.tables import journal_table, metadata, schema_table
+from cpacman.store.tables import (
+    approvals_table,
+    journal_table,
+    metadata,
+    rollout_hosts_table,
+    rollout_levels_table,
+    rollouts_table,
+    schema_table,
+)
 
 
 def _moves_and_blocks(connection: Connection) -> None:
@@ -44,7 +52,19 @@ def _wide_sequences(connection: Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE host_sequences ALTER COLUMN sequence TYPE BIGINT")
 
 
-STEPS: Sequence[Callable[[Connection], None]] = (_moves_and_blocks, _wide_sequences)
+def _levels_and_approvals(connection: Connection) -> None:
+    """Give rollouts a state that waits, levels of their own, wishes, and people who approve."""
+    create(connection, rollout_levels_table, approvals_table)
+    for name in ("why", "until", "wish", "beat", "settings"):
+        add_column(connection, rollouts_table.c[name])
+    add_column(connection, rollout_hosts_table.c.attempt)
+
+
+STEPS: Sequence[Callable[[Connection], None]] = (
+    _moves_and_blocks,
+    _wide_sequences,
+    _levels_and_approvals,
+)
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA_VERSION = len(STEPS) + 1

@@ -1,7 +1,8 @@
-"""Rollouts, the states of their hosts, and the locks on hosts.
+"""Rollouts, the states of their levels and hosts, and the locks on hosts.
 
-Invariants: a host is locked by at most one rollout; it moves only from the state that its mover
-saw; its outcome, its journal entry and the end of its lock are one transaction.
+Invariants: a host is locked by at most one rollout; everything moves only from the state that its
+mover saw; a host's outcome, its journal entry and the end of its lock are one transaction; no host
+is told to start once a wish to halt is committed, nor by a process that does not own the rollout.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rows import as_json, parts
 from cpacman.store.tables import (
+    approvals_table,
     locks_table,
     rollout_hosts_table,
+    rollout_levels_table,
     rollouts_table,
     sequences_table,
 )
@@ -38,6 +41,18 @@ class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None
     manifest: str | None
     updated: float
+    attempt: int = 1
+
+
+class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """One level of one rollout: its state since when, its limits, what its checks found last."""
+
+    level: str
+    position: int
+    state: str
+    since: float
+    limits: dict[str, Any]
+    findings: list[Any] | None = None
 
 
 class Rollouts(Database):
@@ -49,30 +64,37 @@ class Rollouts(Database):
         hosts: Sequence[tuple[str, str, str]],
         *,
         at: float,
+        levels: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         """Create a rollout with its `(host, level, transaction)` and lock every host for it.
+
+        Args:
+            rollout: its header, a value for each column.
+            hosts: in the order of the levels.
+            at: seconds since the epoch.
+            levels: `(name, limits)`, in order.
 
         Raises:
             ConflictError: a host is locked by another rollout; nothing was created.
         """
         names = [host for host, _, _ in hosts]
         with self._write() as connection:
-            taken = _locked(connection, names)
-            if taken:
-                raise ConflictError(
-                    [Problem(h, f"is being changed by rollout {short_id(r)}", "wait for it")
-                     for h, r in sorted(taken.items())]
-                )  # fmt: skip
-            connection.execute(rollouts_table.insert(), {**rollout, "created": at})
+            _lock(connection, rollout["id"], names, at)
+            connection.execute(rollouts_table.insert(), {"beat": at, **rollout, "created": at})
             rows = [
                 {"rollout": rollout["id"], "host": host, "level": level, "transaction": number,
-                 "state": "waiting", "updated": at}
+                 "state": "waiting", "updated": at, "attempt": 1}
                 for host, level, number in hosts
             ]  # fmt: skip
-            locks = [{"host": h, "rollout": rollout["id"], "since": at} for h in names]
             if rows:
                 connection.execute(rollout_hosts_table.insert(), rows)
-                connection.execute(locks_table.insert(), locks)
+            stages = [
+                {"rollout": rollout["id"], "level": level, "position": position,
+                 "state": "waiting", "since": at, "limits": as_json(limits)}
+                for position, (level, limits) in enumerate(levels)
+            ]  # fmt: skip
+            if stages:
+                connection.execute(rollout_levels_table.insert(), stages)
             detail = {"plan": rollout["plan"], "class": rollout["class"], "hosts": len(hosts)}
             entry = {"action": "rollout", "subject": rollout["id"], "at": at,
                      "who": rollout["who"], "reason": rollout.get("reason"),
@@ -134,13 +156,213 @@ class Rollouts(Database):
                      "detail": as_json({"code": code, "detail": detail})}  # fmt: skip
             record(connection, entry, changes)
 
-    def end_rollout(self, rollout: str, *, state: str, at: float, who: str) -> None:
-        """Close a rollout as `done` or `halted`."""
+    def move_hosts(
+        self, rollout: str, hosts: Sequence[str], *, expected: str, state: str, at: float
+    ) -> None:
+        """Move several hosts of a rollout at once, all or none.
+
+        Raises:
+            ConflictError: one of them is not in the expected state any more.
+        """
+        with self._write() as connection:
+            _move_all(connection, rollout, hosts, expected, {"state": state, "updated": at})
+
+    def order_hosts(self, rollout: str, hosts: Sequence[str], *, owner: str, at: float) -> bool:
+        """Commit that staged hosts are told to start; return False when a wish forbids it.
+
+        This is what makes a halt exact: it is one transaction with the look at the wish.
+
+        Raises:
+            ConflictError: another process owns the rollout, or a host is not staged any more.
+        """
+        with self._write() as connection:
+            row = _owned(connection, rollout, owner)
+            if row.wish is not None or row.state != "running":
+                return False
+            _move_all(connection, rollout, hosts, "staged", {"state": "applying", "updated": at})
+        return True
+
+    def reopen_hosts(
+        self, rollout: str, hosts: Sequence[str], *, at: float, who: str, action: str
+    ) -> None:
+        """Let hosts of a rollout begin anew, as their next attempt, and lock them again.
+
+        Raises:
+            ConflictError: another rollout has one of them; none was reopened.
+        """
+        h = rollout_hosts_table
+        with self._write() as connection:
+            mine = _rows_of(connection, rollout, hosts)
+            _lock(connection, rollout, [host for host, one in mine.items() if one == "ended"], at)
+            values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
+                      "manifest": None, "updated": at, "attempt": h.c.attempt + 1}  # fmt: skip
+            for part in parts(sorted(hosts)):
+                where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part))
+                connection.execute(h.update().where(where).values(values))
+            entry = {"action": action, "subject": rollout, "at": at, "who": who,
+                     "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
+            record(connection, entry)
+
+    def own_rollout(self, rollout: str, *, seen: str, owner: str, at: float) -> None:
+        """Take a rollout over from the owner that the caller saw, who is gone, or from nobody.
+
+        Raises:
+            ConflictError: somebody else was faster.
+        """
         r = rollouts_table
         with self._write() as connection:
-            connection.execute(r.update().where(r.c.id == rollout).values(state=state, ended=at))
-            entry = {"action": state, "subject": rollout, "at": at, "who": who, "detail": "{}"}
+            mine = sa.and_(r.c.id == rollout, r.c.owner == seen)
+            done = connection.execute(r.update().where(mine).values(owner=owner, beat=at))
+            if done.rowcount != 1:
+                words = "is carried out by another process"
+                raise ConflictError(Problem(short_id(rollout), words, "look again"))
+
+    def beat_rollout(self, rollout: str, *, owner: str, at: float) -> str | None:
+        """Say that the owner is at it, and return what an operator wishes meanwhile.
+
+        Raises:
+            ConflictError: another process owns the rollout.
+        """
+        r = rollouts_table
+        with self._write() as connection:
+            row = _owned(connection, rollout, owner)
+            connection.execute(r.update().where(r.c.id == rollout).values(beat=at))
+        return None if row.wish is None else str(row.wish)
+
+    def wish_rollout(
+        self, rollout: str, wish: str, *, at: float, who: str, reason: str | None = None
+    ) -> None:
+        """Ask whoever carries a rollout out to halt or cancel it; no host starts from now on.
+
+        Raises:
+            ConflictError: it has ended meanwhile.
+        """
+        r = rollouts_table
+        with self._write() as connection:
+            where = sa.and_(r.c.id == rollout, r.c.state.in_(("running", "waiting", "paused")))
+            done = connection.execute(r.update().where(where).values(wish=wish))
+            if done.rowcount != 1:
+                raise ConflictError(Problem(short_id(rollout), "has ended", "look at it: show"))
+            entry = {"action": f"wish {wish}", "subject": rollout, "at": at, "who": who,
+                     "reason": reason, "detail": "{}"}  # fmt: skip
             record(connection, entry)
+
+    def move_rollout(
+        self,
+        rollout: str,
+        *,
+        expected: str,
+        state: str,
+        at: float,
+        who: str,
+        why: str = "",
+        until: float | None = None,
+        owner: str | None = None,
+        reason: str | None = None,
+        ticket: str | None = None,
+    ) -> None:
+        """Move a rollout to its next state, and journal that.
+
+        A state that is no end leaves `ended` empty; running again forgets a wish.
+
+        Raises:
+            ConflictError: it is not in the state that the caller saw.
+        """
+        r = rollouts_table
+        closed = state in ("done", "halted", "cancelled")
+        values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
+                                  "ended": at if closed else None, "beat": at}  # fmt: skip
+        if closed or state == "running":
+            values["wish"] = None
+        if owner is not None:
+            values["owner"] = owner
+        with self._write() as connection:
+            where = sa.and_(r.c.id == rollout, r.c.state == expected)
+            if connection.execute(r.update().where(where).values(values)).rowcount != 1:
+                raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
+            detail = {"why": why, "until": until} if why or until else {}
+            entry = {"action": state, "subject": rollout, "at": at, "who": who, "reason": reason,
+                     "ticket": ticket, "detail": as_json(detail)}  # fmt: skip
+            record(connection, entry)
+
+    def end_rollout(self, rollout: str, *, state: str, at: float, who: str) -> None:
+        """Close a rollout as `done` or `halted`."""
+        now = self._rows(sa.select(rollouts_table.c.state).where(rollouts_table.c.id == rollout))
+        self.move_rollout(rollout, expected=now[0]["state"], state=state, at=at, who=who)
+
+    def manifest_of(self, rollout: str, host: str) -> str | None:
+        """Return the manifest of a host's present attempt."""
+        h = rollout_hosts_table.c
+        rows = self._rows(sa.select(h.manifest).where(h.rollout == rollout, h.host == host))
+        return rows[0]["manifest"] if rows else None
+
+    # ---- levels and approvals ------------------------------------------------------------
+
+    def rollout_levels(self, rollout: str) -> list[RolloutLevel]:
+        """Return the levels of a rollout, in order."""
+        table = rollout_levels_table
+        query = sa.select(table).where(table.c.rollout == rollout).order_by(table.c.position)
+        return [
+            RolloutLevel(
+                level=row["level"], position=row["position"], state=row["state"],
+                since=row["since"], limits=msgspec.json.decode(row["limits"]),
+                findings=msgspec.json.decode(row["findings"]) if row["findings"] else None,
+            )
+            for row in self._rows(query)
+        ]  # fmt: skip
+
+    def move_level(self, rollout: str, level: str, *, expected: str, state: str, at: float) -> None:
+        """Move a level to its next state.
+
+        Raises:
+            ConflictError: it is not in the state that the caller saw.
+        """
+        table = rollout_levels_table
+        with self._write() as connection:
+            where = sa.and_(
+                table.c.rollout == rollout, table.c.level == level, table.c.state == expected
+            )
+            done = connection.execute(table.update().where(where).values(state=state, since=at))
+            if done.rowcount != 1:
+                words = f"level {level} is not {expected} any more"
+                raise ConflictError(Problem(short_id(rollout), words))
+
+    def put_findings(
+        self, rollout: str, level: str, findings: Sequence[Any], *, at: float, who: str
+    ) -> None:
+        """Keep what the checks of a level's gate found, and journal it."""
+        table = rollout_levels_table
+        with self._write() as connection:
+            where = sa.and_(table.c.rollout == rollout, table.c.level == level)
+            connection.execute(table.update().where(where).values(findings=as_json(findings)))
+            detail = as_json({"level": level, "findings": findings})
+            record(
+                connection,
+                {"action": "gate", "subject": rollout, "at": at, "who": who, "detail": detail},
+            )
+
+    def approve(
+        self, rollout: str, *, at: float, who: str, reason: str | None, ticket: str | None
+    ) -> bool:
+        """Keep that somebody approves of a rollout; return False if they did before."""
+        table = approvals_table
+        with self._write() as connection:
+            where = sa.and_(table.c.rollout == rollout, table.c.who == who)
+            if connection.execute(sa.select(table.c.who).where(where)).first():
+                return False
+            connection.execute(table.insert(), {"rollout": rollout, "who": who, "at": at})
+            entry = {"action": "approve", "subject": rollout, "at": at, "who": who,
+                     "reason": reason, "ticket": ticket, "detail": "{}"}  # fmt: skip
+            record(connection, entry)
+        return True
+
+    def approvals(self, rollout: str) -> list[str]:
+        """Return who approved of a rollout, sorted."""
+        table = approvals_table
+        query = sa.select(table.c.who).where(table.c.rollout == rollout).order_by(table.c.who)
+        return [str(row["who"]) for row in self._rows(query)]
+
+    # ---- looking -------------------------------------------------------------------------
 
     def rollouts(self, *, active: bool = False) -> list[dict[str, Any]]:
         """Return the rollouts, oldest first; with `active` only those that have not ended."""
@@ -160,6 +382,51 @@ class Rollouts(Database):
         h = rollout_hosts_table
         rows = self._rows(sa.select(h).where(h.c.rollout == full).order_by(h.c.host))
         return row, [RolloutHost(**{k: v for k, v in r.items() if k != "rollout"}) for r in rows]
+
+
+def _owned(connection: Connection, rollout: str, owner: str) -> Any:
+    r = rollouts_table.c
+    row = connection.execute(sa.select(r.owner, r.wish, r.state).where(r.id == rollout)).first()
+    if row is None or row.owner != owner:
+        words = "is carried out by another process now"
+        raise ConflictError(Problem(short_id(rollout), words, "this one stops"))
+    return row
+
+
+def _rows_of(connection: Connection, rollout: str, hosts: Sequence[str]) -> dict[str, str]:
+    h = rollout_hosts_table.c
+    found: dict[str, str] = {}
+    for part in parts(sorted(hosts)):
+        query = sa.select(h.host, h.state).where(h.rollout == rollout, h.host.in_(part))
+        found.update((row.host, row.state) for row in connection.execute(query))
+    return found
+
+
+def _lock(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    taken = _locked(connection, hosts)
+    if taken:
+        raise ConflictError(
+            [Problem(h, f"is being changed by rollout {short_id(r)}", "wait for it, or cancel it")
+             for h, r in sorted(taken.items())]
+        )  # fmt: skip
+    rows = [{"host": host, "rollout": rollout, "since": at} for host in hosts]
+    if rows:
+        connection.execute(locks_table.insert(), rows)
+
+
+def _move_all(
+    connection: Connection,
+    rollout: str,
+    hosts: Sequence[str],
+    expected: str,
+    values: Mapping[str, Any],
+) -> None:
+    h = rollout_hosts_table
+    for part in parts(sorted(hosts)):
+        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part), h.c.state == expected)
+        if connection.execute(h.update().where(where).values(dict(values))).rowcount != len(part):
+            words = f"a host of {', '.join(part[:5])} is not {expected} any more"
+            raise ConflictError(Problem(short_id(rollout), words))
 
 
 def _locked(connection: Connection, hosts: Sequence[str]) -> dict[str, str]:

@@ -106,6 +106,29 @@ rollouts_table = sa.Table(
     sa.Column("owner", sa.String, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("ended", sa.Float),
+    sa.Column("why", sa.String),
+    sa.Column("until", sa.Float),
+    sa.Column("wish", sa.String),
+    sa.Column("beat", sa.Float),
+    sa.Column("settings", sa.String),
+)
+rollout_levels_table = sa.Table(
+    "rollout_levels",
+    metadata,
+    sa.Column("rollout", sa.String, primary_key=True),
+    sa.Column("level", sa.String, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("limits", sa.String, nullable=False),
+    sa.Column("findings", sa.String),
+)
+approvals_table = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("rollout", sa.String, primary_key=True),
+    sa.Column("who", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
 )
 rollout_hosts_table = sa.Table(
     "rollout_hosts",
@@ -120,6 +143,7 @@ rollout_hosts_table = sa.Table(
     sa.Column("detail", sa.String),
     sa.Column("manifest", sa.String),
     sa.Column("updated", sa.Float, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
 )
 locks_table = sa.Table(
     "host_locks",

@@ -16,7 +16,7 @@ import yaml
 
 from cpacman import config, fleet, model
 from cpacman.config import Section, Settings, load_settings
-from cpacman.rollout import machine, runner
+from cpacman.rollout import job, machine, runner
 from cpacman.transport import port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -345,31 +345,35 @@ def test_every_code_of_a_host_is_explained() -> None:
 def test_every_code_of_the_master_is_explained() -> None:
     """And one for each that the master gives."""
     listed = {words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the master"))}
-    assert {port.UNREACHABLE, runner.HALTED, runner.CHANGED} <= listed
+    assert {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED} <= listed
     given = {"twins", "transport", "no-door", "garbled", "bytes", "silent", "differs"}
-    assert listed == given | {port.UNREACHABLE, runner.HALTED, runner.CHANGED}
+    assert listed == given | {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED}
     code = "".join(p.read_text() for p in (CHECKOUT / "cpacman").rglob("*.py"))
     assert not [one for one in given if f'"{one}"' not in code]
 
 
-def test_the_transition_table_is_the_code_s() -> None:
-    """The docs have the one table of transitions, row by row."""
-    page = DOCS / "reference" / "states.md"
-    table = section_of(page, "A host in a rollout").partition("| state |")[0]
-    found = {
-        machine.HostState(words_of(row[0])[0]): {machine.HostState(w) for w in words_of(row[1])}
-        for row in rows_of(table)
-    }
-    assert found == {source: set(targets) for source, targets in machine.TRANSITIONS.items()}
+TABLES = [
+    ("A host in a rollout", machine.HostState, machine.TRANSITIONS),
+    ("A level of a rollout", machine.LevelState, machine.LEVEL_TRANSITIONS),
+    ("A rollout", machine.RolloutState, machine.ROLLOUT_TRANSITIONS),
+]
 
 
-def test_every_state_is_explained() -> None:
-    """States of hosts and rollouts have a line each."""
+@pytest.mark.parametrize(("section", "states", "table"), TABLES)
+def test_the_transition_tables_are_the_code_s(section: str, states: Any, table: Any) -> None:
+    """The docs have each table of transitions, row by row."""
     page = DOCS / "reference" / "states.md"
-    hosts = section_of(page, "A host in a rollout").partition("| state |")[2]
-    assert [words_of(r[0])[0] for r in rows_of(hosts)] == [s.value for s in machine.HostState]
-    rows = rows_of(section_of(page, "A rollout"))
-    assert [words_of(r[0])[0] for r in rows] == [s.value for s in machine.RolloutState]
+    rows = rows_of(section_of(page, section).partition("| from |")[2].partition("| state |")[0])
+    found = {states(words_of(row[0])[0]): {states(w) for w in words_of(row[1])} for row in rows}
+    assert found == {source: set(targets) for source, targets in table.items()}
+
+
+@pytest.mark.parametrize(("section", "states", "table"), TABLES)
+def test_every_state_is_explained(section: str, states: Any, table: Any) -> None:
+    """States of hosts, levels and rollouts have a line each."""
+    page = DOCS / "reference" / "states.md"
+    rows = rows_of(section_of(page, section).partition("| state |")[2].partition("| from |")[0])
+    assert [words_of(row[0])[0] for row in rows] == [state.value for state in states]
 
 
 def test_outcomes_by_state_are_the_code_s() -> None:

@@ -23,7 +23,8 @@ from cpacman.model import (
     Transaction,
 )
 from cpacman.report.progress import Silent
-from cpacman.rollout.runner import Job, Level, Recheck, Times, Tools, run_rollout
+from cpacman.rollout.job import Job, Level, Recheck, Times, Tools
+from cpacman.rollout.runner import run_rollout
 from cpacman.store import Store
 from cpacman.transport.fake import FakeHost, FakeTransport
 
@@ -120,7 +121,7 @@ def job(levels: tuple[Level, ...], empty: tuple[str, ...] = ()) -> Job:
         inventories={h: InventoryRef(digest="", cookie="") for h in hosts},
         transactions={"t-1": Transaction(actions=(action,)), "t-0": Transaction()},
     )  # fmt: skip
-    return Job("r-1", plan, "all", levels, {}, {}, (), "me", None, "CHG1", "here")
+    return Job("r-1", plan, "all", levels, {}, (), "me", None, "CHG1", "here")
 
 
 def test_good_rollout(tmp_path: Path) -> None:

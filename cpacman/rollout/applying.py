@@ -1,0 +1,117 @@
+"""Telling staged hosts to start, and waiting for their verified reports.
+
+Invariants: a start is ordered by the plan key, for minutes; no answer may still mean that it
+started, so only a host's signed report ends it, or the time in which that must come; a report
+counts when it is of this host, session, plan and of the question that was asked just now.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cpacman.errors import CpacmanError
+from cpacman.model import Outcome
+from cpacman.rollout.job import Job, Tools
+from cpacman.rollout.machine import HostState
+from cpacman.rollout.manifest import write_order
+from cpacman.rollout.record import Record
+from cpacman.rollout.reports import judge_report
+from cpacman.transport.port import UNREACHABLE, Answer
+
+ORDER_SLACK = 60.0
+"""Seconds by which a host's clock may be behind when it is told to start."""
+APPLY_AGAIN = 10.0
+"""Seconds after which a host that was told to start and did not is told again."""
+
+
+class Applier:
+    """The hosts of one rollout that are in flight."""
+
+    def __init__(self, job: Job, tools: Tools, record: Record) -> None:
+        self._job = job
+        self._tools = tools
+        self._record = record
+        self._deadlines: dict[str, float] = {}
+        self._again: dict[str, float] = {}
+
+    def start(self, hosts: Sequence[str]) -> bool:
+        """Tell hosts to start; return False, with nobody told, when a halt was wished for."""
+        if not self._record.order(hosts):
+            return False
+        self.watch(hosts)
+        self._tell(hosts)
+        return True
+
+    def watch(self, hosts: Sequence[str]) -> None:
+        """Wait for the reports of hosts that were told to start, from now on."""
+        now = self._tools.clock()
+        self._deadlines.update(dict.fromkeys(hosts, now + self._tools.times.apply))
+        self._again.update(dict.fromkeys(hosts, now + APPLY_AGAIN))
+
+    def in_flight(self) -> list[str]:
+        """Return the hosts that were told to start and have no outcome yet."""
+        return self._record.in_state(self._deadlines, HostState.APPLYING)
+
+    def poll(self) -> list[str]:
+        """Ask the hosts in flight once; return those that have ended by it."""
+        hosts = self.in_flight()
+        idle = self._ask(hosts)
+        now = self._tools.clock()
+        for host in self._record.in_state(hosts, HostState.APPLYING):
+            if now > self._deadlines[host]:
+                self._record.end(host, Outcome.SILENT, "silent", "no verified report in time")
+        late = [h for h in idle if now > self._again[h] and h in self.in_flight()]
+        if late:
+            self._again.update(dict.fromkeys(late, now + APPLY_AGAIN))
+            self._tell(late)
+        return self._record.in_state(hosts, HostState.ENDED)
+
+    def _tell(self, hosts: Sequence[str]) -> None:
+        timeout, now = self._tools.times.answer, self._tools.clock()
+        requests = {}
+        for host in hosts:
+            session = self._record.session(host)
+            order = write_order(session, created=now, expires=now + timeout + ORDER_SLACK)
+            signature = self._tools.signer.sign_manifest(order)
+            requests[host] = {"session": session, "order": order, "signature": signature}
+        for answer in self._tools.transport.call("apply", requests, timeout=timeout):
+            if answer.code and answer.code != UNREACHABLE:
+                self._record.end(answer.host, Outcome.REFUSED, answer.code, answer.error)
+
+    def _ask(self, hosts: Sequence[str]) -> list[str]:
+        """Ask for reports; return the hosts that have not started yet."""
+        if not hosts:
+            return []
+        nonce = secrets.token_hex(16)
+        idle = []
+        requests = {h: {"session": self._record.session(h), "nonce": nonce} for h in hosts}
+        timeout = min(5.0, self._tools.times.answer)
+        for answer in self._tools.transport.call("result", requests, timeout=timeout):
+            report = self._verified(answer, nonce)
+            if report.get("state") == "staged":
+                idle.append(answer.host)
+            elif report.get("outcome"):
+                outcome, code, detail = judge_report(report, self._after(answer.host))
+                self._record.end(answer.host, outcome, code, detail)
+        return idle
+
+    def _verified(self, answer: Answer, nonce: str) -> Mapping[str, Any]:
+        text, signature = answer.value.get("report"), answer.value.get("signature")
+        if not isinstance(text, str) or not isinstance(signature, str):
+            return {}
+        try:
+            report = self._tools.verify(answer.host, text, signature)
+        except CpacmanError as error:
+            self._tools.reporter.line(f"ignored a report: {error}")
+            return {}
+        wanted = {"host": answer.host, "nonce": nonce, "plan": self._job.plan.plan_id,
+                  "session": self._record.session(answer.host)}  # fmt: skip
+        return report if wanted.items() <= report.items() else {}
+
+    def _after(self, host: str) -> str:
+        manifest = self._tools.store.manifest_of(self._job.rollout, host)
+        return str(msgspec.json.decode(manifest or "{}").get("after"))

@@ -1,0 +1,173 @@
+"""What a rollout is given: its plan and levels, its tools, its times. Plain values and ports."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from cpacman.model import Inventory, Plan
+from cpacman.report.progress import Reporter
+from cpacman.rollout.gate import Finding, Moment
+from cpacman.rollout.windows import Opening
+from cpacman.store import Store
+from cpacman.transport.port import Transport
+
+HALTED = "halted"
+CHANGED = "changed"
+ALREADY = "already"
+
+
+class Files(Protocol):
+    """The depot, as far as a push needs it."""
+
+    def check(self, sha256: str, size: int) -> object:
+        """Raise when the file is not there or not the one that its name says."""
+        ...
+
+    def path_of(self, sha256: str) -> Path:
+        """Return where the file is."""
+        ...
+
+
+class Signer(Protocol):
+    """The plan key."""
+
+    def sign_manifest(self, text: str) -> str:
+        """Return the signature of a manifest or an order, in base64."""
+        ...
+
+
+class Level(NamedTuple):
+    """One level of a rollout: its hosts in order, its limits, and what it must pass.
+
+    `soak` is in seconds; `gate` is the name of its checks, "" for none.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    concurrency: int
+    max_failures: int
+    max_unreachable: int
+    soak: float = 0.0
+    gate: str = ""
+
+
+class Job(NamedTuple):
+    """What is to be carried out, and for whom.
+
+    `max_failures` and `max_unreachable` are those of the rollout as a whole; each level has its
+    own beside them.
+    """
+
+    rollout: str
+    plan: Plan
+    class_: str
+    levels: tuple[Level, ...]
+    names: Mapping[str, str]
+    protected: tuple[str, ...]
+    who: str
+    reason: str | None
+    ticket: str | None
+    owner: str
+    max_failures: int = 2**31
+    max_unreachable: int = 2**31
+
+
+class Times(NamedTuple):
+    """How long things may take, in seconds.
+
+    `patience` is how long this process waits for a window or a soak; what takes longer leaves the
+    rollout waiting, for whoever goes on with it later.
+    """
+
+    answer: float = 30.0
+    apply: float = 1800.0
+    patience: float = math.inf
+
+
+class Recheck(NamedTuple):
+    """Whether the plan still holds for a host: its inventory now, or why not."""
+
+    inventory: Inventory | None
+    code: str = ""
+    detail: str = ""
+
+
+class Gatekeeper(Protocol):
+    """Who runs the checks of gates and knows the calendar."""
+
+    def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
+        """Run the checks of a gate that are meant for a moment; total, each has its finding."""
+        ...
+
+    def opening(self) -> Opening:
+        """Say whether hosts may be started now."""
+        ...
+
+    def approval(self, level: str) -> str:
+        """Return what a level lacks of approval, "" for nothing."""
+        ...
+
+    def every(self, gate: str) -> float:
+        """Return after how many seconds the checks of a soak are due again."""
+        ...
+
+
+class NoGates:
+    """A gatekeeper that has no gate, no calendar and nobody to ask."""
+
+    def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
+        """See `Gatekeeper.check`."""
+        return ()
+
+    def opening(self) -> Opening:
+        """See `Gatekeeper.opening`."""
+        return Opening(True)
+
+    def approval(self, level: str) -> str:
+        """See `Gatekeeper.approval`."""
+        return ""
+
+    def every(self, gate: str) -> float:
+        """See `Gatekeeper.every`."""
+        return 60.0
+
+
+class Tools(NamedTuple):
+    """What a rollout works with."""
+
+    store: Store
+    transport: Transport
+    files: Files
+    signer: Signer
+    verify: Callable[[str, str, str], Mapping[str, Any]]
+    recheck: Callable[[Sequence[str]], Mapping[str, Recheck]]
+    refresh: Callable[[Sequence[str]], None]
+    reporter: Reporter
+    stopping: Callable[[], bool]
+    times: Times = Times()
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    gates: Gatekeeper = NoGates()
+
+
+def new_rollout_id() -> str:
+    """Return a fresh rollout id: random, because the same plan may be carried out twice."""
+    return f"r-{secrets.token_hex(8)}"
+
+
+def session_of(rollout: str, attempt: int) -> str:
+    """Return the name of a host's session: that of the rollout, with the attempt after the first.
+
+    A session on a host holds one manifest for ever, so a second attempt needs another.
+    """
+    return rollout if attempt == 1 else f"{rollout}.{attempt}"
+
+
+def counted(hosts: int) -> str:
+    """Return how many hosts, as people say it."""
+    return "1 host" if hosts == 1 else f"{hosts} hosts"

@@ -1,0 +1,33 @@
+"""What a host's verified report means, and what a transaction leaves in the journal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cpacman.model import Outcome, Transaction
+
+
+def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | None, str]:
+    """Return outcome, code and detail of a verified report.
+
+    Args:
+        report: what the host said.
+        after: the digest of the packages that the host must have to count as applied.
+    """
+    told = {Outcome.APPLIED, Outcome.UNCHANGED, Outcome.REFUSED, Outcome.FAILED}
+    code, detail = report.get("code"), str(report.get("detail") or "")[:2000]
+    outcome = next((o for o in told if o.value == report.get("outcome")), None)
+    if outcome is None:
+        return Outcome.FAILED, "garbled", f"outcome {report.get('outcome')!r:.100}"
+    if outcome in {Outcome.APPLIED, Outcome.UNCHANGED} and report.get("packages") != after:
+        return Outcome.FAILED, "differs", "the host's packages are not those of the plan"
+    return outcome, str(code)[:100] if code else None, detail
+
+
+def changes_of(transaction: Transaction) -> list[dict[str, Any]]:
+    """Return what a transaction changes, as the journal keeps it."""
+    return [
+        {"action": a.action.value, "name": a.name, "nevra": a.nevra, "from": a.from_}
+        for a in transaction.actions
+    ]

@@ -1,0 +1,201 @@
+"""Bringing the bytes to the hosts of a level: manifests, pushes, and the proof that all is there.
+
+Invariants: every file is hashed before it leaves; a host gets only what its own plan names,
+whatever it asks for; who is not ready ends here, as `skipped` or `refused`, and nothing of it was
+changed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cpacman.errors import CpacmanError, SafetyError
+from cpacman.model import Action, Inventory, Outcome, Plan
+from cpacman.rollout.job import ALREADY, Files, Job, Tools, counted
+from cpacman.rollout.machine import HostState
+from cpacman.rollout.manifest import write_manifest
+from cpacman.rollout.record import Record
+from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
+
+
+def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
+    """Hash every file that these hosts' transactions need, before anything is sent.
+
+    Raises:
+        SafetyError: files are missing or altered; all of them are named.
+    """
+    wanted: dict[str, Action] = {}
+    for number in {plan.hosts[host] for host in hosts}:
+        for action in plan.transactions[number].actions:
+            if action.sha256 and action.size:
+                wanted[action.sha256] = action
+    problems = []
+    for count, (sha256, action) in enumerate(sorted(wanted.items()), 1):
+        try:
+            tools.files.check(sha256, action.size)
+        except CpacmanError as error:
+            problems += [p._replace(path=f"{action.nevra}: {p.path}") for p in error.problems]
+        tools.reporter.progress("checking files", count, len(wanted), "files")
+    if problems:
+        raise SafetyError(problems)
+
+
+class Stager:
+    """Stages hosts of one rollout."""
+
+    def __init__(self, job: Job, tools: Tools, record: Record) -> None:
+        self._job = job
+        self._tools = tools
+        self._record = record
+
+    def still_planned(self, hosts: Sequence[str]) -> dict[str, Inventory]:
+        """Ask hosts whether the plan still holds for them; end those for which it does not."""
+        found: dict[str, Inventory] = {}
+        for host, checked in sorted(self._tools.recheck(hosts).items()):
+            if checked.inventory is None:
+                already = checked.code == ALREADY
+                outcome = Outcome.UNCHANGED if already else Outcome.SKIPPED
+                self._record.end(host, outcome, None if already else checked.code, checked.detail)
+                continue
+            if checked.detail:
+                self._record.journal("replanned", host, checked.detail)
+            found[host] = checked.inventory
+        return found
+
+    def stage(self, inventories: Mapping[str, Inventory], batches: int) -> list[str]:
+        """Bring the bytes to the hosts; return those that are ready to start, sorted.
+
+        The manifests hold as long as all batches may take: each start has an order of its own.
+        """
+        if not inventories:
+            return []
+        seconds = self._tools.times.apply * (batches + 1)
+        manifests = {
+            host: self._manifest(host, inventories[host], seconds) for host in sorted(inventories)
+        }
+        for host, text in manifests.items():
+            self._record.move(host, HostState.STAGING, manifest=text)
+        requests = {
+            host: {"manifest": text, "signature": self._tools.signer.sign_manifest(text)}
+            for host, text in manifests.items()
+        }
+        needs = self._needs(self._ask("begin", requests))
+        self._push({host: segments for host, segments in needs.items() if segments})
+        return self._confirm(self._record.in_state(needs, HostState.STAGING))
+
+    def _manifest(self, host: str, inventory: Inventory, seconds: float) -> str:
+        now = self._tools.clock()
+        return write_manifest(
+            host=host,
+            plan=self._job.plan.plan_id,
+            transaction_id=self._job.plan.hosts[host],
+            transaction=self._record.transaction(host),
+            rollout=self._job.rollout,
+            session=self._record.session(host),
+            sequence=self._tools.store.next_sequence(host, at=now),
+            nonce=secrets.token_hex(16),
+            created=now,
+            expires=now + seconds,
+            inventory=inventory,
+            names=self._job.names,
+            protected=self._job.protected,
+        )
+
+    def _needs(self, answers: Iterable[Answer]) -> dict[str, list[Segment]]:
+        needs: dict[str, list[Segment]] = {}
+        for answer in answers:
+            segments = self._read_needs(answer)
+            if segments is not None:
+                needs[answer.host] = segments
+        return needs
+
+    def _read_needs(self, answer: Answer) -> list[Segment] | None:
+        actions = self._record.transaction(answer.host).actions
+        declared = {a.sha256: a.size for a in actions if a.size}
+        try:
+            missing = msgspec.convert(answer.value.get("missing"), list[Segment])
+        except msgspec.ValidationError as error:
+            said = f"answer to begin: {error}"
+            self._record.end(answer.host, Outcome.REFUSED, "garbled", said)
+            return None
+        # A host only gets what its own plan names, whatever it asks for.
+        return [
+            (sha256, offset, length)
+            for sha256, offset, length in missing
+            if offset >= 0 and 0 < length <= declared.get(sha256, 0) - offset
+        ]
+
+    def _push(self, needs: Mapping[str, list[Segment]]) -> None:
+        if not needs:
+            return
+        total = sum(length for segments in needs.values() for _, _, length in segments)
+        self._tools.reporter.line(f"pushing {total / 1e6:.1f} MB to {counted(len(needs))}")
+        sessions: dict[str, dict[str, list[Segment]]] = {}
+        for host, segments in needs.items():
+            sessions.setdefault(self._record.session(host), {})[host] = segments
+        for session, part in sorted(sessions.items()):
+            with _Reader(self._tools.files) as read:
+                answers = self._tools.transport.push(session, part, read, self._pushed)
+            for answer in answers:
+                if answer.code:
+                    self._end_unstarted(answer)
+
+    def _pushed(self, progress: PushProgress) -> None:
+        self._tools.reporter.progress("pushing", progress.done, progress.total, "bytes")
+
+    def _confirm(self, hosts: Sequence[str]) -> list[str]:
+        ready = []
+        requests = {host: {"session": self._record.session(host)} for host in hosts}
+        for answer in self._ask("staged", requests):
+            if answer.value.get("complete") is True:
+                self._record.move(answer.host, HostState.STAGED)
+                ready.append(answer.host)
+            else:
+                detail = f"files are not complete on the host: {answer.value.get('bad')!r:.200}"
+                self._record.end(answer.host, Outcome.REFUSED, "bytes", detail)
+        return sorted(ready)
+
+    def _ask(self, function: str, requests: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
+        """Call a function of hosts that were not told to start; end those that say no."""
+        good = []
+        timeout = self._tools.times.answer
+        for answer in self._tools.transport.call(function, requests, timeout=timeout):
+            if answer.code:
+                self._end_unstarted(answer)
+            else:
+                good.append(answer)
+        return good
+
+    def _end_unstarted(self, answer: Answer) -> None:
+        """End a host that was not told to start: it did not answer, or it said no."""
+        silent = answer.code == UNREACHABLE
+        outcome = Outcome.SKIPPED if silent else Outcome.REFUSED
+        self._record.end(answer.host, outcome, answer.code, answer.error)
+
+
+class _Reader:
+    """Reads segments; keeps the file of the last one open, since segments come in order."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._sha256 = ""
+        self._handle: Any = None
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle:
+            self._handle.close()
+
+    def __call__(self, sha256: str, offset: int, length: int) -> bytes:
+        if sha256 != self._sha256:
+            self.__exit__()
+            self._handle = self._files.path_of(sha256).open("rb")
+            self._sha256 = sha256
+        self._handle.seek(offset)
+        return bytes(self._handle.read(length))
