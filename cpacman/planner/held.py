@@ -22,11 +22,12 @@ def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]
     rows = [row for row in rows if row.package.nevra in wish.targets]
     if wish.limit is not None:
         rows = [row for row in rows if row.candidate in wish.limit]
-    rules = {row: hiding for row in rows if (hiding := _rule(host, row))}
-    asked = _ask(host, [row.candidate for row in rows if row not in rules])
+    rules = [_rule(host, row) for row in rows]
+    open_ = [row.candidate for row, rule in zip(rows, rules, strict=True) if rule is None]
+    asked = _ask(host, open_)
     first: dict[tuple[str, str], Held] = {}
-    for row in rows:
-        reason = rules.get(row) or asked[row.candidate]
+    for row, rule in zip(rows, rules, strict=True):
+        reason = rule or asked[row.candidate]
         held = Held(
             nevra=row.package.nevra,
             candidate=row.candidate.nevra,
@@ -49,16 +50,22 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Aim]:
         for nevra in step.old:
             renewed.setdefault(nevra, []).append(step.new)
     taken = {s.new.name for s in steps if s.new}
-    beside = [s.new for s in steps if s.new and s.side_by_side]
-    for offer in host.offers.values():
+    beside = {s.new.name for s in steps if s.new and s.side_by_side}
+    for name, offer in host.offers.items():
         for package in offer.installed:
             new = renewed.get(package.nevra)
             if new is None:
-                kin = [c for c in beside if (c.name, c.arch) == (package.name, package.arch)]
+                kin = _kin(package, steps) if name in beside else ()
                 yield from _left_newer(host, package, offer, kin)
                 yield from _left_obsoleters(host, package, taken)
-            elif own := [c for c in new if c and c.name == package.name]:
+            elif own := tuple([c for c in new if c and c.name == name]):
                 yield from _left_newer(host, package, offer, own)
+
+
+def _kin(package: InstalledPackage, steps: Sequence[Step]) -> tuple[Candidate, ...]:
+    """Return what comes beside a package as another version of it."""
+    new = (step.new for step in steps if step.new and step.side_by_side)
+    return tuple([c for c in new if (c.name, c.arch) == (package.name, package.arch)])
 
 
 def _left_older(wish: Wish, steps: Sequence[Step]) -> Iterator[Aim]:
@@ -68,6 +75,16 @@ def _left_older(wish: Wish, steps: Sequence[Step]) -> Iterator[Aim]:
 
 
 def _left_newer(
+    host: Host, package: InstalledPackage, offer: Offer, new: Sequence[Candidate]
+) -> Iterable[Aim]:
+    """Return what is newer than a package and what came for it, worked out once a lot."""
+    if not host.is_usual(offer):
+        return _find_newer(host, package, offer, new)
+    key = ("newer", host.view.ids_of([package]), host.view.ids_of(offer.installed), *new)
+    return host.remembered(key, lambda: tuple(_find_newer(host, package, offer, new)))
+
+
+def _find_newer(
     host: Host, package: InstalledPackage, offer: Offer, new: Iterable[Candidate]
 ) -> Iterator[Aim]:
     best = max([package.evr, *(c.evr for c in new)], key=host.universe.versions.key)

@@ -7,8 +7,10 @@ grows, with each candidate that a solution must do without.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 from cpacman.model import FailedError, HeldReason, InstalledPackage
 from cpacman.planner import policy
@@ -75,6 +77,8 @@ class Wish(NamedTuple):
         return frozenset(c for task in self.tasks for c in task.candidates)
 
 
+Answer = TypeVar("Answer")
+
 Judged = tuple[Offer, dict[Candidate, Hiding]]
 """What is offered for a name, and what of it a host must not get."""
 
@@ -95,12 +99,13 @@ class Host:
     ) -> None:
         self.universe = universe
         self.view = view
-        self.packages = tuple(sorted(packages, key=lambda p: (p.name, p.arch, p.nevra)))
+        self.packages = tuple(sorted(packages, key=attrgetter("sort_key")))
         self.by_nevra = {p.nevra: p for p in self.packages}
         self.rules = rules
         self.closed = tuple(s.name for s in universe.sources.values() if not s.autoupdate)
         self.refused: dict[Candidate, Hiding] = {}
-        self._shared: dict[tuple[int, ...], Judged] = universe.shared((rules, view.masked))
+        self.freed: set[Candidate] = set()
+        self._shared: dict[Hashable, Any] = universe.shared((rules, view.masked))
         self.kernel = kernel
         self.wanted = wanted or {}
         self.delivers = delivers or (lambda _: ())
@@ -133,16 +138,23 @@ class Host:
     @functools.cached_property
     def by_name(self) -> dict[str, tuple[InstalledPackage, ...]]:
         """Name -> what is installed under it, oldest first."""
-        found: dict[str, list[InstalledPackage]] = {}
-        for package in self.packages:
-            found.setdefault(package.name, []).append(package)
         order = self.universe.versions.key
-        return {n: tuple(sorted(ps, key=lambda p: order(p.evr))) for n, ps in found.items()}
+        found: dict[str, tuple[InstalledPackage, ...]] = {}
+        for name, group in groupby(self.packages, attrgetter("name")):
+            mine = tuple(group)
+            if len(mine) > 1:
+                mine = tuple(sorted(mine, key=lambda p: order(p.evr)))
+            found[name] = mine
+        return found
 
     @functools.cached_property
     def offers(self) -> dict[str, Offer]:
         """Name -> what is installed and what is offered, for every installed name."""
-        return {name: self._judged(name, found)[0] for name, found in self.by_name.items()}
+        return {name: offer for name, (offer, _) in self._by_name_judged.items()}
+
+    @functools.cached_property
+    def _by_name_judged(self) -> dict[str, Judged]:
+        return {name: self._judged(name, found) for name, found in self.by_name.items()}
 
     def _judged(self, name: str, installed: tuple[InstalledPackage, ...]) -> Judged:
         """Return what is offered for a name and what of it is hidden.
@@ -151,11 +163,28 @@ class Host:
         it is worked out once for all of them.
         """
         key = self.view.ids_of(installed)
-        if (known := self._shared.get(key)) is None:
+        known: Judged | None = self._shared.get(key)
+        if known is None:
             offer = self._offer(name, installed)
-            known = (offer, policy.hide(offer, self.rules, self.compare))
-            self._shared[key] = known
+            known = self._shared[key] = (offer, policy.hide(offer, self.rules, self.compare))
         return known
+
+    def remembered(self, key: Hashable, make: Callable[[], Answer]) -> Answer:
+        """Return what is the same on all hosts of the lot that have the same rules, made once."""
+        known: Answer | None = self._shared.get(key)
+        if known is None:
+            known = self._shared[key] = make()
+        return known
+
+    def is_usual(self, offer: Offer) -> bool:
+        """Return whether what is hidden of an offer is so wherever the same is installed."""
+        mine = self.refused.keys() | self.freed if self.refused or self.freed else ()
+        return not mine or mine.isdisjoint(offer.candidates)
+
+    def free(self, candidate: Candidate) -> None:
+        """Let this host have a candidate that was hidden from it."""
+        self.freed.add(candidate)
+        del self.hidden[candidate]
 
     def _offer(self, name: str, installed: tuple[InstalledPackage, ...]) -> Offer:
         """Of packages that stand side by side only the newest of each arch can have an update."""
@@ -177,12 +206,12 @@ class Host:
     def hidden(self) -> dict[Candidate, Hiding]:
         """What this host must not get whatever is asked for, and why."""
         found: dict[Candidate, Hiding] = {}
-        for name, installed in self.by_name.items():
-            found.update(self._judged(name, installed)[1])
+        for _, hidden in self._by_name_judged.values():
+            found.update(hidden)
         for name in self._locked_elsewhere():
             offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))
-        found.update(self._forbidden())
+        found.update(self.remembered("forbidden", self._forbidden))
         return found
 
     def _forbidden(self) -> dict[Candidate, Hiding]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cpacman.model import Advisory, InstalledPackage
-from cpacman.planner.plan import split_nevra
+from cpacman.planner.actions import split_nevra
 from cpacman.planner.policy import Compare
 
 RANK = ("critical", "important", "moderate", "low")

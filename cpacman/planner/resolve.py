@@ -95,7 +95,7 @@ def _free_pinned(host: Host, wish: Wish) -> None:
     for candidate in wish.pinned:
         hiding = host.hidden.get(candidate)
         if hiding is not None and hiding.reason is HeldReason.ORIGIN and not hiding.firm:
-            del host.hidden[candidate]
+            host.free(candidate)
 
 
 def _settle_all(host: Host, wish: Wish) -> tuple[Step, ...]:
@@ -205,8 +205,9 @@ def _refuse(
 def _refuse_same_name(
     host: Host, old: InstalledPackage, new: Candidate, wish: Wish
 ) -> Hiding | None:
-    allowed = host.rules.allows("allow_downgrade", new.name) or (wish.older and new in wish.meant)
-    if host.compare(new.evr, old.evr) < 0 and not allowed:
+    if host.compare(new.evr, old.evr) < 0 and not (
+        host.rules.allows("allow_downgrade", new.name) or (wish.older and new in wish.meant)
+    ):
         return Hiding(HeldReason.PROTECTED, f"it would be a downgrade from {old.evr}")
     changed = policy.is_arch_change([old.arch], new.arch)
     if changed and not host.rules.allows("arch_change", new.name):

@@ -17,8 +17,9 @@ from cpacman.errors import InputError, Problem
 from cpacman.model import Action, Failure, Held, InstalledPackage, Request, Transaction
 from cpacman.planner import policy
 from cpacman.planner.host import Host
-from cpacman.planner.plan import ChannelInput, check_inventory, solve_one
+from cpacman.planner.plan import ChannelInput, solve_one
 from cpacman.planner.policy import Hiding
+from cpacman.planner.reported import check_inventory
 from cpacman.planner.solver import Candidate
 
 MOST_NAMES = 20

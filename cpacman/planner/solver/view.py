@@ -69,7 +69,7 @@ class HostView:
     def obsoleters(self, package: InstalledPackage) -> tuple[Candidate, ...]:
         """Return the candidates of another name that obsolete an installed package."""
         rows = self._universe.obsoleted.get(package.name)
-        if not rows:
+        if rows is None:
             return ()
         solvable = self._pool.id2solvable(self._ids[package.nevra])
         found = {i for i, dep in rows if solvable.matchesdep(solv.SOLVABLE_NAME, dep)}

@@ -28,7 +28,7 @@ from cpacman.model import (
     Request,
     Transaction,
 )
-from cpacman.planner.plan import split_nevra
+from cpacman.planner.actions import split_nevra
 from cpacman.report.screens import render
 from cpacman.store import Store
 from tests.unit.planner.casefile import read_sections, source_of

@@ -53,9 +53,10 @@ from cpacman.model import (
     Request,
     Transaction,
 )
+from cpacman.planner.actions import split_nevra
 from cpacman.planner.lines import PLACES
 from cpacman.planner.metadata import is_in_primary
-from cpacman.planner.plan import ChannelInput, plan_hosts, split_nevra
+from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Source
 

@@ -12,7 +12,8 @@ import pytest
 from cpacman.config import PolicyLine, parse_match
 from cpacman.model import FailedError, InstalledPackage, Inventory, Request
 from cpacman.planner.lines import Limits, Placed, expired, holding, naming_nothing, not_for
-from cpacman.planner.plan import check_inventory, plan_hosts
+from cpacman.planner.plan import plan_hosts
+from cpacman.planner.reported import check_inventory
 from cpacman.planner.ruling import Line
 from cpacman.planner.solver import universe
 from tests.unit.planner.test_plan import channel, plan

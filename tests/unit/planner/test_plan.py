@@ -18,7 +18,9 @@ from cpacman.model import (
     plan_id,
     transaction_id,
 )
-from cpacman.planner.plan import ChannelInput, check_inventory, plan_hosts, split_nevra
+from cpacman.planner.actions import split_nevra
+from cpacman.planner.plan import ChannelInput, plan_hosts
+from cpacman.planner.reported import check_inventory
 from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Source
 from tests.unit.planner.casefile import Case, channel_of, read_sections, source_of
