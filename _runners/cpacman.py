@@ -22,6 +22,7 @@ try:
         promoting,
         snapshots,
     )
+    from cpacman.commands import hostkeys as hostkeying
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -249,6 +250,46 @@ def refresh(
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return refreshing.refresh(context, selection, full=full)
+
+
+@runner
+def hostkeys(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    accept: bool = False,
+    replace: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Show the ssh host keys of hosts of Salt's roster, and accept them. Looking accepts nothing.
+
+    SEL
+        which hosts; they must be named
+    accept
+        from now on, take the keys that are shown of hosts that had none
+    replace
+        with it, also of hosts that show another key than the accepted one
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.hostkeys 'old*'
+        salt-run cpacman.hostkeys 'old*' accept=True
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return hostkeying.hostkeys(
+            context, selection, accepted=accept, replace=replace, reason=reason, ticket=ticket
+        )
 
 
 @runner

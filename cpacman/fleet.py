@@ -258,6 +258,7 @@ def place_host(
     pillar: Mapping[str, Any],
     grains: Mapping[str, Any],
     facts: Facts | None,
+    transport: str = "publish",
 ) -> Placement:
     """Return where a host belongs, with the source of each value.
 
@@ -265,6 +266,7 @@ def place_host(
         pillar: the host's pillar as the master compiled it; its `cpacman` key is read.
         grains: the host's grains; their `cpacman` key is read.
         facts: of the operating system, for the channel; None when the host has no inventory yet.
+        transport: the one that was found out, for a host whose files name none.
     """
     exact, globs = hosts_files.entries_for(host_id)
     said: dict[str, Value] = {}
@@ -283,7 +285,7 @@ def place_host(
         "class": said.get("class") or _default_class(settings),
         "level": said.get("level") or _level_of(host_id, meta, settings.levels, problems),
         "channel": _channel_of(host_id, facts, settings, problems),
-        "transport": said.get("transport") or Value("publish", "default"),
+        "transport": said.get("transport") or Value(transport, "found out"),
     }
     if chosen["class"] is None:
         problems.append(_unassigned(host_id, settings))
@@ -320,6 +322,13 @@ def lines_for(settings: Settings, placement: Placement) -> list[Placed]:
         if level.name == host.level:
             found += place_lines(level.policy, f"levels[{index}].policy", "level")
     return [*found, *placement.policy]
+
+
+def configured_transport(host_id: str, hosts_files: HostsFiles) -> str | None:
+    """Return the transport that host files name for a host, or None."""
+    exact, globs = hosts_files.entries_for(host_id)
+    value = _from_files(host_id, exact, globs)[0].get("transport")
+    return value.value if value else None
 
 
 def _unassigned(host_id: str, settings: Settings) -> Problem:

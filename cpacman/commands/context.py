@@ -5,21 +5,41 @@ Invariant: settings are read anew by every command, so no master has to be resta
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpacman.config import Settings, settings_from_opts
+from pydantic_core import PydanticCustomError
+
+from cpacman.config import Settings, parse_size, settings_from_opts
 from cpacman.depot.pool import Pool
-from cpacman.errors import ConfigError, CpacmanError, Problem
+from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
+from cpacman.fleet import HostsFiles, configured_transport, load_hosts_files
 from cpacman.report.progress import Reporter, Silent
 from cpacman.signing import PlanKey, load_plan_key
 from cpacman.store import Store
+from cpacman.transport.hostkeys import known_hosts_files
 from cpacman.transport.master import SaltDirectory
-from cpacman.transport.port import Directory, Transport
+from cpacman.transport.port import Directory
 from cpacman.transport.publish import PublishTransport
+from cpacman.transport.pushing import Limits
+from cpacman.transport.router import Router
+from cpacman.transport.ssh import SshTransport
+from cpacman.transport.sshpipe import Greeting
+from cpacman.transport.throttle import Throttle
+
+
+class Bandwidth(NamedTuple):
+    """The caps that a command line names, as they were typed."""
+
+    bandwidth: Any = None
+    bandwidth_per_host: Any = None
+
+
+NO_BANDWIDTH = Bandwidth()
 
 
 class Context(NamedTuple):
@@ -30,7 +50,7 @@ class Context(NamedTuple):
     pool: Pool
     key: PlanKey
     directory: Directory
-    transport: Transport
+    transport: Router
     who: str
     reporter: Reporter = Silent()
     stopping: Callable[[], bool] = lambda: False
@@ -49,6 +69,7 @@ def open_context(
     who: str,
     reporter: Reporter | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    bandwidth: Bandwidth = NO_BANDWIDTH,
 ) -> Iterator[Context]:
     """Read the settings of a Salt master and open what they name.
 
@@ -67,27 +88,105 @@ def open_context(
         problem = Problem(f"state_dir {settings.state_dir}", str(error.strerror), mend)
         raise CpacmanError(problem) from error
     directory = SaltDirectory(opts)
+    reporter = reporter or Silent()
     with Store.open(database_url(settings)) as store:
-        transport = PublishTransport(
-            opts,
-            who=who,
-            connected=directory.accepted,
-            unfiltered=lambda: _unfiltered(store),
-            chunk=settings.transport.chunk,
-            window=settings.transport.window,
-            stall=settings.transport.stall,
+        key = load_plan_key(settings.state_dir)
+        throttle = throttle_of(settings, bandwidth)
+        transport = Router(
+            _publish(opts, who, settings, store, directory, throttle, reporter),
+            _ssh(opts, settings, directory, throttle, key),
+            directory,
+            _route(settings, directory),
+            reporter.line,
         )
-        yield Context(
-            settings=settings,
-            store=store,
-            pool=Pool(settings.depot),
-            key=load_plan_key(settings.state_dir),
-            directory=directory,
-            transport=transport,
-            who=who,
-            reporter=reporter or Silent(),
-            stopping=stopping,
-        )
+        try:
+            yield Context(
+                settings=settings,
+                store=store,
+                pool=Pool(settings.depot),
+                key=key,
+                directory=directory,
+                transport=transport,
+                who=who,
+                reporter=reporter,
+                stopping=stopping,
+            )
+        finally:
+            transport.close()
+
+
+def throttle_of(settings: Settings, bandwidth: Bandwidth) -> Throttle:
+    """Return the caps: those of the command line, else those configured.
+
+    Raises:
+        UsageError: one is no size.
+    """
+    given, problems = [], []
+    for name, value in bandwidth._asdict().items():
+        try:
+            given.append(None if value is None else parse_size(value))
+        except PydanticCustomError as error:
+            context = error.context or {}
+            problems.append(Problem(name, context["text"], context["mend"]))
+    if problems:
+        raise UsageError(problems)
+    total, per_host = given
+    known = settings.transport
+    return Throttle(
+        known.bandwidth if total is None else total,
+        known.bandwidth_per_host if per_host is None else per_host,
+    )
+
+
+def _publish(
+    opts: Mapping[str, Any],
+    who: str,
+    settings: Settings,
+    store: Store,
+    directory: SaltDirectory,
+    throttle: Throttle,
+    reporter: Reporter,
+) -> PublishTransport:
+    transport = settings.transport
+    return PublishTransport(
+        opts,
+        who=who,
+        connected=directory.minions,
+        filtered=lambda: _filtered(store),
+        share=transport.share.value / 100,
+        limits=Limits(transport.chunk, transport.window, transport.stall, throttle),
+        tell=reporter.line,
+    )
+
+
+def _ssh(
+    opts: Mapping[str, Any],
+    settings: Settings,
+    directory: SaltDirectory,
+    throttle: Throttle,
+    key: PlanKey,
+) -> SshTransport:
+    transport = settings.transport
+    return SshTransport(
+        lambda: directory.roster.hosts,
+        Greeting(pin=key.fingerprint),
+        known_hosts=known_hosts_files(settings.state_dir, opts),
+        connections=transport.connections,
+        chunk=transport.chunk,
+        window=transport.window,
+        stall=transport.stall,
+        throttle=throttle,
+    )
+
+
+def _route(settings: Settings, directory: SaltDirectory) -> Callable[[str], str]:
+    """Return host -> transport: what its files name, else what was found out."""
+
+    @functools.cache
+    def files() -> HostsFiles:
+        return load_hosts_files(settings.membership.hosts_d, settings)
+
+    return lambda host: configured_transport(host, files()) or directory.transport_of(host)
 
 
 def served_paths(settings: Settings, file_roots: Mapping[str, Any]) -> list[Problem]:
@@ -105,7 +204,7 @@ def served_paths(settings: Settings, file_roots: Mapping[str, Any]) -> list[Prob
     ]
 
 
-def _unfiltered(store: Store) -> list[str]:
-    """Return the hosts that said with their inventory that they take every load."""
+def _filtered(store: Store) -> list[str]:
+    """Return the hosts that said with their inventory that they take only what is for them."""
     heads = store.inventory_heads()
-    return [host for host, (head, _) in heads.items() if not head.facts.get("zmq_filtering")]
+    return [host for host, (head, _) in heads.items() if head.facts.get("zmq_filtering")]

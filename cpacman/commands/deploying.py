@@ -49,7 +49,6 @@ from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.reports import changes_of, judge_report
 from cpacman.rollout.runner import run_rollout
 from cpacman.rollout.staging import check_files
-from cpacman.signing import verify_report
 from cpacman.store import RolloutHost, StoredPlan
 
 NOTHING = Request()
@@ -226,9 +225,7 @@ def _tools(context: Context, stored: StoredPlan) -> Tools:
         transport=context.transport,
         files=context.pool,
         signer=context.key,
-        verify=lambda host, text, signature: verify_report(
-            text, signature, context.directory.public_key(host)
-        ),
+        verify=context.transport.verify,
         recheck=lambda hosts: _recheck(context, stored, hosts),
         refresh=lambda hosts: _refresh(context, hosts),
         reporter=context.reporter,
@@ -266,9 +263,6 @@ def _judge(
         return Recheck(None, asked.code, asked.error)
     if place.problems or place.host.class_ != stored.class_:
         return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
-    if place.host.transport != context.transport.name:
-        words = f"is served by {place.host.transport}, which this version does not do yet"
-        return Recheck(None, "transport", words)
     if inventory.cookie == stored.plan.inventories[host].cookie:
         return Recheck(inventory)
     if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
@@ -360,10 +354,8 @@ def _collect_abandoned(
 
 def _report(context: Context, host: str, value: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
     try:
-        report = verify_report(
-            str(value.get("report")),
-            str(value.get("signature")),
-            context.directory.public_key(host),
+        report = context.transport.verify(
+            host, str(value.get("report")), str(value.get("signature"))
         )
     except CpacmanError as error:
         context.reporter.line(f"ignored a report of {host}: {error}")

@@ -96,6 +96,7 @@ def _place(
         pillar=context.directory.pillar(host, grains) if "pillar" in sources else {},
         grains=grains if "grains" in sources else {},
         facts=facts_of(head) if head else None,
+        transport=context.directory.transport_of(host),
     )
 
 

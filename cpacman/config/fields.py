@@ -31,6 +31,7 @@ from cpacman.config.values import (
     parse_date,
     parse_duration,
     parse_match,
+    parse_share,
     parse_size,
     wrong,
 )
@@ -111,6 +112,7 @@ HostAmount = Annotated[Amount, PlainValidator(parse_amount), PlainSerializer(str
 HostMatch = Annotated[
     Match, PlainValidator(parse_match), PlainSerializer(lambda match: list(match.texts))
 ]
+Share = Annotated[Amount, PlainValidator(parse_share), PlainSerializer(str)]
 Name = Annotated[str, BeforeValidator(check_name)]
 ConfigPath = Annotated[Path, BeforeValidator(check_path)]
 Globs = Annotated[tuple[str, ...], BeforeValidator(check_globs)]

@@ -16,6 +16,7 @@ from cpacman.config.fields import (
     Duration,
     Name,
     Section,
+    Share,
     Size,
     named,
     ordered,
@@ -30,6 +31,7 @@ from cpacman.config.stages import (
     Profile,
 )
 from cpacman.config.unenforced import standing
+from cpacman.config.values import Amount
 from cpacman.errors import Problem
 
 
@@ -37,7 +39,9 @@ class TransportSettings(Section):
     """How bytes travel: the size of one chunk, and how many are under way at once.
 
     `answer`, `stall` and `apply` are how long to wait for a host's answer, for its
-    acknowledgement of a chunk, and for its transaction.
+    acknowledgement of a chunk, and for its transaction. `share` is the part of all who would hear
+    it that targets must be where publish does not filter; `connections` are those of ssh;
+    `bandwidth` is in bytes a second, 0 for no cap.
     """
 
     chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
@@ -45,6 +49,10 @@ class TransportSettings(Section):
     answer: Annotated[Duration, Field(ge=1)] = 30
     stall: Annotated[Duration, Field(ge=1)] = 30
     apply: Annotated[Duration, Field(ge=1)] = 1800
+    share: Share = Amount(80, percent=True)
+    connections: Annotated[StrictInt, Field(ge=1, le=1000)] = 50
+    bandwidth: Size = 0
+    bandwidth_per_host: Size = 0
 
 
 def _below_state(folder: str) -> Any:

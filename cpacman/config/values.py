@@ -161,6 +161,14 @@ def parse_amount(value: Any) -> Amount:
     raise wrong(f"{value!r} is no number of hosts", "write a number or a share such as 10%")
 
 
+def parse_share(value: Any) -> Amount:
+    """Return `80%` as a share."""
+    found = value if isinstance(value, Amount) else parse_amount(value)
+    if not found.percent:
+        raise wrong(f"{value!r} is no share", "write one such as 80%")
+    return found
+
+
 def parse_date(value: Any) -> datetime.date:
     """Return `2027-03-31` as a date; whatever else YAML makes of it is refused."""
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):

@@ -15,9 +15,10 @@ import msgspec
 
 from cpacman.errors import CpacmanError, SafetyError
 from cpacman.model import Action, Inventory, Outcome, Plan
-from cpacman.rollout.job import ALREADY, Files, Job, Tools, counted
+from cpacman.rollout.job import ALREADY, Job, Tools, counted
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_manifest
+from cpacman.rollout.reader import Reader
 from cpacman.rollout.record import Record
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
 
@@ -138,7 +139,7 @@ class Stager:
         for host, segments in needs.items():
             sessions.setdefault(self._record.session(host), {})[host] = segments
         for session, part in sorted(sessions.items()):
-            with _Reader(self._tools.files) as read:
+            with Reader(self._tools.files.path_of) as read:
                 answers = self._tools.transport.push(session, part, read, self._pushed)
             for answer in answers:
                 if answer.code:
@@ -175,27 +176,3 @@ class Stager:
         silent = answer.code == UNREACHABLE
         outcome = Outcome.SKIPPED if silent else Outcome.REFUSED
         self._record.end(answer.host, outcome, answer.code, answer.error)
-
-
-class _Reader:
-    """Reads segments; keeps the file of the last one open, since segments come in order."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._sha256 = ""
-        self._handle: Any = None
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle:
-            self._handle.close()
-
-    def __call__(self, sha256: str, offset: int, length: int) -> bytes:
-        if sha256 != self._sha256:
-            self.__exit__()
-            self._handle = self._files.path_of(sha256).open("rb")
-            self._sha256 = sha256
-        self._handle.seek(offset)
-        return bytes(self._handle.read(length))

@@ -52,6 +52,9 @@ class FakeTransport:
         self._clock = clock
         self.calls: list[tuple[str, str]] = []
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def check(self, targets: Sequence[str]) -> list[Problem]:
         """Never object."""
         return []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpacman.errors import HostError, Problem, UsageError
+from cpacman.transport.roster import SaltRoster
 
 TARGET_TYPES = (
     "glob", "pcre", "list", "grain", "grain_pcre", "pillar", "pillar_pcre", "pillar_exact",
@@ -19,7 +20,7 @@ TARGET_TYPES = (
 
 
 class SaltDirectory:
-    """The `Directory` of a Salt master.
+    """The `Directory` of a Salt master: hosts with an accepted key, and those of its roster.
 
     Args:
         opts: the master's options.
@@ -27,10 +28,21 @@ class SaltDirectory:
 
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = dict(opts)
+        self.roster = SaltRoster(opts)
 
     def accepted(self) -> list[str]:
         """See `Directory.accepted`."""
-        return self.match("*", "glob")
+        return sorted({*self.minions(), *self.roster.hosts})
+
+    def minions(self) -> list[str]:
+        """Return the ids of all hosts whose key the master accepted, sorted."""
+        return self._minions("*", "glob")
+
+    def transport_of(self, host: str) -> str:
+        """See `Directory.transport_of`."""
+        if self._key_path(host).exists() or host not in self.roster.hosts:
+            return "publish"
+        return "ssh"
 
     def match(self, target: str | Sequence[str], target_type: str) -> list[str]:
         """See `Directory.match`.
@@ -41,10 +53,17 @@ class SaltDirectory:
         if target_type not in TARGET_TYPES:
             known = ", ".join(TARGET_TYPES)
             raise UsageError(Problem("tgt_type", f"{target_type!r} is none of: {known}"))
+        by_ssh = self.roster.match(target, target_type)
+        return sorted({*self._minions(target, target_type), *by_ssh})
+
+    def _minions(self, target: str | Sequence[str], target_type: str) -> list[str]:
         import salt.utils.minions
 
         found = salt.utils.minions.CkMinions(self._opts).check_minions(target, target_type)
         return sorted(found["minions"])
+
+    def _key_path(self, host: str) -> Path:
+        return Path(self._opts["pki_dir"]) / "minions" / Path(host).name
 
     def grains(self, hosts: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """See `Directory.grains`."""
@@ -68,9 +87,8 @@ class SaltDirectory:
 
     def public_key(self, host: str) -> bytes:
         """See `Directory.public_key`."""
-        path = Path(self._opts["pki_dir"]) / "minions" / Path(host).name
         try:
-            return path.read_bytes()
+            return self._key_path(host).read_bytes()
         except OSError as error:
             problem = Problem(host, f"the master accepted no key for it ({error.strerror})")
             raise HostError(problem) from error

@@ -18,6 +18,8 @@ ReadSegment = Callable[[str, int, int], bytes]
 """Reads `length` bytes at `offset` of the package file with that sha256."""
 
 UNREACHABLE = "unreachable"
+CANT_BE_SERVED = "transport"
+"""No transport that is configured, or was found out, leads to the host."""
 
 
 class Answer(NamedTuple):
@@ -40,6 +42,10 @@ class Transport(Protocol):
     """Carries calls and bytes to hosts that it can reach."""
 
     name: str
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
 
     def check(self, targets: Sequence[str]) -> list[Problem]:
         """Return why this transport must not be used for these targets; empty is good."""
@@ -76,11 +82,31 @@ class Transport(Protocol):
         ...
 
 
+def read_answer(host: str, function: str, value: Any) -> Answer:
+    """Read what a door returned; anything that is not a plain dict is an error of that host."""
+    if not isinstance(value, dict):
+        text = str(value)[:300]
+        if f"'cpacman.{function}' is not available" in text:
+            mend = f"salt {host} saltutil.sync_modules"
+            return Answer(host, {}, "no-door", f"CPacMan's module is not on the host; run: {mend}")
+        return Answer(host, {}, "garbled", f"unexpected answer: {text}")
+    error = value.get("error")
+    if error is None:
+        return Answer(host, value)
+    if not isinstance(error, dict):
+        return Answer(host, {}, "garbled", f"unexpected error: {str(error)[:300]}")
+    return Answer(host, {}, str(error.get("code", "error")), str(error.get("message", "")))
+
+
 class Directory(Protocol):
     """Who the hosts are: what the master knows without asking them."""
 
     def accepted(self) -> list[str]:
-        """Return the ids of all hosts whose key the master accepted, sorted."""
+        """Return the ids of all hosts whose key the master accepted or that its roster has."""
+        ...
+
+    def transport_of(self, host: str) -> str:
+        """Return the transport that was found out: `publish` with an accepted key, else `ssh`."""
         ...
 
     def match(self, target: str | Sequence[str], target_type: str) -> list[str]:

@@ -18,6 +18,7 @@ from cpacman import config, fleet, model
 from cpacman.config import Section, Settings, load_settings
 from cpacman.rollout import job, machine, runner
 from cpacman.transport import port
+from cpacman.transport.roster import read_entry
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DOCS = CHECKOUT / "docs"
@@ -347,6 +348,7 @@ def test_every_code_of_the_master_is_explained() -> None:
     listed = {words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the master"))}
     assert {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED} <= listed
     given = {"twins", "transport", "no-door", "garbled", "bytes", "silent", "differs"}
+    given |= {"host-key", "login"}
     assert listed == given | {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED}
     code = "".join(p.read_text() for p in (CHECKOUT / "cpacman").rglob("*.py"))
     assert not [one for one in given if f'"{one}"' not in code]
@@ -416,6 +418,8 @@ def test_examples_of_configuration_are_valid(text: str, tmp_path: Path) -> None:
         (tmp_path / "cpacman.yaml").write_text(text, encoding="utf-8")
         settings = config.read_settings(tmp_path / "cpacman.yaml")
         assert not settings.unenforced(settings.class_names[-1])
+    elif text.startswith("# roster: "):
+        assert all(read_entry(name, entry, {}) for name, entry in value.items())
     elif not set(value) <= {"zmq_filtering"}:
         classes = ["development", "testing", "production"]
         known = load_settings({"classes": classes}, source="test", base=tmp_path)

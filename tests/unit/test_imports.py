@@ -103,7 +103,7 @@ def test_there_is_something_to_look_at() -> None:
         return {one.top for one in imports_of(CHECKOUT / name)}
 
     assert "solv" in tops("cpacman/planner/solver/pools.py")
-    assert "salt" in tops("cpacman/transport/publish.py")
+    assert "salt" in tops("cpacman/transport/channel.py")
     assert "rpm" in tops("_modules/cpacman_agent.py")
     assert "cryptography" in tops("_modules/cpacman.py")
 

@@ -76,6 +76,10 @@ class Directory:
         """All that have an inventory, or are named as such."""
         return sorted(self._world.hosts)
 
+    def transport_of(self, host: str) -> str:
+        """All have a minion."""
+        return "publish"
+
     def match(self, target: str, target_type: str) -> list[str]:
         """Only exact ids."""
         return [host for host in self.accepted() if host == target]

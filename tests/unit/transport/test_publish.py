@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import pytest
 
-from cpacman.transport.port import Answer
-from cpacman.transport.publish import PublishTransport, _answer, _grouped, _without_twins
+from cpacman.transport.port import Answer, read_answer
+from cpacman.transport.publish import PublishTransport, _grouped, _without_twins
+from cpacman.transport.pushing import Limits
 
 FLEET = [f"web{n}" for n in range(10)]
 
 
-def transport(opts: dict, unfiltered: list[str] | None = None) -> PublishTransport:
+def transport(opts: dict, filtered: list[str], share: float = 0.8) -> PublishTransport:
     """The transport of a master with ten hosts."""
     return PublishTransport(
-        opts, who="me", connected=lambda: FLEET, unfiltered=lambda: unfiltered or [], chunk=1,
-        window=1,
+        opts, who="me", connected=lambda: FLEET, filtered=lambda: filtered, share=share,
+        limits=Limits(1, 1),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("opts", "unfiltered", "targets", "allowed"),
+    ("opts", "filtered", "targets", "allowed"),
     [
-        ({"zmq_filtering": True}, [], FLEET[:1], True),
-        ({"zmq_filtering": True}, FLEET[1:4], FLEET[:1], False),
-        ({"zmq_filtering": True}, FLEET[:1], FLEET[:1], True),
-        ({"zmq_filtering": False}, [], FLEET[:1], False),
+        ({"zmq_filtering": True}, FLEET, FLEET[:1], True),
+        ({"zmq_filtering": True}, FLEET[:1], FLEET[:1], False),
+        ({"zmq_filtering": True}, FLEET[1:], FLEET[:1], True),
+        ({"zmq_filtering": True}, [], FLEET[:1], False),
+        ({"zmq_filtering": False}, FLEET, FLEET[:1], False),
         ({}, [], FLEET[:7], False),
         ({}, [], FLEET[:8], True),
         ({}, [], FLEET, True),
-        ({"transport": "tcp"}, FLEET, FLEET[:1], True),
+        ({"transport": "tcp"}, [], FLEET[:1], True),
     ],
 )
-def test_bytes_for_few_are_not_sent_to_many(opts, unfiltered, targets, allowed) -> None:
-    """Without filtering a push is refused, unless the targets are most of what would hear it."""
-    problems = transport(opts, unfiltered).check(targets)
+def test_bytes_for_few_are_not_sent_to_many(opts, filtered, targets, allowed) -> None:
+    """Without filtering a push is refused, unless the targets are most of what would hear it.
+
+    A host that never said that it filters is taken to hear everything.
+    """
+    problems = transport(opts, filtered).check(targets)
     assert bool(problems) is not allowed
     assert all("zmq_filtering: True" in problem.mend for problem in problems)
+
+
+def test_the_share_is_configured() -> None:
+    """How many of those that hear it must be targets is a setting."""
+    assert not transport({}, [], share=0.5).check(FLEET[:5])
+    assert transport({}, [], share=0.5).check(FLEET[:4])
+    assert transport({}, [], share=1.0).check(FLEET[:9])
 
 
 def test_equal_arguments_share_a_load() -> None:
@@ -58,7 +70,7 @@ def test_equal_arguments_share_a_load() -> None:
 )
 def test_whatever_a_host_returns_becomes_an_answer(value, code) -> None:
     """What is no plain answer is an error of that host; a missing module names the mend."""
-    answer = _answer("web1", "begin", value)
+    answer = read_answer("web1", "begin", value)
     assert answer.code == code and bool(answer.error) is bool(code)
     assert code != "no-door" or "saltutil.sync_modules" in answer.error
 
