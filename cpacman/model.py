@@ -156,6 +156,8 @@ class InstalledPackage(
 ):
     """One installed package as the host's database has it; what is missing reads as empty.
 
+    `origin` is the repository that CPacMan installed it from, as the master's journal has it.
+
     Its texts are put together once: a plan for many hosts asks for them all the time.
     """
 
@@ -179,6 +181,7 @@ class InstalledPackage(
     supplements: tuple[Dependency, ...] = ()
     enhances: tuple[Dependency, ...] = ()
     files: tuple[str, ...] = ()
+    origin: str = ""
 
     @functools.cached_property
     def evr(self) -> str:
@@ -447,4 +450,5 @@ def package_hash(package: InstalledPackage) -> bytes:
         p.reason, p.provides, p.requires, p.conflicts, p.obsoletes, p.recommends,
         p.suggests, p.supplements, p.enhances, p.files,
     )  # fmt: skip
-    return hashlib.sha256(canonical_json(body)).digest()
+    known = (*body, p.origin) if p.origin else body
+    return hashlib.sha256(canonical_json(known)).digest()

@@ -7,7 +7,7 @@ nothing enforces stop the planning, since a plan that ignores them would lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, InputError, Problem, UsageError
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request, short_id
+from cpacman.planner.origins import with_origins
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.transport.port import UNREACHABLE
 
@@ -92,7 +93,7 @@ def make_plan(
     """
     rules = rules_of(context)
     held = fleet or place_all(context, sorted(hosts))
-    inventories = context.store.inventories(sorted(hosts))
+    inventories = _inventories(context, sorted(hosts))
     offers = _offers(context, class_, instead or {})
     failed = dict(_not_planned(context, hosts, inventories, held, offers, rules))
     errors = {host: one for host, one in (asked or {}).items() if one.error and host in hosts}
@@ -121,6 +122,11 @@ def make_plan(
     )
 
 
+def _inventories(context: Context, hosts: Sequence[str]) -> dict[str, Inventory]:
+    """Return what hosts reported, with what the journal knows of it."""
+    return with_origins(context.store.inventories(hosts), context.store.origins(hosts))
+
+
 def channel_for(context: Context, host: str) -> ChannelInput:
     """Return what one host is planned from.
 
@@ -130,7 +136,7 @@ def channel_for(context: Context, host: str) -> ChannelInput:
     if host not in context.directory.accepted():
         raise InputError(Problem(f"host {host}", "the master accepted no key of it"))
     fleet = place_all(context, [host])
-    inventories = context.store.inventories([host])
+    inventories = _inventories(context, [host])
     class_ = fleet.placements[host].host.class_
     offers, rules = _offers(context, class_, {}), rules_of(context)
     for name, failure in _not_planned(context, fleet.hosts, inventories, fleet, offers, rules):

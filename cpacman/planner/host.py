@@ -195,12 +195,18 @@ class Host:
         return Offer(installed, candidates, origin, self._homes(installed[-1], candidates))
 
     def _homes(self, package: InstalledPackage, candidates: Iterable[Candidate]) -> frozenset[str]:
-        """Return the repositories of the origin that a package is known to be from."""
+        """Return the repositories of the origin that a package is known to be from.
+
+        What the journal says goes first; a repository that is gone is its own origin then.
+        """
         sources = self.universe.sources
-        if len(sources) < 2 or not (found := policy.came_from(package, candidates)):
+        if told := policy.told_origin(package):
+            found = {told}
+        elif len(sources) < 2 or not (found := policy.came_from(package, candidates)):
             return frozenset()
-        labels = {sources[name].label for name in found}
-        return frozenset(name for name, source in sources.items() if source.label in labels)
+        labels = {sources[name].label if name in sources else name for name in found}
+        same = frozenset(name for name, source in sources.items() if source.label in labels)
+        return same or frozenset(found)
 
     @functools.cached_property
     def hidden(self) -> dict[Candidate, Hiding]:

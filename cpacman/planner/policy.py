@@ -330,14 +330,22 @@ def came_from(package: InstalledPackage, candidates: Iterable[Candidate]) -> set
     }
 
 
+def told_origin(package: InstalledPackage) -> str:
+    """Return the repository that a package came from as the journal says, or nothing."""
+    return package.origin
+
+
 def origin_of(
     package: InstalledPackage, candidates: Iterable[Candidate], closed: Iterable[str]
 ) -> str:
     """Return the repository left out of autoupdate that a package came from, or nothing.
 
-    It came from there when a package of the same name, version, arch, build time and vendor is
-    there and in no other repository; what an inventory does not tell matches anything.
+    It is what the journal says. Else it came from there when a package of the same name, version,
+    arch, build time and vendor is there and in no other repository; what an inventory does not
+    tell matches anything.
     """
+    if told := told_origin(package):
+        return told if told in set(closed) else ""
     same = [c for c in candidates if c.nevra == package.nevra]
     if package.buildtime:
         same = [c for c in same if c.buildtime in (0, package.buildtime)]

@@ -55,12 +55,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Had(msgspec.Struct, frozen=True, kw_only=True):
-    """An installed package, and which repositories of the snapshot have the very same."""
+    """An installed package, and which repositories of the snapshot have the very same.
+
+    `origin` is the repository that CPacMan installed it from, as its journal has it.
+    """
 
     nevra: str
     vendor: str
     reason: str
     repositories: tuple[str, ...]
+    origin: str = ""
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +146,7 @@ def _had(host: Host, package: InstalledPackage) -> Had:
         vendor=package.vendor,
         reason=package.reason,
         repositories=tuple(sorted(sure)),
+        origin=package.origin,
     )
 
 

@@ -273,6 +273,7 @@ def _why(body: Answer) -> str:
     lines = [f"{body['package']} on {body['host']}, from {short_id(body['snapshot'])}"]
     for one in body["installed"]:
         where = f"from {some(one['repositories'])}" if one["repositories"] else "from elsewhere"
+        where = f"from {one['origin']}, by CPacMan" if one.get("origin") else where
         told = [one["vendor"], f"installed as {one['reason']}" if one["reason"] else ""]
         lines.append("  ".join(filter(None, ["installed", one["nevra"], where, *told])))
     if not body["installed"]:

@@ -28,6 +28,7 @@ def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | 
 def changes_of(transaction: Transaction) -> list[dict[str, Any]]:
     """Return what a transaction changes, as the journal keeps it."""
     return [
-        {"action": a.action.value, "name": a.name, "nevra": a.nevra, "from": a.from_}
+        {"action": a.action.value, "name": a.name, "nevra": a.nevra, "from": a.from_,
+         "repository": a.repository}
         for a in transaction.actions
-    ]
+    ]  # fmt: skip

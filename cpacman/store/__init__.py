@@ -18,6 +18,7 @@ from cpacman.store.evidence import Ended, Evidence, PackageChange
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
+from cpacman.store.origins import Origins
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
 from cpacman.store.rollouts import RolloutHost, RolloutLevel, Rollouts
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Evidence):
+class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Evidence, Origins):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 
     @classmethod

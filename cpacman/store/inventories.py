@@ -203,4 +203,4 @@ def _keep_plainest(found: dict[str, InstalledPackage], key: str, package: Instal
 
 
 def _without_host(package: InstalledPackage) -> InstalledPackage:
-    return msgspec.structs.replace(package, installtime=0, reason="")
+    return msgspec.structs.replace(package, installtime=0, reason="", origin="")

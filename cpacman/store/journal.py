@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cpacman.store.engine import Database
+from cpacman.store.origins import note_origins
 from cpacman.store.rows import as_json
 from cpacman.store.tables import changes_table, journal_table
 
@@ -24,7 +25,8 @@ def record(
     seq = connection.execute(journal_table.insert().values(row)).inserted_primary_key
     rows = [{**change, "seq": seq[0] if seq else 0, "host": row["host"]} for change in changes]
     if rows:
-        connection.execute(changes_table.insert(), rows)
+        connection.execute(changes_table.insert(), [{"repository": None, **one} for one in rows])
+        note_origins(connection, row["host"], changes)
 
 
 class Journal(Database):

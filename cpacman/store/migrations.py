@@ -18,9 +18,11 @@ from sqlalchemy.engine import Connection, Engine
 from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
 from cpacman.store.connect import name_of, told, writer_of
+from cpacman.store.origins import origin_sets_table, origins_table
 from cpacman.store.snapshots import moves_table
 from cpacman.store.tables import (
     approvals_table,
+    changes_table,
     journal_table,
     metadata,
     rollout_hosts_table,
@@ -60,10 +62,17 @@ def _levels_and_approvals(connection: Connection) -> None:
     add_column(connection, rollout_hosts_table.c.attempt)
 
 
+def _origins(connection: Connection) -> None:
+    """Make room for where packages came from; what was installed before is not known."""
+    add_column(connection, changes_table.c.repository)
+    create(connection, origin_sets_table, origins_table)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
     _levels_and_approvals,
+    _origins,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

@@ -35,6 +35,7 @@ changes_table = sa.Table(
     sa.Column("name", sa.String, nullable=False, index=True),
     sa.Column("nevra", sa.String, nullable=False),
     sa.Column("from", sa.String),
+    sa.Column("repository", sa.String),
 )
 snapshots_table = sa.Table(
     "snapshots",

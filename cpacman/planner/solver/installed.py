@@ -118,5 +118,5 @@ def _content(package: InstalledPackage) -> bytes:
     The digest alone would not do: two hosts may lie differently about one.
     """
     fields = (getattr(package, field) for field, _ in DEPENDENCIES)
-    head = (*_order(package), package.vendor, package.buildtime, package.files)
+    head = (*_order(package), package.vendor, package.buildtime, package.origin, package.files)
     return msgspec.msgpack.encode((*head, *fields))

@@ -173,6 +173,28 @@ def test_why(context: Context) -> None:
     assert "vendor: vendor Other, installed is V" in text
 
 
+def end_rollout_of(context: Context, host: str, *changes: dict[str, str | None]) -> None:
+    """Let a rollout end well on a host, with what its transaction changed."""
+    head = {"id": "r-1", "plan": "p-1", "class": "testing", "state": "running", "who": "me",
+            "owner": "here"}  # fmt: skip
+    context.store.start_rollout(head, [(host, "all", "t-1")], at=1.0)
+    context.store.end_host("r-1", host, expected="waiting", outcome="applied", at=2.0, who="me",
+                           changes=changes)  # fmt: skip
+
+
+def test_the_journal_knows_origins(context: Context) -> None:
+    """What CPacMan installed from elsewhere is not updated from here, and why says who knows."""
+    change = {"action": "install", "name": "openssl", "nevra": "openssl-3-1.x86_64", "from": None}
+    end_rollout_of(context, "web1", {**change, "repository": "hardened"})
+    text = render(explaining.why(context, "web1", "openssl"))
+    assert "installed  openssl-3-1.x86_64  from hardened, by CPacMan" in text
+    assert "installed from hardened, it is from base" in text
+    hosts = planning.place_all(context, ["web1", "web2"]).hosts
+    plan = planning.make_plan(context, "testing", hosts, Request())
+    held = {h: plan.transactions[n].held for h, n in plan.hosts.items()}
+    assert "openssl-3-1.x86_64" in {one.nevra for one in held["web1"]}
+
+
 @pytest.mark.parametrize(
     ("host", "words"), [("new1", "salt-run cpacman.refresh new1"), ("nobody", "accepted no key")]
 )

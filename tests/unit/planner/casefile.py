@@ -6,7 +6,8 @@ A case file reads like this; indentation matters, order of lines does not:
     repo base                              (words after the name: noautoupdate, priority=50)
       httpd-2.4-2.x86_64
         requires: apr >= 1.7, /usr/bin/env (also provides, conflicts, obsoletes, recommends, ...)
-        vendor: Example                    (one word, default V; `-` is none; also buildtime, files)
+        vendor: Example                    (one word, default V; `-` is none; also buildtime, files,
+                                            of what is installed origin)
     advisory ADV-1 reboot                  (packages; type=security severity=Low CVE-1 may follow)
       httpd-2.4-2.x86_64
     modules base                           (streams; also requires: perl:5.26, version, context)
@@ -304,6 +305,7 @@ def installed_package(package: Pkg) -> InstalledPackage:
         digest="sha256:" + checksum_of("installed", package),
         provides=package.provides,
         files=package.files,
+        origin=package.said.get("origin", ""),
         **deps,
     )
 

@@ -65,6 +65,7 @@ RULES: dict[str, Patch] = {
         resolve, "_refuse_obsolete", None
     ),
     "an update keeps its origin": _returning(policy, "_origin", None),
+    "what the journal says of origins": _returning(policy, "told_origin", ""),
     "a known origin is kept": _returning(policy, "is_foreign", False),
     "what is known of origins": _returning(policy, "came_from", set()),
     "origin of closed repositories": _returning(policy, "origin_of", ""),

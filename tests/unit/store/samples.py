@@ -27,7 +27,13 @@ def rollout(number: str = "r-1") -> dict[str, str]:
 
 def fill(store: Store) -> None:
     """Put a little of everything into a store that is new."""
-    change = {"action": "upgrade", "name": "a", "nevra": "a-2-1.noarch", "from": "a-1-1.noarch"}
+    change = {
+        "action": "upgrade",
+        "name": "a",
+        "nevra": "a-2-1.noarch",
+        "from": "a-1-1.noarch",
+        "repository": "base",
+    }
     plan = Plan(plan_id="p-123", request=Request(), policy="x", snapshots={"el9": "s-1"},
                 hosts={"web1": "t-1"}, inventories={}, transactions={"t-1": Transaction()},
                 failed={})  # fmt: skip

@@ -215,3 +215,33 @@ def test_sequences_of_several_processes_never_repeat(store: Store, url: str) -> 
         parts = pool.starmap(_take_sequences, [(url, 20), (url, 20)])
     numbers = parts[0] + parts[1]
     assert sorted(numbers) == list(range(1, 41))
+
+
+def test_origins_follow_transactions(store: Store) -> None:
+    """What a host got from where is known, what left is forgotten, equal hosts share one row."""
+
+    def ended(rollout: str, host: str, *changes: tuple[str, str, str | None, str | None]) -> None:
+        head = {"id": rollout, "plan": "p", "class": "all", "state": "running", "who": "me",
+                "owner": "here"}  # fmt: skip
+        store.start_rollout(head, [(host, "all", "t-1")], at=1.0)
+        rows = [
+            {"action": action, "name": nevra[:1], "nevra": nevra, "from": old, "repository": repo}
+            for action, nevra, old, repo in changes
+        ]
+        store.end_host(rollout, host, expected="waiting", outcome="applied", at=2.0, who="me",
+                       changes=rows)  # fmt: skip
+
+    first = [("install", "a-1", None, "base"), ("install", "b-1", None, "extra")]
+    ended("r-1", "web1", *first)
+    ended("r-2", "web2", *first)
+    found = store.origins(["web1", "web2", "web3"])
+    assert found["web1"] == {"a-1": "base", "b-1": "extra"} and "web3" not in found
+    assert found["web1"] is found["web2"]
+    ended("r-3", "web1", ("upgrade", "a-2", "a-1", "updates"), ("remove", "b-1", None, None))
+    ended("r-4", "web2", ("obsolete", "c-1", "b-1", "base"))
+    assert store.origins(["web1"]) == {"web1": {"a-2": "updates"}}
+    assert store.origins(["web2"]) == {"web2": {"a-1": "base", "c-1": "base"}}
+    assert [c["repository"] for c in store.history(host="web1")[-1]["changes"]] == [
+        "updates",
+        None,
+    ]
