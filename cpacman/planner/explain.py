@@ -30,7 +30,8 @@ def causes(findings: Sequence[Finding], why: WhyHidden, *, start: str = "") -> t
     ordered = sorted(findings, key=lambda f: (f.package != start, _RANK[f.clash], f))
     plain = [f for f in ordered if f.clash not in _VAGUE]
     sentences = dict.fromkeys(_sentence(f, why) for f in plain or ordered)
-    return tuple(filter(None, sentences))[:_MOST]
+    told = filter(None, sentences)
+    return tuple(told)[:_MOST] or tuple(dict.fromkeys(f.text for f in ordered))[:_MOST]
 
 
 _VAGUE = (Clash.OTHER, Clash.SAME_NAME)

@@ -129,7 +129,18 @@ def _rule(host: Host, row: Aim) -> Hiding | None:
         return None
     if candidate.arch != package.arch and not host.rules.allows("arch_change", package.name):
         return Hiding(HeldReason.ARCH, policy.arch_detail([package.arch], candidate))
-    return _outranked(host, candidate)
+    return _tied(host, package, candidate) or _outranked(host, candidate)
+
+
+def _tied(host: Host, package: InstalledPackage, candidate: Candidate) -> Hiding | None:
+    """Return the hiding of a candidate that a rule keeps from another architecture of its name."""
+    pair = [p for p in host.offers[package.name].installed if p.arch != package.arch]
+    if not pair or candidate.arch != package.arch or any(p.evr != package.evr for p in pair):
+        return None
+    offered = [c for c in host.candidates(package.name) if c.evr == candidate.evr]
+    open_ = {c.arch for c in offered if host.why_hidden(c) is None}
+    shut = [p.arch for p in pair if p.arch not in open_]
+    return policy.together_hiding(candidate, shut) if shut else None
 
 
 def _outranked(host: Host, candidate: Candidate) -> Hiding | None:

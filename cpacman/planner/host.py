@@ -118,11 +118,15 @@ class Host:
         """Return whether a candidate is newer than a version."""
         return self.compare(candidate.evr, evr) > 0
 
+    def preferred(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Return those in the repositories of best priority."""
+        rows = list(candidates)
+        first = min((self.priority(c) for c in rows), default=0)
+        return [c for c in rows if self.priority(c) == first]
+
     def newest(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
         """Return the newest version of one name, in the repositories of best priority."""
-        rows = list(candidates)
-        first = min(self.priority(c) for c in rows)
-        rows = [c for c in rows if self.priority(c) == first]
+        rows = self.preferred(candidates)
         best = max(rows, key=lambda c: self.universe.versions.key(c.evr))
         return tuple(c for c in rows if self.compare(c.evr, best.evr) == 0)
 
@@ -224,8 +228,7 @@ class Host:
         """Return what lines hide whatever is installed; of several the strongest kind is told."""
         found: dict[Candidate, Hiding] = {}
         for line, candidate in self._ruled("exclude"):
-            reason = HeldReason.HOST_HOLD if line.own else HeldReason.EXCLUDE
-            found[candidate] = Hiding(reason, f"excluded by {line}")
+            found[candidate] = policy.exclude_hiding(line, "excluded")
         for line, candidate in self._ruled("pin"):
             if candidate.repository != line.to:
                 words = f"pinned to {line.to} by {line}"

@@ -177,6 +177,12 @@ def lock_hiding(line: Line, what: str) -> Hiding:
     return Hiding(reason, f"{what} by {line}")
 
 
+def exclude_hiding(line: Line, what: str) -> Hiding:
+    """Return the hiding by an exclude; `what` begins the words."""
+    reason = HeldReason.HOST_HOLD if line.own else HeldReason.EXCLUDE
+    return Hiding(reason, f"{what} by {line}")
+
+
 def _may_name(word: str, name: str) -> bool:
     """Return whether a word could be about a name at all: a quick look before the slow ones."""
     bare = _EPOCH.sub("", word, count=1) if word[:1].isdigit() else word
@@ -195,6 +201,8 @@ def _forbids(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -
         return None
     if matches(candidate.name, line.packages):
         return bool(offer.installed)
+    if matches(f"{candidate.name}.{candidate.arch}", line.packages):
+        return any(p.arch == candidate.arch for p in offer.installed)
     known = [forms(p.name, p.evr, p.arch) for p in offer.installed]
     known += [forms(c.name, c.evr, c.arch) for c in offer.candidates]
     globs = [g for g in line.packages if any(matches(f, (g,)) for many in known for f in many)]
@@ -213,9 +221,19 @@ def locks_on(policy: Policy, package: InstalledPackage) -> tuple[Line, ...]:
     return policy.ruling(lines, package.name, package.evr, package.arch)
 
 
+def excludes_on(policy: Policy, package: InstalledPackage) -> tuple[Line, ...]:
+    """Return the excludes that name an installed package: such a one is left alone, as in dnf."""
+    lines = [line for line in policy.of("exclude") if locks_installed(line, package)]
+    return policy.ruling(lines, package.name, package.evr, package.arch)
+
+
 def locks_installed(line: Line, package: InstalledPackage) -> bool:
     """Return whether a lock is about an installed package, whichever way it names it."""
-    own = (package.name, *forms(package.name, package.evr, package.arch))
+    own = (
+        package.name,
+        f"{package.name}.{package.arch}",
+        *forms(package.name, package.evr, package.arch),
+    )
     named = [word for word in line.packages if not RANGE.match(word)]
     ranged = [found[1] for word in line.packages if (found := RANGE.match(word))]
     return any(matches(form, named) for form in own) or matches(package.name, ranged)

@@ -139,17 +139,20 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
         CannotPlan: there is no solution, or what was named is what is forbidden.
     """
     tasks = [*wish.tasks, *(task for swap in wish.swaps for task in _swap_tasks(swap))]
+    followers: list[Task] = []
     for _ in range(_ROUNDS):
         hidden = host.hidden.keys() | host.refused.keys()
         solution = host.view.solve(
-            tasks, hidden=hidden, closed=closed, opened=wish.named, removable=host.removable
+            [*tasks, *followers],
+            hidden=hidden,
+            closed=closed,
+            opened=wish.named,
+            removable=host.removable,
         )
         if solution.problems:
             raise _unsolvable(host, solution, wish)
-        if not any(t.verb is Verb.UPDATE_ALL for t in tasks) and (
-            followers := _followers(host, solution.steps, tasks)
-        ):
-            tasks += followers
+        if fresh := [t for t in _followers(host, solution.steps, wish) if t not in followers]:
+            followers += fresh
             continue
         refusals = dict(_refusals(host, solution.steps, wish))
         if not refusals:
@@ -157,6 +160,7 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
         if broken := [f"{c.nevra}: {h.detail}" for c, h in refusals.items() if c in wish.named]:
             raise CannotPlan(FailedError.POLICY, broken)
         host.refused.update(refusals)
+        followers = [t for t in followers if not host.refused.keys() & set(t.candidates)]
     raise CannotPlan(FailedError.CONFLICTS, ("no solution keeps to the rules of the plan",))
 
 
@@ -222,8 +226,8 @@ def _refuse_obsolete(
         return Hiding(HeldReason.PROTECTED, f"{old.nevra} {why}")
     if not policy.keeps_vendor(host.rules, old, new):
         return Hiding(HeldReason.VENDOR, policy.vendor_detail(old, new))
-    for line in policy.locks_on(host.rules, old):
-        return policy.lock_hiding(line, f"{old.name} is locked")
+    if hiding := _keeps(host, old, new, wish):
+        return hiding
     offer = host.offers[old.name]
     origin = offer.origin
     foreign = policy.is_foreign(offer, new) and not host.rules.allows("origin_change", old.name)
@@ -231,6 +235,15 @@ def _refuse_obsolete(
         return Hiding(HeldReason.ORIGIN, policy.foreign_detail(offer, new))
     if origin and new.repository != origin and new not in wish.named:
         return Hiding(HeldReason.ORIGIN, policy.origin_detail(origin, new))
+    return None
+
+
+def _keeps(host: Host, old: InstalledPackage, new: Candidate, wish: Wish) -> Hiding | None:
+    """Return the line that keeps an installed package from being replaced by another name."""
+    if lines := policy.locks_on(host.rules, old):
+        return policy.lock_hiding(lines[0], f"{old.name} is locked")
+    if new not in wish.named and (lines := policy.excludes_on(host.rules, old)):
+        return policy.exclude_hiding(lines[0], f"{old.name} is excluded")
     return None
 
 
@@ -249,15 +262,20 @@ def _partings(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, st
             yield from ((c, a) for c in rows for a in sorted(after) if after[a] != c.evr)
 
 
-def _followers(host: Host, steps: Sequence[Step], tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks that let other architectures follow, as far as those are offered."""
+def _followers(host: Host, steps: Sequence[Step], wish: Wish) -> list[Task]:
+    """Return the tasks that let other architectures follow a named one, as far as they can.
+
+    Everything installed is asked for anyway when all is updated or synchronised.
+    """
+    if wish.older or any(task.verb is Verb.UPDATE_ALL for task in wish.tasks):
+        return []
+    weak = any(task.weak for task in wish.tasks)
     found = []
     for new, left in _partings(host, steps):
-        offered = host.candidates(new.name)
-        same = tuple(c for c in offered if c.arch == left and c.evr == new.evr)
-        task = Task(Verb.INSTALL, same)
-        if same and task not in tasks:
-            found.append(task)
+        same = [c for c in host.candidates(new.name) if c.arch == left and c.evr == new.evr]
+        usable = tuple(c for c in same if c in wish.named or host.why_hidden(c) is None)
+        if usable:
+            found.append(Task(Verb.INSTALL, usable, weak=weak))
     return found
 
 

@@ -192,7 +192,9 @@ def _install(host: Host, spec: str, found: Matches) -> Wish:
     if not found.just_name:
         return Wish(tuple(tasks), fitting, pinned=fitting)
     targets = (p.nevra for p in _targets(host, found) if p.nevra in found.installed)
-    return Wish(tuple(tasks), fitting, targets=frozenset(targets))
+    # A successor that is taken instead was meant, too.
+    named = fitting.union(c for task in tasks for c in task.candidates)
+    return Wish(tuple(tasks), named, targets=frozenset(targets))
 
 
 def _remove(host: Host, spec: str, found: Matches) -> Wish:
@@ -235,7 +237,8 @@ def _install_tasks(host: Host, rows: Sequence[Candidate], just_name: bool) -> It
     arches = {c.arch for c in rows}
     targets = {p.arch: p for p in have if p.arch in arches}
     if not targets or (beside and not just_name):
-        yield from _install_new(host, [c for c in rows if c.nevra not in host.by_nevra])
+        new = [c for c in rows if c.nevra not in host.by_nevra]
+        yield from _install_new(host, new, just_name)
         return
     for package in targets.values():
         if task := _upgrade_task(host, package, fitting, just_name):
@@ -257,12 +260,24 @@ def _allowed_older(
     return [] if same else [c for c in older if _is_free(host, c, just_name)]
 
 
-def _install_new(host: Host, rows: Sequence[Candidate]) -> Iterator[Task]:
+def _install_new(host: Host, rows: Sequence[Candidate], just_name: bool) -> Iterator[Task]:
+    """Yield the task that brings the newest; as in dnf priority comes before the architecture."""
     usable = [c for c in rows if c not in host.hidden]
-    if usable:
-        yield Task(Verb.INSTALL, host.newest(native(usable)))
-    else:
+    if not usable:
         _fail_if_forbidden(host, rows)
+        return
+    goal = host.newest(native(host.preferred(usable)))
+    yield Task(Verb.INSTALL, (just_name and _successors(host, goal)) or goal)
+
+
+def _successors(host: Host, goal: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return what obsoletes a package that is to be installed, and so comes in its place."""
+    found = [c for one in goal for c in host.view.obsoleters(one) if _is_open(host, c)]
+    found = [c for c in found if not set(goal) & set(host.view.obsoleters(c))]
+    rows: list[Candidate] = []
+    for name in dict.fromkeys(c.name for c in found):
+        rows += host.newest(native([c for c in found if c.name == name]))
+    return tuple(rows)
 
 
 def _fail_if_older(host: Host, package: InstalledPackage, rows: Sequence[Candidate]) -> None:

@@ -66,18 +66,22 @@ class HostView:
         self._nevras = {i: nevra for nevra, i in ids.items()}
         self._last: tuple[set[int], bool, Any] | None = None
 
-    def obsoleters(self, package: InstalledPackage) -> tuple[Candidate, ...]:
-        """Return the candidates of another name that obsolete an installed package."""
+    def obsoleters(self, package: InstalledPackage | Candidate) -> tuple[Candidate, ...]:
+        """Return the candidates of another name that obsolete a package."""
         rows = self._universe.obsoleted.get(package.name)
         if rows is None:
             return ()
-        solvable = self._pool.id2solvable(self._ids[package.nevra])
+        solvable = self._pool.id2solvable(self._id_of(package))
         found = {i for i, dep in rows if solvable.matchesdep(solv.SOLVABLE_NAME, dep)}
         found -= self._masked
         values = [self._universe.candidate(i) for i in sorted(found)]
         order = self._universe.versions.key
         values = [v for v in values if v.name != package.name]
         return tuple(sorted(values, key=lambda c: (c.name, order(c.evr)), reverse=True))
+
+    def _id_of(self, package: InstalledPackage | Candidate) -> int:
+        ids: Mapping[Any, int] = self._universe.ids
+        return ids[package] if isinstance(package, Candidate) else self._ids[package.nevra]
 
     @property
     def masked(self) -> frozenset[int]:
@@ -94,9 +98,7 @@ class HostView:
 
     def stands_beside(self, package: InstalledPackage | Candidate) -> bool:
         """Return whether a package is of a kind that is installed beside its other versions."""
-        ids: Mapping[Any, int] = self._universe.ids
-        found = ids[package] if isinstance(package, Candidate) else self._ids[package.nevra]
-        return found in self._universe.side_by_side
+        return self._id_of(package) in self._universe.side_by_side
 
     def match(self, spec: str, *, masked: bool = False, files: bool = True) -> Matches:
         """Find what a user means: name, name.arch, NEVRA forms, glob, then provide, then file.
@@ -204,16 +206,23 @@ class HostView:
             if task.verb is Verb.UPDATE_ALL:
                 yield self._pool.Job(job.SOLVER_UPDATE | job.SOLVER_SOLVABLE_ALL, 0)
             elif task.verb is Verb.INSTALL:
-                ids = [self._universe.ids[c] for c in task.candidates]
-                yield self._install_job(ids, job.SOLVER_WEAK if task.weak else 0)
+                yield self._install_job(task)
             else:
                 yield from self._installed_jobs(task)
 
-    def _install_job(self, ids: list[int], flags: int) -> Any:
+    def _install_job(self, task: Task) -> Any:
+        """Return the job for one of some candidates.
+
+        Where all are of one architecture that is what was chosen: libsolv would else bring a
+        better one beside it. For a single candidate it knows that by itself.
+        """
         job = solv.Job
-        how = job.SOLVER_INSTALL | flags
+        how = job.SOLVER_INSTALL | (job.SOLVER_WEAK if task.weak else 0)
+        ids = [self._universe.ids[c] for c in task.candidates]
         if len(ids) == 1:
             return self._pool.Job(how | job.SOLVER_SOLVABLE, ids[0])
+        if len({c.arch for c in task.candidates}) == 1:
+            how |= job.SOLVER_SETARCH
         what = self._pool.towhatprovides(ids)
         return self._pool.Job(how | job.SOLVER_SOLVABLE_ONE_OF, what)
 

@@ -10,7 +10,7 @@ import functools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,6 +39,19 @@ def _without_kind(kind: str) -> Patch:
         return () if asked == kind else known(self, asked)
 
     return lambda: mock.patch.object(Policy, "of", of)
+
+
+def _both(*patches: Patch) -> Patch:
+    """Disable two places that keep one rule."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch())
+            yield
+
+    return patched
 
 
 def _value(where: Any, name: str, value: Any) -> Patch:
@@ -77,11 +90,17 @@ RULES: dict[str, Patch] = {
             solver.HostView._shut,
         ),
     ),
-    "multilib pairs move together": _returning(policy, "_together", None),
+    "multilib pairs move together": _both(
+        _returning(policy, "_together", None), _returning(held, "_tied", None)
+    ),
     "architectures are not parted by a dependency": _returning(resolve, "_parted", ()),
     "other architectures follow a named one": _returning(resolve, "_followers", []),
     "locks to ranges": _returning(policy, "_is_within", True),
     "what is locked is not obsoleted": _returning(policy, "locks_installed", False),
+    "what is excluded is not obsoleted": _returning(policy, "excludes_on", ()),
+    "successors are installed": _returning(wishes, "_successors", ()),
+    "priority comes before architecture": _value(Host, "preferred", lambda _, rows: list(rows)),
+    "what ties architectures is told": _returning(held, "_tied", None),
     "locks of what is not installed": _returning(Host, "_locked_elsewhere", set()),
     "protected packages": _returning(Host, "why_protected", ""),
     "the running kernel": _returning(policy, "is_running", False),
