@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cpacman.model import Held, HeldReason, InstalledPackage
 from cpacman.planner import explain, modes, policy
-from cpacman.planner.host import Aim, Host, Wish
+from cpacman.planner.host import Aim, Host, Judged, Wish
 from cpacman.planner.policy import Hiding, Offer
 from cpacman.planner.solver import Candidate, Finding, Step, Task, Verb
 
@@ -51,15 +51,16 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Aim]:
             renewed.setdefault(nevra, []).append(step.new)
     taken = {s.new.name for s in steps if s.new}
     beside = {s.new.name for s in steps if s.new and s.side_by_side}
-    for name, offer in host.offers.items():
-        for package in offer.installed:
+    for name, judged in host.judged.items():
+        for package in judged.offer.installed:
             new = renewed.get(package.nevra)
             if new is None:
                 kin = _kin(package, steps) if name in beside else ()
-                yield from _left_newer(host, package, offer, kin)
-                yield from _left_obsoleters(host, package, taken)
+                yield from _left_newer(host, package, judged, kin)
+                if name in host.universe.obsoleted:
+                    yield from _left_obsoleters(host, package, taken)
             elif own := tuple([c for c in new if c and c.name == name]):
-                yield from _left_newer(host, package, offer, own)
+                yield from _left_newer(host, package, judged, own)
 
 
 def _kin(package: InstalledPackage, steps: Sequence[Step]) -> tuple[Candidate, ...]:
@@ -75,13 +76,16 @@ def _left_older(wish: Wish, steps: Sequence[Step]) -> Iterator[Aim]:
 
 
 def _left_newer(
-    host: Host, package: InstalledPackage, offer: Offer, new: Sequence[Candidate]
+    host: Host, package: InstalledPackage, judged: Judged, new: Sequence[Candidate]
 ) -> Iterable[Aim]:
     """Return what is newer than a package and what came for it, worked out once a lot."""
-    if not host.is_usual(offer):
-        return _find_newer(host, package, offer, new)
-    key = ("newer", host.view.ids_of([package]), host.view.ids_of(offer.installed), *new)
-    return host.remembered(key, lambda: tuple(_find_newer(host, package, offer, new)))
+    key = (package.nevra, new)
+    known = judged.newer.get(key)
+    if known is None or not host.is_usual(judged.offer):
+        known = tuple(_find_newer(host, package, judged.offer, new))
+        if host.is_usual(judged.offer):
+            judged.newer[key] = known
+    return known
 
 
 def _find_newer(

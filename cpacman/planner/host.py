@@ -79,8 +79,16 @@ class Wish(NamedTuple):
 
 Answer = TypeVar("Answer")
 
-Judged = tuple[Offer, dict[Candidate, Hiding]]
-"""What is offered for a name, and what of it a host must not get."""
+
+class Judged(NamedTuple):
+    """What is offered for a name, and what of it a host must not get.
+
+    `newer` are answers to what is newer than a package and what came for it.
+    """
+
+    offer: Offer
+    hidden: dict[Candidate, Hiding]
+    newer: dict[tuple[str, Sequence[Candidate]], tuple[Aim, ...]]
 
 
 class Host:
@@ -154,10 +162,11 @@ class Host:
     @functools.cached_property
     def offers(self) -> dict[str, Offer]:
         """Name -> what is installed and what is offered, for every installed name."""
-        return {name: offer for name, (offer, _) in self._by_name_judged.items()}
+        return {name: judged.offer for name, judged in self.judged.items()}
 
     @functools.cached_property
-    def _by_name_judged(self) -> dict[str, Judged]:
+    def judged(self) -> dict[str, Judged]:
+        """Name -> what is known of it, for every installed name."""
         return {name: self._judged(name, found) for name, found in self.by_name.items()}
 
     def _judged(self, name: str, installed: tuple[InstalledPackage, ...]) -> Judged:
@@ -170,7 +179,8 @@ class Host:
         known: Judged | None = self._shared.get(key)
         if known is None:
             offer = self._offer(name, installed)
-            known = self._shared[key] = (offer, policy.hide(offer, self.rules, self.compare))
+            hidden = policy.hide(offer, self.rules, self.compare)
+            known = self._shared[key] = Judged(offer, hidden, {})
         return known
 
     def remembered(self, key: Hashable, make: Callable[[], Answer]) -> Answer:
@@ -216,8 +226,9 @@ class Host:
     def hidden(self) -> dict[Candidate, Hiding]:
         """What this host must not get whatever is asked for, and why."""
         found: dict[Candidate, Hiding] = {}
-        for _, hidden in self._by_name_judged.values():
-            found.update(hidden)
+        for judged in self.judged.values():
+            if judged.hidden:
+                found.update(judged.hidden)
         for name in self._locked_elsewhere():
             offer = Offer((), self.candidates(name))
             found.update(policy.hide(offer, self.rules, self.compare))
@@ -297,6 +308,13 @@ class Host:
         stream = self.universe.stream_of(candidate)
         own = f"it is of module stream {stream}, which is not active on this host"
         return Hiding(HeldReason.MODULE, own if stream else "an active module stream shadows it")
+
+    @property
+    def swaps(self) -> list[Swap]:
+        """The changes between 32 and 64 bit that policy allows."""
+        if not self.rules.of("arch_change"):
+            return []
+        return list(filter(None, map(self.swap, self.offers.values())))
 
     def swap(self, offer: Offer) -> Swap | None:
         """Return the change between 32 and 64 bit that policy allows for a name, if any."""

@@ -33,9 +33,8 @@ def read_request(host: Host, request: Request) -> Wish:
             return read_sync(host, chosen)
         return read_advised(host, chosen, minimal=request.minimal)
     if request.upgrade_all:
-        swaps = filter(None, map(host.swap, host.offers.values()))
-        task = Task(Verb.UPDATE_ALL)
-        return Wish((task,), targets=frozenset(host.by_nevra), swaps=tuple(swaps))
+        targets = frozenset(host.by_nevra)
+        return Wish((Task(Verb.UPDATE_ALL),), targets=targets, swaps=tuple(host.swaps))
     words = [(_upgrade, spec) for spec in request.upgrade]
     words += [(_install, spec) for spec in request.install]
     words += [(_remove, spec) for spec in request.remove]

@@ -22,7 +22,7 @@ from cpacman.planner.solver.installed import Installed
 from cpacman.planner.solver.loading import Loaded, find_owners, load_source
 from cpacman.planner.solver.pools import INSTALL_ONLY, Versions, new_pool
 from cpacman.planner.solver.streams import Streams
-from cpacman.planner.solver.values import Candidate, Source
+from cpacman.planner.solver.values import Candidate, Source, Step
 from cpacman.planner.solver.view import HostView
 
 
@@ -103,6 +103,7 @@ class Universe:
         for name in ("supplementing", "side_by_side", "multiversion_jobs"):
             self.__dict__.pop(name, None)
         self._recommended: dict[str, tuple[int, ...]] = {}
+        self._steps: dict[tuple[int, int], Step] = {}
         self._wished: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._shared: dict[Hashable, dict[Any, Any]] = {}
 
@@ -256,9 +257,19 @@ class Universe:
         return [s for s in found if not self.is_installed(s.id)]
 
     @functools.cached_property
-    def obsoleting(self) -> frozenset[int]:
-        """Every available solvable that obsoletes anything."""
-        return frozenset(i for rows in self.obsoleted.values() for i, _ in rows)
+    def obsoletes(self) -> dict[int, set[str]]:
+        """Available solvable -> the names that it obsoletes, of those that obsolete any."""
+        found: dict[int, set[str]] = {}
+        for name, rows in self.obsoleted.items():
+            for i, _ in rows:
+                found.setdefault(i, set()).add(name)
+        return found
+
+    def plain_step(self, number: int, own: int, nevra: str) -> Step:
+        """Return the one value of the step in which a package takes its older one's place."""
+        if (known := self._steps.get((number, own))) is None:
+            known = self._steps[number, own] = Step(self.candidate(number), (nevra,))
+        return known
 
     @functools.cached_property
     def multiversion_jobs(self) -> list[Any]:

@@ -74,7 +74,11 @@ class Task(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What happens in a solution: `new` comes (None: nothing does), the NEVRAs `old` leave."""
+    """What happens in a solution: `new` comes (None: nothing does), the NEVRAs `old` leave.
+
+    `weak` tells that only a weak dependency brings it, which is not asked of what replaces its own
+    older version when everything is updated.
+    """
 
     new: Candidate | None
     old: tuple[str, ...] = ()

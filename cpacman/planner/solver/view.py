@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import solv
@@ -160,13 +160,15 @@ class HostView:
         """
         if afresh:
             self._last = None
+        tasks = list(tasks)
         solver = self._solver(self._shut(hidden, closed, opened), weak)
         found = solver.solve(
             [*self._jobs(tasks), *self._standing_jobs, *self._removal_jobs(removable)]
         )
         if found:
             return Solution((), tuple(self._findings(problem) for problem in found))
-        return Solution(tuple(self._steps(solver)))
+        everything = any(task.verb is Verb.UPDATE_ALL for task in tasks)
+        return Solution(tuple(self._steps(solver, everything=everything)))
 
     def _shut(
         self,
@@ -269,42 +271,54 @@ class HostView:
                 if self._nevras.keys().isdisjoint(ids):
                     yield from (p for p in ids if not self._universe.is_installed(p))
 
-    def _steps(self, solver: Any) -> Iterator[Step]:
+    def _steps(self, solver: Any, *, everything: bool) -> Iterator[Step]:
+        """Yield what a solution does; when everything is updated, why an update comes is plain."""
+        nevras = self._nevras
+        gone = {-i for i in solver.raw_decisions(-1)} & nevras.keys()
+        plain = self._plain(gone)
         transaction = solver.transaction()
-        left = {-i for i in solver.raw_decisions(-1)} & self._nevras.keys()
-        alone = self._alone(left)
-        gone = set(left)
-        for solvable in transaction.newsolvables():
-            number = solvable.id
-            new = self._universe.candidate(number)
-            beside = number in self._universe.side_by_side
-            own = alone.get((new.name, new.arch))
-            if own is None or beside or number in self._universe.obsoleting:
-                every = transaction.allothersolvables(solvable)
-                others = {s.id for s in every} & self._nevras.keys()
-            else:
-                others = {own}
+        for number in [i for i in solver.raw_decisions(1) if i not in nevras]:
+            own = plain(number)
+            if own and everything:
+                gone.discard(own)
+                yield self._universe.plain_step(number, own, nevras[own])
+                continue
+            solvable = self._pool.id2solvable(number)
+            others = {s.id for s in transaction.allothersolvables(solvable)} & nevras.keys()
             gone -= others
             yield Step(
-                new,
-                tuple(sorted([self._nevras[i] for i in others])),
+                self._universe.candidate(number),
+                tuple(sorted(nevras[i] for i in others)),
                 solver.describe_decision(solvable)[0] in _WEAK,
-                beside,
+                number in self._universe.side_by_side,
             )
-        yield from (Step(None, (self._nevras[i],)) for i in sorted(gone))
+        yield from (Step(None, (nevras[i],)) for i in sorted(gone))
 
-    def _alone(self, left: Iterable[int]) -> dict[tuple[str, str], int]:
-        """Return (name, arch) -> what leaves, of names that only one package has.
+    def _plain(self, gone: Collection[int]) -> Callable[[int], int]:
+        """Return what tells whose place a package takes where that is plain, and 0 elsewhere.
 
-        What comes under that name and arch, and obsoletes nothing, takes its place and no other's:
-        most steps are like that, and asking libsolv about each of them is dear.
+        What comes under the name and arch of a package that leaves, the only one of that name, and
+        obsoletes nothing else that leaves, takes its place and no other's. Most steps are like
+        that, and asking libsolv about each of them is dear.
         """
-        chunk = self._universe.chunk
+        universe, chunk = self._universe, self._universe.chunk
         if chunk is None:
-            return {}
-        counts = Counter(map(chunk.names.__getitem__, self._nevras))
-        found = (i for i in left if counts[chunk.names[i]] == 1)
-        return {(chunk.names[i], chunk.arches[i]): i for i in found}
+            return lambda number: 0
+        names = chunk.names
+        counts = Counter(map(names.__getitem__, self._nevras))
+        alone = {(names[i], chunk.arches[i]): i for i in gone if counts[names[i]] == 1}
+        leaving = {names[i] for i in gone}
+
+        def place(number: int) -> int:
+            new = universe.candidate(number)
+            if number in universe.side_by_side:
+                return 0
+            obsoleted = universe.obsoletes.get(number, ())
+            if obsoleted and any(name in leaving and name != new.name for name in obsoleted):
+                return 0
+            return alone.get((new.name, new.arch), 0)
+
+        return place
 
     def _findings(self, problem: Any) -> tuple[Finding, ...]:
         infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
