@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from cpacman.commands.context import Context
+from cpacman.commands.provenance import plan_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem
 from cpacman.model import Plan, short_id
@@ -51,6 +52,7 @@ def plan_body(context: Context, stored: StoredPlan, plan: Plan) -> dict[str, Any
         "created": stored.created,
         "ages": ages,
         "severities": _severities(context, plan),
+        "signatures": plan_signatures(context, plan),
     }
 
 

@@ -19,6 +19,7 @@ from cpacman.commands import blocking, planning
 from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
+from cpacman.commands.provenance import signature_problems
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (
@@ -115,6 +116,7 @@ def _check(context: Context, stored: StoredPlan, job: Job) -> None:
         *context.settings.unenforced(stored.class_, names),
         *_moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
+        *signature_problems(context, stored.plan),
         *context.transport.check(hosts),
     ]
     if problems:

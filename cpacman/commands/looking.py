@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import msgspec
+
 from cpacman import __version__
 from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
 from cpacman.commands.planning import plan_quietly
+from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
 from cpacman.model import Host, short_id
@@ -67,7 +70,10 @@ def _show_snapshot(
         {"nevra": p.nevra, "repository": p.repository, "size": p.size, "sha256": p.sha256}
         for p in snapshot.packages
     ]
-    return {"snapshot": {"id": snapshot.id, "channel": snapshot.channel, "packages": packages}}
+    body = {"id": snapshot.id, "channel": snapshot.channel, "packages": packages}
+    lineage = msgspec.to_builtins(snapshot.lineage)
+    signatures = snapshot_signatures(context, snapshot)
+    return {"snapshot": {**body, "lineage": lineage, "signatures": signatures}}
 
 
 def _show_rollout(

@@ -6,16 +6,20 @@ moves from where it was seen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
 from cpacman.depot.compare import diff_snapshots
-from cpacman.depot.repository import check_files, read_repository
+from cpacman.depot.provenance import Door, check_entering, standing_of
+from cpacman.depot.repository import Repository, check_files, read_repository
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.depot.taking import take_snapshot
 from cpacman.errors import ConfigError, Problem, RepositoryError, UsageError
+from cpacman.model import Package
 
 
 def channels_of(context: Context, asked: Sequence[str]) -> list[str]:
@@ -59,11 +63,15 @@ def _take(context: Context, channel: str, *, verify: bool) -> Snapshot:
         cache=context.settings.cache_dir,
         verify=verify,
         reporter=context.reporter,
+        keys=context.settings.channels[channel].keys,
     )
 
 
 def _rehearse(context: Context, channel: str, *, verify: bool) -> dict[str, Any]:
-    """Read a channel's repositories and check their files, as taking a snapshot does."""
+    """Read a channel's repositories and check files and signatures, as taking a snapshot does."""
+    settings = context.settings
+    keys = settings.channels[channel].keys
+    door = Door(keys, settings.depot, settings.cache_dir, context.reporter, rehearsing=True)
     repositories = [
         read_repository(name, one.path, context.settings.cache_dir)
         for name, one in context.settings.channels[channel].repositories.items()
@@ -71,8 +79,15 @@ def _rehearse(context: Context, channel: str, *, verify: bool) -> dict[str, Any]
     problems = [p for one in repositories for p in check_files(one, verify=verify)]
     if problems:
         raise RepositoryError(problems)
+    for each in repositories:
+        entry = settings.channels[channel].repositories[each.name]
+        check_entering(each, entry, functools.partial(_in_mirror, each), door)
     packages = sum(len(one.packages) for one in repositories)
     return {"id": None, "packages": packages, "new": None, "before": None}
+
+
+def _in_mirror(repository: Repository, package: Package) -> Path:
+    return repository.path / package.location
 
 
 def _settle(context: Context, channel: str, taken: Snapshot, first: str) -> dict[str, Any]:
@@ -88,6 +103,9 @@ def _settle(context: Context, channel: str, taken: Snapshot, first: str) -> dict
             first, channel, taken.id, expected=before, action="snapshot", at=now, who=context.who
         )
     row: dict[str, Any] = {"id": taken.id, "packages": len(taken.packages), "new": new}
+    channel_settings = context.settings.channels[channel]
+    standing = standing_of(channel_settings, taken.packages, context.settings.depot)
+    row["signatures"] = standing.counts
     return {**row, "before": before, **changes_between(context, before, taken)}
 
 

@@ -7,7 +7,7 @@ no repository. What is configured but not enforced yet is never silently accepte
 names it, and whoever acts on settings refuses while it does.
 """
 
-from cpacman.config.channels import Channel, OsMatch, RepositorySettings
+from cpacman.config.channels import Channel, OsMatch, RepositorySettings, Signatures
 from cpacman.config.explained import Explained
 from cpacman.config.fields import (
     DEFAULT_HOSTS_D,
@@ -83,6 +83,7 @@ __all__ = [
     "RepositorySettings",
     "Section",
     "Settings",
+    "Signatures",
     "Size",
     "Source",
     "Texts",

@@ -5,10 +5,9 @@ Whoever acts on settings refuses while anything is. An entry leaves together wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from cpacman.config.channels import Channel
 from cpacman.config.fields import Section
 from cpacman.config.stages import Access, ClassSettings, LevelSettings, Membership
 from cpacman.errors import Problem
@@ -46,11 +45,6 @@ def _moves_standing(membership: Membership) -> Iterator[Problem]:
     yield from (_not_yet(f"membership.{name}") for name in said)
 
 
-def _keys_standing(channels: Mapping[str, Channel]) -> Iterator[Problem]:
-    for name, channel in channels.items():
-        yield from _standing(channel, f"channels.{name}", ("keys",))
-
-
 def _access_standing(access: Access, class_name: str) -> Iterator[Problem]:
     for verb, groups in (("deploy", access.deploy), ("approve", access.approve)):
         if class_name in groups:
@@ -70,7 +64,6 @@ def standing(settings: Settings, class_name: str, levels: Iterable[str] = ()) ->
     wanted = set(levels) or set(settings.level_names)
     return [
         *_moves_standing(settings.membership),
-        *_keys_standing(settings.channels),
         *_named_standing(
             settings.classes,
             "classes",

@@ -98,6 +98,11 @@ class Pool:
             raise
         return way
 
+    def place_of(self, sha256: str) -> Path:
+        """Return where a file's bytes are now: kept aside, or under its name."""
+        staged = self._staged(sha256)
+        return staged if staged.exists() else self.path_of(sha256)
+
     def settle(self, sha256: str) -> None:
         """Let a file that was kept aside appear under its name."""
         target = self.path_of(sha256)

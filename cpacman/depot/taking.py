@@ -7,7 +7,7 @@ the depot before it appears; a repository that is rewritten while the snapshot i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,7 @@ from cpacman.depot.keeping import (
     stage_files,
 )
 from cpacman.depot.pool import Pool, io_error, sweep_temporary
+from cpacman.depot.provenance import Door, check_entering
 from cpacman.depot.repository import (
     Repository,
     Unsettled,
@@ -56,6 +57,7 @@ def take_snapshot(
     now: float | None = None,
     verify: bool = False,
     reporter: Reporter | None = None,
+    keys: Sequence[Path] = (),
 ) -> Snapshot:
     """Take a snapshot of a channel's repositories and keep its files in the depot.
 
@@ -66,6 +68,7 @@ def take_snapshot(
         cache: where repositories' contents are cached.
         now: seconds since the epoch, for a snapshot that is new; left out, the clock's.
         verify: hash every file, too.
+        keys: whose signatures count, see `provenance`.
         reporter: told after each file, and before anything has to be copied.
 
     Returns:
@@ -84,7 +87,8 @@ def take_snapshot(
         with locked(depot):
             sweep_temporary(depot)
             told = reporter or Silent()
-            return _retried(_Job(channel, repositories, depot, cache, created, verify, told))
+            door = Door(tuple(keys), depot, cache, told)
+            return _retried(_Job(channel, repositories, depot, cache, created, verify, door))
     except OSError as error:
         raise io_error(depot, error) from error
 
@@ -96,7 +100,7 @@ class _Job(NamedTuple):
     cache: Path
     now: int
     verify: bool
-    reporter: Reporter
+    door: Door
 
 
 def _retried(job: _Job) -> Snapshot:
@@ -125,14 +129,16 @@ def _take_once(job: _Job, before: Mapping[str, str]) -> Snapshot:
     pool = Pool(job.depot)
     wanted = [select_wanted(one, pool) for one in draft.repositories]
     _refuse_faulty(draft.repositories, job)
-    for one in wanted:
-        check_touched(one)
+    for each in wanted:
+        check_touched(each)
     present = len(draft.snapshot.packages) - sum(len(one.packages) for one in wanted)
-    stage_files(wanted, pool, present, job.reporter)
+    stage_files(wanted, pool, present, job.door.reporter)
+    for one in draft.repositories:
+        check_entering(one, job.repositories[one.name], lambda p: pool.place_of(p.sha256), job.door)
     is_new = draft.snapshot.id not in snapshot_ids(job.depot)
     snapshot = with_kept_metadata(draft.snapshot, job.depot) if is_new else None
-    for one in wanted:
-        check_unmoved(one)
+    for each in wanted:
+        check_unmoved(each)
     _refuse_moved(_fingerprints(job.repositories), before)
     settle_files(wanted, pool)
     if snapshot is None:
@@ -230,7 +236,7 @@ def _merged_advisories(repositories: Iterable[Repository]) -> tuple[Advisory, ..
 
 def _refuse_faulty(repositories: Iterable[Repository], job: _Job) -> None:
     def told(done: int, total: int) -> None:
-        job.reporter.progress("hashing", done, total, "packages")
+        job.door.reporter.progress("hashing", done, total, "packages")
 
     problems = [
         one for each in repositories for one in check_files(each, verify=job.verify, progress=told)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import classes, pushing
+from cpacman.report import classes, depot, pushing
 from cpacman.report.text import NAMED, age, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
@@ -78,6 +78,7 @@ def _plan(body: Answer) -> str:
         severities=body.get("severities") or {},
         full=bool(body.get("full")),
         group=body.get("group"),
+        signatures=body.get("signatures") or {},
     )
     if body.get("omitted"):
         text += f"\nand {body['omitted']} hosts in smaller groups: show them with host=NAME"
@@ -157,7 +158,7 @@ def _refresh(body: Answer) -> str:
 
 
 def _moves(body: Answer, word: str) -> str:
-    rows = []
+    rows: list[Sequence[str]] = []
     for channel, one in body["channels"].items():
         before = short_id(one["before"]) if one["before"] else "nothing"
         if one["id"] is None:
@@ -168,7 +169,8 @@ def _moves(body: Answer, word: str) -> str:
             continue
         change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
         change = change if one["before"] else f"{one['packages']} packages"
-        rows.append((channel, f"{before} -> {short_id(one['id'])}", change))
+        signed = depot.counted(one.get("signatures") or {})
+        rows.append((channel, f"{before} -> {short_id(one['id'])}", change, signed))
     test = "  TEST, nothing done" if body["test"] else ""
     return f"{word}{test}\n{table(rows)}"
 
@@ -176,9 +178,7 @@ def _moves(body: Answer, word: str) -> str:
 def _snapshot(body: Answer) -> str:
     if "channels" in body:
         return _moves(body, f"snapshot for {body['class']}")
-    rows = [(p["nevra"], p["repository"], f"{p['size'] / 1e6:.1f} MB") for p in body["packages"]]
-    head = f"snapshot {short_id(body['id'])}  {body['channel']}  {len(rows)} packages"
-    return f"{head}\n{table(rows)}"
+    return depot.snapshot(body)
 
 
 def _promote(body: Answer) -> str:

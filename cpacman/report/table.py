@@ -8,9 +8,10 @@ or repository reaches the terminal with control characters in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cpacman.model import Action, ActionKind, Failure, Held, Plan, Transaction, short_id
+from cpacman.report.depot import signatures as signature_lines
 
 FEW_ACTIONS = 20
 FEW_HOSTS = 3
@@ -35,6 +36,7 @@ def render_plan(
     severities: Mapping[str, str] | None = None,
     full: bool = False,
     group: str | None = None,
+    signatures: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the screen of a plan.
 
@@ -45,6 +47,7 @@ def render_plan(
         severities: advisory -> its severity.
         full: every action and host, not only the first ones.
         group: the letter of the only group to show.
+        signatures: `counts` by verdict and the `packages` that were not verified.
     """
     groups = group_hosts(plan)
     lines = [_title(plan, class_, by), _sums(plan, groups, ages or {})]
@@ -53,6 +56,7 @@ def render_plan(
         lines += _group(one, severities or {}, full=full or group is not None)
     lines += _held(plan, full=full)
     lines += _counts(plan)
+    lines += signature_lines(signatures, full=full)
     lines += [f"warning  {text}" for text in plan.warnings]
     lines += _failed(plan.failed, full=full)
     return "\n".join(map(_clean, lines))

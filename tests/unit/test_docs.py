@@ -202,7 +202,7 @@ def value_of(key: Key, text: str) -> Any:
 
 UNENFORCED = {
     "membership.max_moves": 5, "membership.on_move": "accept",
-    "channels.NAME.keys": ["/k"], "classes[].approvers": 1,
+    "classes[].approvers": 1,
     "classes[].ticket": "C", "classes[].windows": "prod", "levels[].soak": "1m",
     "levels[].gate": "web", "levels[].spread": "rack",
     "access.deploy": {"all": ["ops"]}, "access.approve": {"all": ["ops"]}, "access.read": ["a"],

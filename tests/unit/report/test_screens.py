@@ -453,6 +453,14 @@ def test_a_snapshot_in_full_lists_its_packages() -> None:
     assert screen("snapshot", body).splitlines() == [
         "snapshot s-9a02d1000000  el9-x86_64  1 packages", "  a-1-1.noarch  os  1.5 MB",
     ]  # fmt: skip
+    body["lineage"] = {"parents": [BEFORE, SNAPSHOT], "how": "packages: a"}
+    stranger = {"nevra": "a-1-1.noarch", "repository": "os", "detail": f"not signed{HOSTILE}"}
+    body["signatures"] = {"counts": {"good": 1, "unsigned": 1}, "packages": [stranger]}
+    lines = screen("snapshot", body).splitlines()
+    assert lines[1] == "from s-41b7c0000000 and s-9a02d1000000: packages: a"
+    assert lines[2] == "signatures  1 good, 1 unsigned"
+    assert lines[3].startswith("NOT VERIFIED  a-1-1.noarch (os): not signed")
+    check_is_clean("\n".join(lines))
 
 
 def test_the_board_shows_pointers_counts_and_troubles() -> None:
