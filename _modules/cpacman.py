@@ -168,6 +168,7 @@ def inventory(cookie=None, paths=None):
 
 def _inventory(agent, cookie, paths):
     arguments = ["inventory", "--thin", "--host", __opts__["id"]]
+    arguments.append("--state=%s" % _settings()["state_dir"])
     if cookie:
         arguments.append("--cookie=%s" % cookie)
     if paths:

@@ -2644,7 +2644,11 @@ def run_query_verb(verb, options, rpm):
         return details(read_input()[0], options["root"], rpm)
     asked = read_input()[0] if options["paths"] else ()
     if options["thin"]:
-        return thin_inventory(options["root"], options["host"], asked, options["cookie"], rpm)
+        found = thin_inventory(options["root"], options["host"], asked, options["cookie"], rpm)
+        cut_off = interrupted_session(options["state"] or STATE_DIR)
+        if cut_off:
+            found["head"]["facts"]["interrupted"] = cut_off
+        return found
     return inventory(options["root"], options["host"], asked, rpm)
 
 

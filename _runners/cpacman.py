@@ -15,6 +15,7 @@ from contextlib import contextmanager
 try:
     from cpacman.commands import (
         blocking,
+        collecting,
         deploying,
         explaining,
         looking,
@@ -250,6 +251,47 @@ def refresh(
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return refreshing.refresh(context, selection, full=full)
+
+
+@runner
+def recover(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    rollout: str | None = None,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Collect hosts that fell silent, and bring those whose transaction was cut off to their plan.
+
+    Something must be named: hosts (SEL) or a rollout. It is about the last rollout that told a
+    host to start.
+
+    rollout
+        only hosts of this rollout, by id or a unique prefix
+    test
+        show which hosts it is about, do nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.recover '*'
+        salt-run cpacman.recover rollout=r-1122a
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return collecting.recover(
+            context, selection, rollout=rollout, test=test, reason=reason, ticket=ticket
+        )
 
 
 @runner

@@ -55,6 +55,7 @@ class Context(NamedTuple):
     reporter: Reporter = Silent()
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
 
 def database_url(settings: Settings) -> str:

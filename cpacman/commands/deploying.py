@@ -8,7 +8,6 @@ enforced stops the deploy; a rollout whose process died is brought to an end bef
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 
 from cpacman.commands import blocking, planning
 from cpacman.commands.answers import plan_body, rollout_body
+from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
 from cpacman.commands.provenance import signature_problems
@@ -25,32 +25,29 @@ from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
-    CpacmanError,
     Problem,
     SafetyError,
     UsageError,
 )
+from cpacman.fleet import Placement
 from cpacman.model import Inventory, Outcome, Request, short_id
 from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.job import (
     ALREADY,
     CHANGED,
-    HALTED,
     Job,
     Level,
     Recheck,
     Times,
     Tools,
     new_rollout_id,
-    session_of,
 )
-from cpacman.rollout.machine import NOT_STARTED, HostState
 from cpacman.rollout.manifest import is_done, nevras_of
-from cpacman.rollout.owner import is_alive, owner_of
-from cpacman.rollout.reports import changes_of, judge_report
+from cpacman.rollout.owner import owner_of
+from cpacman.rollout.reports import INTERRUPTED
 from cpacman.rollout.runner import run_rollout
 from cpacman.rollout.staging import check_files
-from cpacman.store import RolloutHost, StoredPlan
+from cpacman.store import StoredPlan
 
 NOTHING = Request()
 THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
@@ -263,13 +260,23 @@ def _judge(
     place = fleet.placements[host]
     if asked.error or inventory is None:
         return Recheck(None, asked.code, asked.error)
-    if place.problems or place.host.class_ != stored.class_:
-        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+    if unfit := _unfit(stored, place, inventory):
+        return unfit
     if inventory.cookie == stored.plan.inventories[host].cookie:
         return Recheck(inventory)
     if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
         return Recheck(None, ALREADY, "has it already")
     return _solve_again(context, stored, host, fleet, inventory)
+
+
+def _unfit(stored: StoredPlan, place: Placement, inventory: Inventory) -> Recheck | None:
+    """Return why a host can't be worked on at all, whatever it has installed."""
+    if session := inventory.facts.get("interrupted"):
+        mend = f"run: salt-run cpacman.recover {inventory.host}"
+        return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
+    if place.problems or place.host.class_ != stored.class_:
+        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+    return None
 
 
 def _solve_again(
@@ -294,88 +301,3 @@ def _result(context: Context, rollout: str, stored: StoredPlan) -> dict[str, Any
 
 def _planned_code(stored: StoredPlan) -> int:
     return EXIT_NOT_PLANNED if stored.plan.failed else 0
-
-
-# ---- rollouts whose process died -----------------------------------------------------------
-
-
-def close_abandoned(context: Context) -> None:
-    """Give every host of a rollout whose process died its outcome, and unlock it."""
-    for row in context.store.rollouts(active=True):
-        if not is_alive(row["owner"]):
-            _close(context, row)
-
-
-def _close(context: Context, row: Mapping[str, Any]) -> None:
-    _, hosts = context.store.rollout(row["id"])
-    stored = context.store.plan(row["plan"])
-    open_hosts = [h for h in hosts if h.state != HostState.ENDED.value]
-    context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
-    for one in open_hosts:
-        if HostState(one.state) in NOT_STARTED:
-            _end(context, row, one, Outcome.SKIPPED, HALTED, "the process of the rollout died")
-    applying = {h.host: h for h in open_hosts if h.state == HostState.APPLYING.value}
-    still = _collect_abandoned(context, row, stored, applying)
-    refresh_hosts(context, sorted(set(applying) - set(still)))
-    if not still:
-        context.store.end_rollout(row["id"], state="halted", at=context.clock(), who=context.who)
-
-
-def _collect_abandoned(
-    context: Context,
-    row: Mapping[str, Any],
-    stored: StoredPlan,
-    applying: Mapping[str, RolloutHost],
-) -> list[str]:
-    """Ask hosts that were told to start how it ended; return those that are still at it."""
-    if not applying:
-        return []
-    nonce = secrets.token_hex(16)
-    requests = {
-        host: {"session": session_of(row["id"], one.attempt), "nonce": nonce}
-        for host, one in applying.items()
-    }
-    still = []
-    for answer in context.transport.call(
-        "result", requests, timeout=context.settings.transport.answer
-    ):
-        one = applying[answer.host]
-        report = _report(context, answer.host, answer.value, nonce)
-        if report.get("state") in {"checking", "running", "verifying"}:
-            still.append(answer.host)
-        elif report.get("outcome"):
-            manifest = msgspec.json.decode(one.manifest or "{}")
-            outcome, code, detail = judge_report(report, str(manifest.get("after")))
-            changes = changes_of(stored.plan.transactions[one.transaction])
-            _end(context, row, one, outcome, code, detail,
-                 changes if outcome is Outcome.APPLIED else ())  # fmt: skip
-        else:
-            _end(context, row, one, Outcome.SILENT, "silent", "the process of the rollout died")
-    return still
-
-
-def _report(context: Context, host: str, value: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
-    try:
-        report = context.transport.verify(
-            host, str(value.get("report")), str(value.get("signature"))
-        )
-    except CpacmanError as error:
-        context.reporter.line(f"ignored a report of {host}: {error}")
-        return {}
-    return report if (report.get("host"), report.get("nonce")) == (host, nonce) else {}
-
-
-def _end(
-    context: Context,
-    row: Mapping[str, Any],
-    one: RolloutHost,
-    outcome: Outcome,
-    code: str | None,
-    detail: str,
-    changes: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    context.store.end_host(
-        row["id"], one.host, expected=one.state, outcome=outcome.value, at=context.clock(),
-        who=context.who, code=code, detail=detail, ticket=row["ticket"], reason=row["reason"],
-        changes=changes,
-    )  # fmt: skip

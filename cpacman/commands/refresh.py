@@ -44,6 +44,7 @@ def refresh(context: Context, selection: Selection, *, full: bool = False) -> di
         selection: which hosts; they must be named.
         full: ask for everything again, also where nothing changed.
     """
+    from cpacman.commands.collecting import close_abandoned
     from cpacman.commands.fleet import select
 
     if selection.is_empty:
@@ -53,6 +54,7 @@ def refresh(context: Context, selection: Selection, *, full: bool = False) -> di
     found = target_of(context, selection) if only_target else sorted(
         select(context, selection).placements
     )  # fmt: skip
+    close_abandoned(context)
     results = refresh_hosts(context, found, full=full)
     failed = {host: r for host, r in results.items() if r.error}
     body = {"hosts": {host: dict(r._asdict()) for host, r in sorted(results.items())}}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import classes, depot, pushing
+from cpacman.report import classes, depot, pushing, recovering
 from cpacman.report.text import NAMED, age, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
@@ -392,6 +392,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "plan": _plan,
     "rollout": _rollout,
     "refresh": _refresh,
+    "recover": recovering.recover,
     "hostkeys": pushing.hostkeys,
     "snapshot": _snapshot,
     "promote": _promote,

@@ -19,13 +19,15 @@ from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_order
 from cpacman.rollout.record import Record
-from cpacman.rollout.reports import judge_report
+from cpacman.rollout.reports import RECOVERIES, is_cut_off, judge_report
 from cpacman.transport.port import UNREACHABLE, Answer
 
 ORDER_SLACK = 60.0
 """Seconds by which a host's clock may be behind when it is told to start."""
 APPLY_AGAIN = 10.0
 """Seconds after which a host that was told to start and did not is told again."""
+RECOVER_AGAIN = 4.0
+"""Seconds that a host which was cut off and started again has to show that it is at it."""
 
 
 class Applier:
@@ -37,6 +39,8 @@ class Applier:
         self._record = record
         self._deadlines: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._recoveries: dict[str, list[float]] = {}
+        self._cut_off: list[str] = []
 
     def start(self, hosts: Sequence[str]) -> bool:
         """Tell hosts to start; return False, with nobody told, when a halt was wished for."""
@@ -68,7 +72,19 @@ class Applier:
         if late:
             self._again.update(dict.fromkeys(late, now + APPLY_AGAIN))
             self._tell(late)
+        self._recover([host for host in self._cut_off if host in self.in_flight()])
         return self._record.in_state(hosts, HostState.ENDED)
+
+    def _recover(self, hosts: Sequence[str]) -> None:
+        """Start hosts again whose transaction was cut off: they carry on where they were."""
+        now = self._tools.clock()
+        due = [h for h in hosts if now > self._recoveries.get(h, [0.0])[-1] + RECOVER_AGAIN]
+        for host in due:
+            self._recoveries.setdefault(host, []).append(now)
+            self._record.journal("recover", host, "its transaction was cut off: started again")
+            self._tools.reporter.line(f"{host}: was cut off, started again")
+        if due:
+            self._tell(due)
 
     def _tell(self, hosts: Sequence[str]) -> None:
         timeout, now = self._tools.times.answer, self._tools.clock()
@@ -84,6 +100,7 @@ class Applier:
 
     def _ask(self, hosts: Sequence[str]) -> list[str]:
         """Ask for reports; return the hosts that have not started yet."""
+        self._cut_off.clear()
         if not hosts:
             return []
         nonce = secrets.token_hex(16)
@@ -94,6 +111,8 @@ class Applier:
             report = self._verified(answer, nonce)
             if report.get("state") == "staged":
                 idle.append(answer.host)
+            elif is_cut_off(report) and len(self._recoveries.get(answer.host, ())) < RECOVERIES:
+                self._cut_off.append(answer.host)
             elif report.get("outcome"):
                 outcome, code, detail = judge_report(report, self._after(answer.host))
                 self._record.end(answer.host, outcome, code, detail)

@@ -7,6 +7,18 @@ from typing import Any
 
 from cpacman.model import Outcome, Transaction
 
+INTERRUPTED = "interrupted"
+RECOVERIES = 3
+"""How often a host whose transaction was cut off is started again by itself."""
+
+
+def is_cut_off(report: Mapping[str, Any]) -> bool:
+    """Whether a verified report says that a transaction was cut off and nobody works on it.
+
+    A session that another one stands in the way of says `interrupted`, too, but it has ended.
+    """
+    return report.get("code") == INTERRUPTED and report.get("ended") is None
+
 
 def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | None, str]:
     """Return outcome, code and detail of a verified report.

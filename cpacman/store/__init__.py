@@ -21,6 +21,7 @@ from cpacman.store.migrations import SCHEMA_VERSION, migrate
 from cpacman.store.origins import Origins
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
+from cpacman.store.recovery import Recovery
 from cpacman.store.rollouts import RolloutHost, RolloutLevel, Rollouts
 from cpacman.store.snapshots import PointerMove, Snapshots
 
@@ -40,7 +41,9 @@ __all__ = [
 ]
 
 
-class Store(Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Evidence, Origins):
+class Store(
+    Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Recovery, Evidence, Origins
+):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 
     @classmethod

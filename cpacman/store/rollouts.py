@@ -43,6 +43,11 @@ class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
     updated: float
     attempt: int = 1
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> RolloutHost:
+        """Return a row of the table as such."""
+        return cls(**{key: value for key, value in row.items() if key != "rollout"})
+
 
 class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
     """One level of one rollout: its state since when, its limits, what its checks found last."""
@@ -79,7 +84,7 @@ class Rollouts(Database):
         """
         names = [host for host, _, _ in hosts]
         with self._write() as connection:
-            _lock(connection, rollout["id"], names, at)
+            lock_hosts(connection, rollout["id"], names, at)
             connection.execute(rollouts_table.insert(), {"beat": at, **rollout, "created": at})
             rows = [
                 {"rollout": rollout["id"], "host": host, "level": level, "transaction": number,
@@ -193,7 +198,9 @@ class Rollouts(Database):
         h = rollout_hosts_table
         with self._write() as connection:
             mine = _rows_of(connection, rollout, hosts)
-            _lock(connection, rollout, [host for host, one in mine.items() if one == "ended"], at)
+            lock_hosts(
+                connection, rollout, [host for host, one in mine.items() if one == "ended"], at
+            )
             values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
                       "manifest": None, "updated": at, "attempt": h.c.attempt + 1}  # fmt: skip
             for part in parts(sorted(hosts)):
@@ -381,7 +388,7 @@ class Rollouts(Database):
         row = self._rows(sa.select(rollouts_table).where(rollouts_table.c.id == full))[0]
         h = rollout_hosts_table
         rows = self._rows(sa.select(h).where(h.c.rollout == full).order_by(h.c.host))
-        return row, [RolloutHost(**{k: v for k, v in r.items() if k != "rollout"}) for r in rows]
+        return row, [RolloutHost.of(one) for one in rows]
 
 
 def _owned(connection: Connection, rollout: str, owner: str) -> Any:
@@ -402,7 +409,12 @@ def _rows_of(connection: Connection, rollout: str, hosts: Sequence[str]) -> dict
     return found
 
 
-def _lock(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+def lock_hosts(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    """Lock hosts for a rollout, inside a transaction.
+
+    Raises:
+        ConflictError: another rollout has one of them.
+    """
     taken = _locked(connection, hosts)
     if taken:
         raise ConflictError(

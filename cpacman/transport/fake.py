@@ -24,6 +24,7 @@ class FakeHost:
         faults: function of the door -> error code that it answers; `unreachable` is silence.
         report: overrides of the report it gives once it was told to start.
         polls: how often it answers "running" before it reports.
+        cuts: how many of its starts end with the transaction cut off.
         forged: whether its reports carry a wrong signature.
         tampers: whether it answers to begin with files that its plan does not name.
     """
@@ -31,6 +32,7 @@ class FakeHost:
     faults: dict[str, str] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     polls: int = 0
+    cuts: int = 0
     forged: bool = False
     tampers: bool = False
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +123,8 @@ def _result(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         "state": "done" if done else "running", "outcome": "applied" if done else None,
         "code": None, "detail": "", "packages": host.manifest["after"],
     }  # fmt: skip
-    if done:
+    if host.started and host.started <= host.cuts:
+        report.update(state="failed", outcome="failed", code="interrupted", ended=None)
+    elif done:
         report.update(host.report)
     return {"report": json.dumps(report), "signature": "forged" if host.forged else "good"}

@@ -348,7 +348,7 @@ def test_every_code_of_the_master_is_explained() -> None:
     listed = {words_of(row[0])[0] for row in rows_of(section_of(TROUBLE, "From the master"))}
     assert {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED} <= listed
     given = {"twins", "transport", "no-door", "garbled", "bytes", "silent", "differs"}
-    given |= {"host-key", "login"}
+    given |= {"host-key", "login", "interrupted", "unstarted"}
     assert listed == given | {port.UNREACHABLE, job.HALTED, job.CHANGED, runner.CANCELLED}
     code = "".join(p.read_text() for p in (CHECKOUT / "cpacman").rglob("*.py"))
     assert not [one for one in given if f'"{one}"' not in code]

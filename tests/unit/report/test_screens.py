@@ -236,6 +236,17 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
             "db1": {"state": "failed", "packages": 0, "code": "unreachable", "error": "no answer"},
         },
     },
+    "recover": lambda: {
+        "result": True,
+        "test": False,
+        "hosts": {
+            "web1": {"rollout": "r-1122a", "before": "silent", "level": "rest", "state": "ended",
+                     "outcome": "applied", "code": None, "detail": "", "transaction": "t-1"},
+            "web2": {"rollout": "r-1122a", "before": "failed", "level": "rest", "state": "ended",
+                     "outcome": "failed", "code": "interrupted", "detail": "cut off",
+                     "transaction": "t-1"},
+        },
+    },
     "snapshot": lambda: {
         "result": True, "class": "development", "test": False, "channels": moves(),
     },

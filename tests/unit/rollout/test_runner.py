@@ -187,6 +187,29 @@ def test_faults_end_truthfully(tmp_path: Path, host: FakeHost, outcome: tuple[st
     assert world.run() == {"web1": outcome}
 
 
+@pytest.mark.parametrize(
+    ("cuts", "outcome", "starts"),
+    [(1, ("applied", None), 2), (3, ("applied", None), 4), (9, ("failed", "interrupted"), 4)],
+)
+def test_cut_off_hosts_are_started_again(
+    tmp_path: Path, cuts: int, outcome: tuple[str, str | None], starts: int
+) -> None:
+    """A host whose transaction was cut off carries on by itself; not for ever, and never as ok."""
+    world = World(tmp_path, {"web1": FakeHost(cuts=cuts)})
+    assert world.run() == {"web1": outcome}
+    assert world.transport.hosts["web1"].started == starts
+    actions = [entry["action"] for entry in world.store.history(host="web1")]
+    assert actions.count("recover") == starts - 1
+
+
+def test_refusal_because_of_another_cut_off_session_is_final(tmp_path: Path) -> None:
+    """What stands in a host's way is told, not tried again and again."""
+    said = {"outcome": "refused", "code": "interrupted", "ended": 5.0}
+    world = World(tmp_path, {"web1": FakeHost(report=said)})
+    assert world.run() == {"web1": ("refused", "interrupted")}
+    assert world.transport.hosts["web1"].started == 1
+
+
 def test_changed_host_is_skipped(tmp_path: Path) -> None:
     """A host that is not what the plan was made for gets nothing."""
     world = World(tmp_path, {"web1": FakeHost(), "web2": FakeHost()})

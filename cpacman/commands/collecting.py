@@ -1,0 +1,236 @@
+"""Hosts that were told to start, and whose end nobody has seen yet.
+
+Invariants: how a host ended is what its verified report says, whoever collects it and whenever; a
+transaction that was cut off is started again, never given up as done; a host is locked as long as
+something may be at work on it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cpacman.commands.answers import rollout_body
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Selection, select
+from cpacman.commands.refresh import refresh_hosts
+from cpacman.errors import EXIT_NOT_THERE, CpacmanError, Problem, UsageError
+from cpacman.model import Outcome, short_id
+from cpacman.rollout.applying import ORDER_SLACK
+from cpacman.rollout.job import HALTED, session_of
+from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState
+from cpacman.rollout.manifest import write_order
+from cpacman.rollout.owner import is_alive, owner_of
+from cpacman.rollout.reports import (
+    INTERRUPTED,
+    RECOVERIES,
+    changes_of,
+    is_cut_off,
+    judge_report,
+)
+from cpacman.store import RolloutHost
+
+UNSTARTED = "unstarted"
+AT_WORK = frozenset({"checking", "running", "verifying"})
+_PAUSE = 2.0
+_GONE = "the process of the rollout died"
+
+
+def close_abandoned(context: Context) -> None:
+    """Give every host of a rollout whose process died its outcome, and unlock it."""
+    for row in context.store.rollouts(active=True):
+        if not is_alive(row["owner"]):
+            context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
+            _Collection(context, row).close(patience=0.0)
+
+
+def recover(
+    context: Context,
+    selection: Selection,
+    *,
+    rollout: str | None = None,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+) -> dict[str, Any]:
+    """Collect the hosts that fell silent, and bring those that were cut off to their plan.
+
+    Raises:
+        UsageError: nothing was named.
+        ConflictError: another rollout has one of the hosts.
+    """
+    if rollout is None and selection.is_empty:
+        mend = "name hosts ('*' is all of them), or a rollout: rollout=r-..."
+        raise UsageError(Problem("recover", "nothing is changed by default", mend))
+    close_abandoned(context)
+    found = _unsettled(context, selection, rollout)
+    if not test:
+        for number in sorted({number for number, _ in found.values()}):
+            hosts = [host for host, (other, _) in found.items() if other == number]
+            _reopen(context, number, hosts, reason, ticket)
+    return _answer(context, found, test)
+
+
+def _unsettled(
+    context: Context, selection: Selection, rollout: str | None
+) -> dict[str, tuple[str, RolloutHost]]:
+    """Return the hosts whose last start ended silent or cut off, with that rollout and row."""
+    hosts = None if selection.is_empty else sorted(select(context, selection).placements)
+    number = context.store.rollout(rollout)[0]["id"] if rollout else None
+    return {
+        host: (other, one)
+        for host, (other, one) in context.store.last_told(hosts=hosts, rollout=number).items()
+        if one.outcome == Outcome.SILENT.value
+        or (one.outcome, one.code) == (Outcome.FAILED.value, INTERRUPTED)
+    }
+
+
+def _reopen(
+    context: Context, number: str, hosts: Sequence[str], reason: str | None, ticket: str | None
+) -> None:
+    row, _ = context.store.rollout(number)
+    owner = owner_of(os.getpid())
+    context.store.collect_again(
+        number, hosts, owner=owner, at=context.clock(), who=context.who, reason=reason,
+        ticket=ticket,
+    )  # fmt: skip
+    after = RolloutState.DONE if row["state"] == RolloutState.DONE.value else RolloutState.HALTED
+    _Collection(context, row, after).close(patience=context.settings.transport.apply)
+
+
+def _answer(
+    context: Context, found: Mapping[str, tuple[str, RolloutHost]], test: bool
+) -> dict[str, Any]:
+    hosts = {}
+    for host, (number, before) in sorted(found.items()):
+        row, rows = context.store.rollout(number)
+        told = rollout_body(row, rows)["hosts"][host]
+        hosts[host] = {"rollout": number, "before": before.outcome, **told}
+    there = {Outcome.APPLIED.value, Outcome.UNCHANGED.value}
+    missed = [host for host, one in hosts.items() if one["outcome"] not in there]
+    body = {"test": test, "hosts": hosts}
+    return {"recover": body, "retcode": EXIT_NOT_THERE if missed and not test else 0}
+
+
+class _Collection:
+    """The hosts of one rollout that were told to start and have no outcome yet."""
+
+    def __init__(
+        self, context: Context, row: Mapping[str, Any], after: RolloutState = RolloutState.HALTED
+    ) -> None:
+        self._context = context
+        self._row = row
+        self._after = after
+        self._plan = context.store.plan(row["plan"])
+        self._starts: dict[str, int] = {}
+
+    def close(self, *, patience: float) -> None:
+        """End the hosts that have ended, and the rollout when none is left.
+
+        Args:
+            patience: seconds for which hosts that are at work are waited for. Those that had to be
+                started again are given as long as an answer may take in any case.
+        """
+        context = self._context
+        started = context.clock()
+        _, hosts = context.store.rollout(self._row["id"])
+        waiting = {h.host: h for h in hosts if h.state == HostState.APPLYING.value}
+        for one in hosts:
+            if one.state != HostState.ENDED.value and HostState(one.state) in NOT_STARTED:
+                self._end(one, Outcome.SKIPPED, HALTED, _GONE)
+        asked = sorted(waiting)
+        while waiting:
+            waiting = self._poll(waiting)
+            least = context.settings.transport.answer if waiting.keys() & self._starts else 0.0
+            if not waiting or context.clock() > started + max(patience, least):
+                break
+            context.sleep(_PAUSE)
+        refresh_hosts(context, [host for host in asked if host not in waiting])
+        if not waiting:
+            context.store.end_rollout(
+                self._row["id"], state=self._after.value, at=context.clock(), who=context.who
+            )
+
+    def _poll(self, waiting: Mapping[str, RolloutHost]) -> dict[str, RolloutHost]:
+        """Ask hosts how it ended; return those that are still at it."""
+        context = self._context
+        nonce = secrets.token_hex(16)
+        requests = {
+            host: {"session": self._session(one), "nonce": nonce} for host, one in waiting.items()
+        }
+        timeout = context.settings.transport.answer
+        still, again = {}, []
+        for answer in context.transport.call("result", requests, timeout=timeout):
+            one = waiting[answer.host]
+            report = self._report(one, answer.value, nonce)
+            if is_cut_off(report) and self._starts.get(answer.host, 0) < RECOVERIES:
+                again.append(one)
+            if one in again or report.get("state") in AT_WORK or self._is_early(
+                one, report):  # fmt: skip
+                still[answer.host] = one
+            else:
+                self._end_by(one, report)
+        self._start(again)
+        return still
+
+    def _is_early(self, one: RolloutHost, report: Mapping[str, Any]) -> bool:
+        """Whether the order to start may still be on its way to a host."""
+        late = one.updated + self._context.settings.transport.answer + ORDER_SLACK
+        return report.get("state") == "staged" and self._context.clock() < late
+
+    def _session(self, one: RolloutHost) -> str:
+        return session_of(self._row["id"], one.attempt)
+
+    def _start(self, hosts: Sequence[RolloutHost]) -> None:
+        """Start hosts again whose transaction was cut off: they carry on where they were."""
+        if not hosts:
+            return
+        context, timeout = self._context, self._context.settings.transport.answer
+        requests = {}
+        for one in hosts:
+            self._starts[one.host] = self._starts.get(one.host, 0) + 1
+            context.reporter.line(f"{one.host}: was cut off, started again")
+            now, session = context.clock(), self._session(one)
+            order = write_order(session, created=now, expires=now + timeout + ORDER_SLACK)
+            signature = context.key.sign_manifest(order)
+            requests[one.host] = {"session": session, "order": order, "signature": signature}
+        for answer in context.transport.call("apply", requests, timeout=timeout):
+            if answer.code:
+                context.reporter.line(f"{answer.host}: was not started again: {answer.error}")
+
+    def _end_by(self, one: RolloutHost, report: Mapping[str, Any]) -> None:
+        if report.get("outcome"):
+            manifest = msgspec.json.decode(one.manifest or "{}")
+            outcome, code, detail = judge_report(report, str(manifest.get("after")))
+            self._end(one, outcome, code, detail)
+        elif report.get("state") == "staged":
+            self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
+        else:
+            self._end(one, Outcome.SILENT, "silent", "no verified report")
+
+    def _report(self, one: RolloutHost, value: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
+        try:
+            report = self._context.transport.verify(
+                one.host, str(value.get("report")), str(value.get("signature"))
+            )
+        except CpacmanError as error:
+            self._context.reporter.line(f"ignored a report of {one.host}: {error}")
+            return {}
+        wanted = {"host": one.host, "nonce": nonce, "session": self._session(one),
+                  "plan": self._row["plan"]}  # fmt: skip
+        return report if wanted.items() <= report.items() else {}
+
+    def _end(self, one: RolloutHost, outcome: Outcome, code: str | None, detail: str) -> None:
+        context, row = self._context, self._row
+        transaction = self._plan.plan.transactions[one.transaction]
+        changes = changes_of(transaction) if outcome is Outcome.APPLIED else ()
+        context.store.end_host(
+            row["id"], one.host, expected=one.state, outcome=outcome.value, at=context.clock(),
+            who=context.who, code=code, detail=detail, ticket=row["ticket"], reason=row["reason"],
+            changes=changes,
+        )  # fmt: skip
+        context.reporter.line(f"{one.host}: {outcome.value}")

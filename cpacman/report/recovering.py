@@ -1,0 +1,37 @@
+"""Screens about hosts that did not end where they should.
+
+Invariant: who is still not at its plan stands at the end, with the next command to type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cpacman.model import short_id
+from cpacman.report.text import clean, line, some, table
+
+Answer = Mapping[str, Any]
+THERE = ("applied", "unchanged")
+
+
+def recover(body: Answer) -> str:
+    """What became of hosts that fell silent or were cut off."""
+    hosts: Mapping[str, Answer] = body["hosts"]
+    if not hosts:
+        return "no host is silent or cut off"
+    rows = [
+        (host, short_id(one["rollout"]), f"{one['before']} ->", str(one["outcome"]),
+         line(one["detail"] or one["code"] or ""))
+        for host, one in hosts.items()
+    ]  # fmt: skip
+    if body["test"]:
+        rows = [
+            (host, number, before, "TEST, nothing done", "") for host, number, before, *_ in rows
+        ]
+    wrong = [host for host, one in hosts.items() if one["outcome"] not in THERE]
+    words = [table(rows, indent="")]
+    if wrong and not body["test"]:
+        words.append(f"NOT AT THEIR PLAN: {some(wrong)}")
+        words.append(f"next: salt-run cpacman.rollback host={wrong[0]}")
+    return clean("\n".join(words))

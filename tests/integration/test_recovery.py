@@ -1,0 +1,77 @@
+"""Transactions that are cut off and hosts that fall silent, on a real master and real hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import Host, Lab
+from tests.integration.fleet import Fleet
+from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, wait
+
+
+@pytest.fixture
+def fleet(clean_lab: Lab) -> Fleet:
+    """A configured fleet with inventories and a first snapshot, and a scriptlet that takes time."""
+    found = Fleet(clean_lab).ready()
+    found.lab.host("web1").write("/etc/fickle.sleep", SLEEP)
+    return found
+
+
+def kill_worker(host: Host) -> None:
+    """Kill -9 the process that applies, and nothing else: its scriptlet lives on."""
+    pids = host.run(["pgrep", "-f", "agent.py apply"]).check().stdout.split()
+    host.run(["kill", "-9", *pids]).check()
+
+
+def is_clean(host: Host) -> bool:
+    """Whether every file is as its package has it, and nothing is half written."""
+    verified = host.run(["sh", "-c", "rpm -Va --noscripts | grep -v ' c /' || true"]).check().stdout
+    half = host.run(["sh", "-c", "find /usr /etc /opt -name '*;[0-9a-f]*'"]).check().stdout
+    return not verified.strip() and not half.strip()
+
+
+def test_killed_worker_is_started_again(fleet: Fleet) -> None:
+    """kill -9 in mid-transaction: the rollout itself brings the host to its plan."""
+    host = fleet.lab.host("web1")
+    number = fleet.plan(tgt="web1")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: in_scriptlet(host))
+        kill_worker(host)
+        result = running.wait()
+    assert result.returncode == 0, result.stdout
+    assert installed(fleet, "web1") > UPDATED and is_clean(host)
+    actions = [e["action"] for e in fleet.run("history", host="web1")["history"]["entries"]]
+    assert "recover" in actions and actions[-1] == "applied"
+
+
+def test_killed_runner_and_worker(fleet: Fleet) -> None:
+    """Runner and worker both die: the next refresh has the host carry on, and locks are gone."""
+    host = fleet.lab.host("web1")
+    number = fleet.plan(tgt="web1")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: in_scriptlet(host))
+        running.kill()
+        kill_worker(host)
+    wait(lambda: not in_scriptlet(host))
+    assert fleet.run("refresh", "*").code == 0
+    assert installed(fleet, "web1") > UPDATED and is_clean(host)
+    assert fleet.run("deploy", plan=number).outcomes() == {"web1": ("unchanged", None)}
+
+
+def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
+    """A host stopped in mid-transaction ends silent; back again, recover tells how it ended."""
+    host = fleet.lab.host("web1")
+    fleet.configure(transport={"answer": "5s", "stall": "3s", "apply": "6s", "chunk": "4M"})
+    number = fleet.plan(tgt="web1")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: in_scriptlet(host))
+        host.pause()
+        result = running.wait()
+    assert result.returncode == 4, result.stdout
+    assert fleet.run("recover", "web1", test=True)["recover"]["hosts"]["web1"]["before"] == "silent"
+    host.resume()
+    wait(lambda: host.run(["pgrep", "-f", "agent.py apply"]).returncode != 0)
+    answer = fleet.run("recover", "web1")
+    assert answer["recover"]["hosts"]["web1"]["outcome"] == "applied", answer.text
+    assert answer.code == 0 and installed(fleet, "web1") > UPDATED
+    assert fleet.run("recover", "*")["recover"]["hosts"] == {}
