@@ -27,6 +27,7 @@ try:
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
+    from cpacman.depot.partial import Wanted
     from cpacman.doors import Names, SaltReporter, listed, runner, signals_watched
     from cpacman.model import Request
 
@@ -361,29 +362,59 @@ def snapshot(channel: Names = None, verify: bool = False, test: bool = False):
 def promote(
     to: str,
     channel: Names = None,
+    *,
+    snapshot: str | None = None,
+    packages: Names = None,
+    advisory: Names = None,
+    cve: Names = None,
+    repository: Names = None,
+    exclude: Names = None,
+    until: str | None = None,
+    force: bool = False,
     test: bool = False,
     reason: str | None = None,
     ticket: str | None = None,
 ):
     """
-    Point a class at the snapshots that the class before it holds.
+    Point a class at what the class before it holds or held, proved on its hosts first.
 
     to
         the class that receives
     channel
         only these channels
+    snapshot, until
+        one that the class before held, or what it held by then, instead of what it holds
+    packages, advisory, cve, repository
+        only these, with what they need
+    exclude
+        everything but these
+    force
+        go on though something refuses; needs ``reason=``
     test
-        show what would change, and change nothing
+        show the proof, the evidence and what refuses, and change nothing
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run cpacman.promote to=production test=True
+        salt-run cpacman.promote to=production advisory=RHSA-2026:1234
     """
+    wanted = Wanted(
+        listed(packages), listed(advisory), listed(cve), listed(repository), listed(exclude)
+    )
     with _context() as context:
         return promoting.promote(
-            context, to, listed(channel), test=test, reason=reason, ticket=ticket
+            context,
+            to,
+            listed(channel),
+            snapshot=snapshot,
+            wanted=wanted,
+            until=until,
+            force=force,
+            test=test,
+            reason=reason,
+            ticket=ticket,
         )
 
 

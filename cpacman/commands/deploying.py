@@ -21,6 +21,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, place_all
 from cpacman.commands.provenance import signature_problems
 from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.commands.safeguards import safeguards
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
@@ -110,7 +111,7 @@ def _check(context: Context, stored: StoredPlan, job: Job) -> None:
     names = [level.name for level in job.levels]
     hosts = _busy_hosts(job)
     problems = [
-        *context.settings.unenforced(stored.class_, names),
+        *safeguards(context, stored.class_, job.ticket, names),
         *_moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),

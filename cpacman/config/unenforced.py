@@ -68,7 +68,7 @@ def standing(settings: Settings, class_name: str, levels: Iterable[str] = ()) ->
             settings.classes,
             "classes",
             {class_name},
-            ("evidence", "approvers", "ticket", "windows"),
+            ("approvers", "windows"),
         ),
         *_named_standing(settings.levels, "levels", wanted, ("soak", "gate", "spread")),
         *_access_standing(settings.access, class_name),

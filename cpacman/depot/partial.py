@@ -90,9 +90,16 @@ def new_in(base: Snapshot | None, packages: Iterable[Package]) -> list[Package]:
     return [one for one in packages if key(one) not in known]
 
 
+class Unfit(NamedTuple):
+    """Why there is no choice; `nothing` tells that no word means anything in this channel."""
+
+    problems: tuple[Problem, ...]
+    nothing: bool
+
+
 def choose_part(
     base: Snapshot, newer: Snapshot, wanted: Wanted, *, class_: str, compare: Compare
-) -> Part | list[Problem]:
+) -> Part | Unfit:
     """Return what a class that holds `base` takes of a newer snapshot, or every problem with it.
 
     Args:
@@ -113,14 +120,14 @@ def choose_part(
     comes = {key(one): one for one in named if not wanted.excludes(one)}
     problems += _changed_rules(base, newer, {one.repository for one in comes.values()})
     if problems:
-        return problems
+        return Unfit(tuple(problems), nothing=not named)
     stays = (one for one in base.packages if one.repository not in wanted.repositories)
     kept = (one for one in base.packages
             if one.repository in wanted.repositories and wanted.excludes(one))  # fmt: skip
     return Part((*stays, *kept), tuple(comes.values()))
 
 
-def _all_but(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Part | list[Problem]:
+def _all_but(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Part | Unfit:
     both = (*newer.packages, *base.packages)
     problems = [
         Problem(f"exclude {word}", "names nothing in either snapshot")
@@ -128,7 +135,7 @@ def _all_but(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Part | list[Pro
         if not any(names([word], one) for one in both)
     ]
     if problems:
-        return problems
+        return Unfit(tuple(problems), nothing=len(problems) == len(wanted.exclude))
     return Part(
         tuple(one for one in base.packages if wanted.excludes(one)),
         tuple(one for one in newer.packages if not wanted.excludes(one)),

@@ -181,10 +181,6 @@ def _snapshot(body: Answer) -> str:
     return depot.snapshot(body)
 
 
-def _promote(body: Answer) -> str:
-    return _moves(body, f"{body['from']} -> {body['to']}")
-
-
 # ---- looking -------------------------------------------------------------------------------
 
 
@@ -395,7 +391,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "recover": recovering.recover,
     "hostkeys": pushing.hostkeys,
     "snapshot": _snapshot,
-    "promote": _promote,
+    "promote": classes.promote,
     "block": classes.block,
     "blocks": classes.blocks,
     "unblock": classes.unblock,

@@ -54,3 +54,11 @@ def when(moment: float | None) -> str:
     if moment is None:
         return "-"
     return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in its unit, in powers of 1000."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{int(count)} B"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cpacman.store.blocks import Block, Blocks
 from cpacman.store.connect import engine_of
-from cpacman.store.evidence import Ended, Evidence, PackageChange
+from cpacman.store.evidence import Ended, Evidence
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
@@ -32,7 +32,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "Block",
     "Ended",
-    "PackageChange",
     "PointerMove",
     "RolloutHost",
     "RolloutLevel",

@@ -1,4 +1,4 @@
-"""What rollouts showed: how hosts of a class ended, and which package versions came to them.
+"""What rollouts showed: how hosts of a class ended, from which snapshots, with what.
 
 Invariant: this only reads; what it means is judged in `rollout.evidence`.
 """
@@ -15,8 +15,6 @@ from cpacman.model import Transaction
 from cpacman.store.engine import Database
 from cpacman.store.rows import parts, unpack
 from cpacman.store.tables import (
-    changes_table,
-    journal_table,
     plans_table,
     rollout_hosts_table,
     rollouts_table,
@@ -33,16 +31,6 @@ class Ended(NamedTuple):
     transaction: str
     outcome: str
     at: float
-
-
-class PackageChange(NamedTuple):
-    """A package version that came to a host by a rollout, or left it (`arrived` is None)."""
-
-    host: str
-    rollout: str
-    at: float
-    arrived: str | None
-    left: str | None
 
 
 class _Header(msgspec.Struct):
@@ -88,26 +76,6 @@ class Evidence(Database):
                     (n, unpack(blob, Transaction)) for n, blob in connection.execute(query)
                 )
         return found
-
-    def changes_of(self, names: Iterable[str], *, class_: str) -> list[PackageChange]:
-        """Return when versions of packages came to hosts, and left, by rollouts of a class."""
-        c, j, r = changes_table.c, journal_table.c, rollouts_table.c
-        base = (
-            sa.select(c.host, j.subject, j.at, c.action, c.nevra, c["from"])
-            .join(journal_table, j.seq == c.seq)
-            .join(rollouts_table, r.id == j.subject)
-            .where(r["class"] == class_)
-        )
-        found: list[PackageChange] = []
-        with self._read() as connection:
-            for part in parts(sorted(set(names))):
-                for host, rollout, at, action, nevra, old in connection.execute(
-                    base.where(c.name.in_(part))
-                ):
-                    came = None if action == "remove" else nevra
-                    left = nevra if action == "remove" else old
-                    found.append(PackageChange(host, rollout, at, came, left))
-        return sorted(found, key=lambda one: (one.at, one.host))
 
     def hosts_at(self, snapshot: str) -> list[str]:
         """Return the hosts whose last successful rollout was made from a snapshot, sorted."""

@@ -17,11 +17,14 @@ import createrepo_c
 import yaml
 
 from cpacman.commands.context import Context
+from cpacman.commands.fleet import Selection
+from cpacman.commands.planning import plan
 from cpacman.config import load_settings
 from cpacman.depot.pool import Pool
-from cpacman.model import InstalledPackage, Inventory, OsRelease
+from cpacman.model import Action, InstalledPackage, Inventory, OsRelease, Request
 from cpacman.signing import load_plan_key
 from cpacman.store import Store
+from cpacman.transport.port import UNREACHABLE, Answer
 from lab.rpms import write_metadata
 from tests.bench.fleet import _installed
 
@@ -93,11 +96,26 @@ class Directory:
         return {}
 
 
+class Nobody:
+    """A transport whose hosts don't answer."""
+
+    name = "fake"
+
+    def check(self, targets: Sequence[str]) -> list[Any]:
+        """Never object."""
+        return []
+
+    def call(self, function: str, requests: Mapping[str, Any], *, timeout: float) -> list[Answer]:
+        """Return an answer for each host: that there is none."""
+        return [Answer(host, {}, UNREACHABLE, "no answer") for host in requests]
+
+
 class World:
     """Everything that commands work with, below one directory."""
 
     def __init__(self, base: Path, files: Mapping[str, Path]) -> None:
         self.base, self.files = base, files
+        (base / "hosts.d").mkdir()
         self.now = 1_800_000_000.0
         self.hosts: set[str] = set()
         self.section: dict[str, Any] = {}
@@ -141,7 +159,6 @@ class World:
         """Set up a host, or let it have other packages now."""
         self.hosts.add(name)
         self.members[name] = {"class": class_, "meta": meta}
-        (self.base / "hosts.d").mkdir(exist_ok=True)
         (self.base / "hosts.d" / "all.yaml").write_text(yaml.safe_dump(self.members))
         self.store.put_inventory(
             Inventory(
@@ -151,6 +168,12 @@ class World:
             ),
             at=self.now,
         )  # fmt: skip
+
+    def later(self, seconds: float) -> None:
+        """Let time pass; afterwards all hosts were asked again."""
+        self.now += seconds
+        for host, (head, _) in self.store.inventory_heads().items():
+            self.store.renew_inventory(head, at=self.now) if host in self.hosts else None
 
     def installed(self, nevra: str) -> InstalledPackage:
         """Return a package as a host that has it reports it."""
@@ -163,8 +186,38 @@ class World:
         return Context(
             settings=settings, store=self.store, pool=Pool(settings.depot),
             key=load_plan_key(settings.state_dir), directory=Directory(self),  # type: ignore[arg-type]
-            transport=transport, who=who, clock=lambda: self.now,
+            transport=transport or Nobody(), who=who, clock=lambda: self.now,
         )  # fmt: skip
+
+    def roll(self, class_: str, outcomes: Mapping[str, str] | None = None) -> str:
+        """Plan a class and let every host end: as said, else `applied`, or `unchanged`.
+
+        What is applied is on the host afterwards.
+        """
+        body = plan(self.context(), Selection(class_=class_), request=Request())["plan"]
+        stored = self.store.plan(body["plan_id"])
+        number = f"r-{len(self.store.rollouts()) + 1}"
+        header = {"id": number, "plan": stored.plan.plan_id, "class": class_, "state": "running",
+                  "who": "me", "owner": "here"}  # fmt: skip
+        hosts = sorted(stored.plan.hosts.items())
+        self.store.start_rollout(header, [(h, "all", t) for h, t in hosts], at=self.now)
+        for host, transaction in hosts:
+            actions = stored.plan.transactions[transaction].actions
+            outcome = (outcomes or {}).get(host, "applied" if actions else "unchanged")
+            self.store.end_host(
+                number, host, expected="waiting", outcome=outcome, at=self.now, who="me"
+            )
+            if outcome == "applied":
+                self._apply(host, actions)
+        self.store.end_rollout(number, state="done", at=self.now, who="me")
+        return number
+
+    def _apply(self, host: str, actions: Sequence[Action]) -> None:
+        have = {package.nevra for package in self.store.inventories([host])[host].packages}
+        for action in actions:
+            have.discard(action.from_ or "")
+            have.add(action.nevra) if action.sha256 else have.discard(action.nevra)
+        self.host(host, self.members[host]["class"], *sorted(have))
 
     def held(self, class_: str, channel: str = "el9") -> str:
         """Return the snapshot that a class points at."""

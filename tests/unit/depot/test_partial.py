@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cpacman.depot.partial import Part, Wanted, advisories_of, choose_part, new_in
+from cpacman.depot.partial import Part, Unfit, Wanted, advisories_of, choose_part, new_in
 from cpacman.depot.rpmmd import Metadata
 from cpacman.depot.snapshot import Snapshot, SnapshotRepository
 from cpacman.model import Advisory, Package
@@ -106,8 +106,8 @@ def test_advisory_whose_version_the_mirror_has_dropped() -> None:
 def test_what_can_not_be_chosen(wanted: Wanted, place: str, words: str) -> None:
     """Whatever names nothing, or what is not for the class, is a problem."""
     found = choose_part(BASE, NEWER, wanted, class_="production", compare=Versions().compare)
-    assert isinstance(found, list)
-    assert [one.path for one in found] == [place] and words in found[0].message
+    assert isinstance(found, Unfit) and found.nothing
+    assert [one.path for one in found.problems] == [place] and words in found.problems[0].message
 
 
 def test_repository_whose_rules_changed_goes_on_whole_only() -> None:
@@ -116,7 +116,7 @@ def test_repository_whose_rules_changed_goes_on_whole_only() -> None:
     found = choose_part(
         BASE, newer, Wanted(packages=("lib",)), class_="production", compare=Versions().compare
     )
-    assert isinstance(found, list) and found[0].mend == "promote the whole snapshot"
+    assert isinstance(found, Unfit) and found.problems[0].mend == "promote the whole snapshot"
     assert chosen(Wanted(exclude=("app",)), newer=newer) >= {"base/lib-2", "base/app-1"}
 
 

@@ -208,6 +208,40 @@ def advisories_answer() -> dict[str, Any]:
     return {"result": True, "classes": {"production": body}}
 
 
+def promote_answer() -> dict[str, Any]:
+    """A channel that is refused, a first one in part, and one that stays."""
+    action = {"action": "upgrade", "nevra": "a-2-1.x86_64", "from": "a-1-1.x86_64"}
+    group = {"letter": "A", "hosts": 9, "on": ["web1", "web2", "web3", "web4"], "size": 2_000_000,
+             "reboot": True, "actions": [action] * 6}  # fmt: skip
+    failed = {"db9": {"error": "requires", "causes": ["ora needs libfoo"]}}
+    held = {"nevra": "tomcat-9-1.noarch", "candidate": "tomcat-9-2.x86_64", "reason": "arch",
+            "detail": "", "hosts": 2, "on": ["web1", "web2"]}  # fmt: skip
+    proof = {"hosts": 11, "change": 9, "same": 1, "stale": {"web9": 9000}, "failed": failed,
+             "unplaced": ["x1"], "newly_held": [held], "groups": [group] * 6, "omitted": 1,
+             "reboots": 9, "wire": 18_000_000, "distinct": 2_000_000}  # fmt: skip
+    lacks = [{"what": "soak 31 h of 2 d", "when": 1_800_000_000.0}]
+    verdict = {"hosts": 5, "failures": 0, "failed": [], "limit": 0, "soaked": 111_600,
+               "soak": "2 d", "lacks": lacks}  # fmt: skip
+    demanded = {"min_hosts": 3, "soak": 172_800, "max_failures": "0", "health": None}
+    pair = {"packages": ["kernel-core-5-1.x86_64", "kmod-lpfc-1-1.x86_64"], "hosts": 18}
+    shown = {"demanded": demanded, "met": False, "when": 1_800_000_000.0, "subjects": 1,
+             "verdicts": {SNAPSHOT: verdict}, "untested": [pair] * 4,
+             "untested_omitted": 0}  # fmt: skip
+    refused = [{"path": "db9", "message": "ora needs libfoo", "mend": "exclude=libfoo"}] * 8
+    rows = moves()
+    for row in rows.values():
+        row |= {"advisories": 11, "source": SNAPSHOT, "skipped": [], "part": None, "blocked": {},
+                "entering": [], "proof": proof, "evidence": shown, "refused": []}  # fmt: skip
+    rows["el9-x86_64"]["refused"] = refused
+    rows["el7-x86_64"] |= {
+        "part": {"how": "packages: a", "needs": ["b-1-1.x86_64"], "left": ["c-1-1.x86_64"]},
+        "skipped": ["testing"], "blocked": {"d-1-1.noarch": "d"}, "entering": ["edr"],
+        "evidence": {**shown, "subjects": 2, "verdicts": {"a": verdict, "b": verdict}},
+    }  # fmt: skip
+    return {"result": False, "from": "testing", "to": "production", "test": True,
+            "forced": False, "refused": True, "channels": rows}  # fmt: skip
+
+
 def blocks_answer() -> dict[str, Any]:
     """One of each kind: one that hosts have, one that is over, one that nobody knows."""
     row = {"reason": "crashes", "until": None, "who": "alice", "since": 1.0, "holds": True,
@@ -250,9 +284,7 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "snapshot": lambda: {
         "result": True, "class": "development", "test": False, "channels": moves(),
     },
-    "promote": lambda: {
-        "result": True, "from": "testing", "to": "production", "test": True, "channels": moves(),
-    },
+    "promote": promote_answer,
     "block": blocks_answer,
     "blocks": blocks_answer,
     "unblock": blocks_answer,
@@ -440,12 +472,41 @@ def test_hosts_with_one_fault_share_a_line() -> None:
 
 
 def test_moves_show_from_where_to_where() -> None:
-    """A channel's first snapshot, an unchanged one and a change are told apart; a test says so."""
-    lines = screen("promote", ANSWERS["promote"]()).splitlines()
-    assert lines[0] == "testing -> production  TEST, nothing done"
+    """A channel's first snapshot, an unchanged one and a change are told apart."""
+    lines = screen("snapshot", ANSWERS["snapshot"]()).splitlines()
     assert lines[1].split()[1:] == ["nothing", "->", "s-41b7c0000000", "9", "packages"]
     assert lines[2].split() == ["el8-x86_64", "s-41b7c0000000", "unchanged"]
     assert lines[3].endswith("s-41b7c0000000 -> s-9a02d1000000  +3 ~212 -1")
+
+
+def test_promotion_on_its_screen() -> None:
+    """Proof, evidence with its time, push, what refuses with the way out."""
+    text = screen("promote", ANSWERS["promote"]())
+    lines = text.splitlines()
+    assert lines[0] == (
+        "testing -> production el7-x86_64  nothing -> s-41b7c0000000  (9 packages)"
+        "  TEST, nothing done"
+    )
+    assert "(+3 ~212 -1, 11 advisories)" in text and "unchanged" in text
+    for words in (
+        "SKIPS     testing: never held it", "part      of s-9a02d1000000: packages: a",
+        "needs     b-1-1.x86_64", "left      c-1-1.x86_64", "blocked   d-1-1.noarch",
+        "enters    edr", "UNPLACED  x1",
+        "11 hosts: 9 change, 1 same, 1 stale (web9), 1 FAIL (db9: ora needs libfoo)"
+        "; new held: tomcat-9-1.noarch",
+        "A 9 hosts, 2.0 MB each, REBOOT: web1 web2 web3 ...: upgrade a-2-1.x86_64",
+        "evidence  hosts 5 of 3 ok, failures 0 of 0 ok, soak 31 h of 2 d (met 2027-",
+        "evidence  0 of 2 versions ok, a: soak 31 h of 2 d",
+        "kernel-core-5-1.x86_64 + kmod-lpfc-1-1.x86_64, 18 hosts", "and 1 more",
+        "18.0 MB on the wire at most, 2.0 MB distinct; 9 reboots",
+        "REFUSED   db9: ora needs libfoo", "REFUSED   and 2 more",
+    ):  # fmt: skip
+        assert words in text, words
+    assert lines[-1].startswith("mend: exclude=libfoo, or from 2027-01-15")
+    assert lines[-1].endswith("or force=True reason=...")
+    done = {**ANSWERS["promote"](), "test": False, "refused": False, "forced": True}
+    text = screen("promote", done)
+    assert "FORCED" in text and text.endswith("next: salt-run cpacman.plan class=production")
 
 
 def test_a_rehearsed_snapshot_has_no_id() -> None:

@@ -1,0 +1,230 @@
+"""The evidence before a promotion: what rollouts in the class before showed of what is to come.
+
+Invariants: a whole snapshot proves itself by rollouts of that very snapshot, a part of one by
+rollouts that brought each of its versions, byte for byte; what enters at this class, and what no
+host of the class before could have, needs no proof from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cpacman.commands.context import Context
+from cpacman.commands.proving import Members
+from cpacman.depot.partial import new_in
+from cpacman.depot.promotion import enters_at, is_for
+from cpacman.depot.snapshot import Snapshot
+from cpacman.errors import Problem
+from cpacman.model import Action, Package
+from cpacman.rollout.evidence import (
+    SIGNS,
+    Event,
+    Rule,
+    Sign,
+    Untested,
+    Verdict,
+    judge,
+    span,
+    states,
+    untested,
+)
+from cpacman.rollout.proof import Proof
+from cpacman.store import Ended
+
+SHOWN = 50
+"""Rows that an answer holds of what never ran, and of versions that lack evidence."""
+
+Version = tuple[str, str]
+"""NEVRA and sha256 of a package."""
+
+
+class Shown(NamedTuple):
+    """What was shown: a verdict for each subject (the snapshot, or versions), and what never ran.
+
+    `rule` is None where the class demands nothing.
+    """
+
+    rule: Rule | None
+    verdicts: Mapping[str, Verdict]
+    untested: Sequence[Untested]
+
+
+class Question(NamedTuple):
+    """What is asked of whom: `whole` is the snapshot of `source` whose rollouts prove it.
+
+    Without, each version that comes has to prove itself.
+    """
+
+    to: str
+    source: str
+    candidate: Snapshot
+    held: Snapshot | None
+    whole: str | None
+
+
+def evidence_of(context: Context, asked: Question, proof: Proof, members: Members) -> Shown:
+    """Return what rollouts in the class before showed of what is to come."""
+    hosts = {
+        name
+        for name, host in members.fleet.hosts.items()
+        if (host.class_, host.channel) == (asked.source, asked.candidate.channel)
+    }
+    rows = [row for row in context.store.ended(asked.source) if row.host in hosts]
+    coming = {(one.nevra, one.sha256) for one in _coming(context, asked)}
+    planned = {
+        (a.nevra, a.sha256 or "") for t in proof.plan.transactions.values() for a in t.actions
+    } & coming
+    history = _History(context, rows, coming)
+    if asked.whole is not None:
+        events = {asked.whole: _of_snapshot(context, asked.whole, rows, asked.candidate.channel)}
+    else:
+        events = {version[0]: history.events[version] for version in sorted(coming)}
+    rule = rule_of(context, asked.to) if coming else None
+    verdicts = {
+        one: judge(rule or Rule(0), found, context.clock()) for one, found in events.items()
+    }
+    return Shown(rule, verdicts, _untested(context, proof, history, sorted(hosts), planned))
+
+
+def rule_of(context: Context, class_: str) -> Rule | None:
+    """Return what a class demands of the one before it."""
+    said = next(one.evidence for one in context.settings.classes if one.name == class_)
+    if said is None:
+        return None
+    return Rule(said.min_hosts, said.soak, said.max_failures, said.health == "passed")
+
+
+def _coming(context: Context, asked: Question) -> Iterator[Package]:
+    """Yield the packages that the class does not hold yet and that the one before could have."""
+    classes = context.settings.class_names
+    able = {
+        one.name
+        for one in asked.candidate.repositories
+        if enters_at(one.classes, classes) != asked.to and is_for(one.classes, asked.to)
+    }
+    for package in new_in(asked.held, asked.candidate.packages):
+        if package.repository in able:
+            yield package
+
+
+def _of_snapshot(context: Context, number: str, rows: Sequence[Ended], channel: str) -> list[Event]:
+    """Return what hosts showed of a snapshot; another one that came ends its time."""
+    snapshots = context.store.snapshots_of_plans(row.plan for row in rows)
+    events = []
+    for row in rows:
+        sign = SIGNS.get(row.outcome)
+        if snapshots.get(row.plan, {}).get(channel) == number:
+            events += [Event(row.host, row.at, sign)] if sign else []
+        elif sign is Sign.RAN:
+            events.append(Event(row.host, row.at, Sign.LEFT))
+    return events
+
+
+class _History:
+    """What rollouts did with some versions: events of each, and what hosts had together."""
+
+    def __init__(self, context: Context, rows: Sequence[Ended], versions: set[Version]) -> None:
+        self.events: dict[Version, list[Event]] = {one: [] for one in versions}
+        self.changes: list[tuple[str, str, str | None, str | None]] = []
+        self._by_nevra: dict[str, list[Version]] = {}
+        for one in versions:
+            self._by_nevra.setdefault(one[0], []).append(one)
+        transactions = context.store.transactions(row.transaction for row in rows)
+        for row in rows:
+            found = transactions.get(row.transaction)
+            self._read(row, found.actions if found else ())
+
+    def _read(self, row: Ended, actions: Iterable[Action]) -> None:
+        sign = SIGNS.get(row.outcome)
+        if sign is Sign.SETTLED:
+            # It has all that it was to get, whatever failed before.
+            for events in self.events.values():
+                if any(one.host == row.host for one in events):
+                    events.append(Event(row.host, row.at, sign))
+            return
+        for action in actions if sign else ():
+            came = (action.nevra, action.sha256 or "")
+            if sign and came in self.events:
+                self.events[came].append(Event(row.host, row.at, sign))
+            if sign is Sign.RAN:
+                self._note(row, action, came)
+
+    def _note(self, row: Ended, action: Action, came: Version) -> None:
+        left = action.from_ if action.sha256 else action.nevra
+        for version in self._by_nevra.get(left or "", ()):
+            self.events[version].append(Event(row.host, row.at, Sign.LEFT))
+        arrived = action.nevra if came in self.events else None
+        if arrived or left in self._by_nevra:
+            self.changes.append((row.host, row.rollout, arrived, left))
+
+
+def _untested(
+    context: Context,
+    proof: Proof,
+    history: _History,
+    hosts: Sequence[str],
+    planned: set[Version],
+) -> list[Untested]:
+    """Return what would come to hosts and ran nowhere, or nowhere together."""
+    wanted = {nevra for nevra, _ in planned}
+    coming = [
+        (frozenset(a.nevra for a in group.transaction.actions if a.nevra in wanted),
+         len(group.hosts))
+        for group in proof.groups
+    ]  # fmt: skip
+    now = (
+        frozenset(p.nevra for p in one.packages if p.nevra in wanted)
+        for one in context.store.inventories(hosts).values()
+    )
+    return untested((row for row in coming if row[0]), [*states(history.changes), *now])
+
+
+def lacking(shown: Shown) -> list[Problem]:
+    """Return what is missing, and when it will be there."""
+    if shown.rule is None:
+        return []
+    return [
+        Problem(f"evidence {name[:14] if name.startswith('s-') else name}", lack.what)
+        for name, verdict in shown.verdicts.items()
+        for lack in verdict.lacks
+    ]
+
+
+def evidence_body(shown: Shown) -> dict[str, Any]:
+    """Return the evidence as a runner answers it; of versions those first that lack most."""
+    rows = sorted(shown.verdicts.items(), key=lambda row: (row[1].hosts, row[0]))
+    whens = [v.when for v in shown.verdicts.values() if not v.met]
+    known = [when for when in whens if when is not None]
+    return {
+        "demanded": _rule_body(shown.rule) if shown.rule else None,
+        "met": shown.rule is None or all(one.met for one in shown.verdicts.values()),
+        "when": max(known) if known and len(known) == len(whens) else None,
+        "subjects": len(rows),
+        "verdicts": {name: _verdict_body(one) for name, one in rows[:SHOWN]},
+        "untested": [
+            {"packages": list(one.packages), "hosts": one.hosts} for one in shown.untested[:SHOWN]
+        ],
+        "untested_omitted": max(len(shown.untested) - SHOWN, 0),
+    }
+
+
+def _rule_body(rule: Rule) -> dict[str, Any]:
+    return {
+        "min_hosts": rule.min_hosts,
+        "soak": int(rule.soak),
+        "max_failures": str(rule.max_failures),
+        "health": "passed" if rule.health else None,
+    }
+
+
+def _verdict_body(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "hosts": verdict.hosts,
+        "failures": len(verdict.failed),
+        "failed": list(verdict.failed),
+        "limit": verdict.limit,
+        "soaked": int(verdict.soaked),
+        "soak": span(verdict.rule.soak),
+        "lacks": [{"what": lack.what, "when": lack.when} for lack in verdict.lacks],
+    }
