@@ -132,6 +132,18 @@ class Host:
         first = min((self.priority(c) for c in rows), default=0)
         return [c for c in rows if self.priority(c) == first]
 
+    def updates(self, package: InstalledPackage) -> list[Candidate]:
+        """Return what is newer than a package and of its arch, as far as priorities let it be.
+
+        As dnf has it: what a better repository offers in the installed version or a newer one
+        outranks the others; what a rule hides outranks nothing.
+        """
+        rows = [c for c in self.candidates(package.name) if c.arch == package.arch]
+        rows = [c for c in rows if self.compare(c.evr, package.evr) >= 0]
+        open_ = [c for c in rows if self.why_hidden(c) is None]
+        rows = self.preferred(open_) if open_ else rows
+        return [c for c in rows if self.is_newer(c, package.evr)]
+
     def newest(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
         """Return the newest version of one name, in the repositories of best priority."""
         rows = self.preferred(candidates)

@@ -58,16 +58,16 @@ def read_advised(host: Host, chosen: Chosen | None, *, minimal: bool) -> Wish:
     """Return the wish for every fix that some advisories deliver to a host.
 
     As dnf has it: the newest version from the oldest fix that is missing on; with `minimal` the
-    newest of those that the advisories name.
+    newest of those that the advisories name, or of the next ones that are offered. A successor
+    that an advisory names is a fix, too.
     """
     tasks, targets, limit = [], [], set[Candidate]()
     for package in _newest_installed(host, chosen):
-        found = _among(_fixes(host, package), package, chosen)
-        fixes = [c for c in found if not minimal or _is_named(host, c)]
+        fixes = _among(_fixes(host, package, minimal=minimal), package, chosen)
         if fixes:
             targets.append(package.nevra)
             limit.update(fixes)
-            tasks += _task(host, fixes, chosen)
+            tasks += _task(host, _ranked(host, package, fixes), chosen)
     named = _opened(host, chosen)
     return Wish(tuple(tasks), named, targets=frozenset(targets), limit=frozenset(limit))
 
@@ -101,21 +101,42 @@ def _is_usable(host: Host, candidate: Candidate, chosen: Chosen | None) -> bool:
     return hiding is None or (opened and hiding.reason is HeldReason.NOAUTOUPDATE)
 
 
-def _fixes(host: Host, package: InstalledPackage) -> list[Candidate]:
+def _fixes(host: Host, package: InstalledPackage, *, minimal: bool) -> list[Candidate]:
     """Return the candidates that bring a package to a fix which it lacks, and all newer ones."""
-    named = host.wanted.get((package.name, package.arch), ())
-    missing = [evr for evr in named if host.compare(evr, package.evr) > 0]
-    replacing = [c for c in host.view.obsoleters(package) if _is_named(host, c)]
-    if not missing:
-        return replacing
-    first = min(missing, key=host.universe.versions.key)
     own = [c for c in host.candidates(package.name) if c.arch == package.arch]
-    return [c for c in own if host.compare(c.evr, first) >= 0] or replacing
+    own = [c for c in own if host.is_newer(c, package.evr)]
+    found = _reaching(host, host.updates(package) or own, package.evr, minimal=minimal)
+    rows: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in host.view.obsoleters(package):
+        rows.setdefault((candidate.name, candidate.arch), []).append(candidate)
+    return found + [c for kin in rows.values() for c in _reaching(host, kin, "", minimal=minimal)]
 
 
-def _is_named(host: Host, candidate: Candidate) -> bool:
-    named = host.wanted.get((candidate.name, candidate.arch), ())
-    return any(host.compare(candidate.evr, evr) == 0 for evr in named)
+def _ranked(host: Host, package: InstalledPackage, fixes: Sequence[Candidate]) -> list[Candidate]:
+    """Return those that no better repository outranks."""
+    own = host.updates(package)
+    return [c for c in fixes if c in own or c.name != package.name]
+
+
+def _reaching(
+    host: Host, candidates: Sequence[Candidate], evr: str, *, minimal: bool
+) -> list[Candidate]:
+    """Return those of one name and arch with a fix newer than a version, or the first such ones."""
+    if not candidates:
+        return []
+    named = host.wanted.get((candidates[0].name, candidates[0].arch), ())
+    fixes = [fix for fix in named if not evr or host.compare(fix, evr) > 0]
+    open_ = [c for c in candidates if host.why_hidden(c) is None] or list(candidates)
+    after = [[c for c in open_ if host.compare(c.evr, fix) >= 0] for fix in fixes]
+    if minimal:
+        return [c for rows in after for c in _oldest(host, rows)]
+    return list(dict.fromkeys(c for rows in after for c in rows))
+
+
+def _oldest(host: Host, candidates: Sequence[Candidate]) -> list[Candidate]:
+    key = host.universe.versions.key
+    first = min((c.evr for c in candidates), key=key, default="")
+    return [c for c in candidates if host.compare(c.evr, first) == 0]
 
 
 def _task(host: Host, candidates: Sequence[Candidate], chosen: Chosen | None) -> list[Task]:

@@ -152,14 +152,12 @@ def _upgrade_task(
     """Return the task that upgrades one installed package, or None when nothing newer fits."""
     if just_name and any(_is_open(host, c) for c in host.view.obsoleters(package)):
         return Task(Verb.UPDATE, installed=(package.nevra,))
-    newer = [
-        c
-        for c in host.candidates(package.name)
-        if c in fitting
-        and host.is_newer(c, package.evr)
-        and _is_same_kind(host, package, c)
-        and _is_free(host, c, just_name)
-    ]
+    rows = [c for c in host.candidates(package.name) if host.compare(c.evr, package.evr) >= 0]
+    rows = [c for c in rows if _is_same_kind(host, package, c) and _is_free(host, c, just_name)]
+    if just_name:
+        # What a better repository has in the installed version outranks newer ones, as in dnf.
+        rows = host.preferred(rows)
+    newer = [c for c in rows if c in fitting and host.is_newer(c, package.evr)]
     return Task(Verb.INSTALL, host.newest(newer)) if newer else None
 
 
