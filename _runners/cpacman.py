@@ -20,6 +20,7 @@ try:
         explaining,
         looking,
         planning,
+        pointing,
         promoting,
         snapshots,
     )
@@ -27,6 +28,7 @@ try:
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
+    from cpacman.commands.pointing import From
     from cpacman.depot.partial import Wanted
     from cpacman.doors import Names, SaltReporter, listed, runner, signals_watched
     from cpacman.model import Request
@@ -411,6 +413,87 @@ def promote(
             snapshot=snapshot,
             wanted=wanted,
             until=until,
+            force=force,
+            test=test,
+            reason=reason,
+            ticket=ticket,
+        )
+
+
+@runner
+def revert(
+    class_: str,
+    channel: Names = None,
+    *,
+    snapshot: str | None = None,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Point a class back to what it held before, or to a named one that it held.
+
+    class
+        the class
+    channel
+        only these channels; left out, those that moved last
+    snapshot
+        one that it held earlier
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.revert class=production test=True
+    """
+    with _context() as context:
+        return pointing.revert(
+            context,
+            class_,
+            listed(channel),
+            snapshot=snapshot,
+            test=test,
+            reason=reason,
+            ticket=ticket,
+        )
+
+
+@runner
+def seed(
+    class_: str,
+    channel: Names = None,
+    *,
+    from_class: str | None = None,
+    snapshot: str | None = None,
+    until: str | None = None,
+    force: bool = False,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Fill a class that holds nothing yet: from another class, a snapshot, or a date.
+
+    class
+        the class
+    from_class, snapshot, until
+        exactly one of them
+    force
+        go on though a class before it never held that; needs ``reason=``
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.seed class=staging from_class=production
+    """
+    source = From(from_class, snapshot, until)
+    with _context() as context:
+        return pointing.seed(
+            context,
+            class_,
+            listed(channel),
+            source=source,
             force=force,
             test=test,
             reason=reason,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report.text import clean, line, size, some, when
+from cpacman.report.text import clean, line, size, some, table, when
 
 Answer = Mapping[str, Any]
 
@@ -189,3 +189,33 @@ def _untested(shown: Answer) -> str:
     told = [f"{' + '.join(one['packages'])}, {one['hosts']} hosts" for one in rows[:3]]
     rest = f" and {more} more" if more > 0 else ""
     return f"; never run: {', '.join(told)}{rest}" if rows else ""
+
+
+# ---- back, and the first fill --------------------------------------------------------------
+
+
+def revert(body: Answer) -> str:
+    """Where a class went back to."""
+    lines = _pointed(body, "revert")
+    if not body["test"]:
+        lines.append("hosts that have newer versions stay ahead; to take them back:"
+                     f" salt-run cpacman.plan class={body['class']} sync=True")  # fmt: skip
+    return clean("\n".join(lines))
+
+
+def seed(body: Answer) -> str:
+    """What a class was filled with."""
+    return clean("\n".join(_pointed(body, "seed")))
+
+
+def _pointed(body: Answer, word: str) -> list[str]:
+    rows: list[tuple[str, ...]] = []
+    for channel, one in body["channels"].items():
+        before = short_id(one["before"]) if one["before"] else "nothing"
+        change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
+        change = change if one["before"] else f"{one['packages']} packages"
+        skipped = f"SKIPS {some(one['skipped'])}" if one["skipped"] else ""
+        moved = f"{before} -> {short_id(one['id'])}" if one["new"] else short_id(one["id"])
+        rows.append((channel, moved, change if one["new"] else "unchanged", skipped))
+    head = f"{word} {body['class']}"
+    return [f"{head}  {TEST}" if body["test"] else head, table(rows)]

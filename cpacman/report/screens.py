@@ -392,6 +392,8 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "hostkeys": pushing.hostkeys,
     "snapshot": _snapshot,
     "promote": classes.promote,
+    "revert": classes.revert,
+    "seed": classes.seed,
     "block": classes.block,
     "blocks": classes.blocks,
     "unblock": classes.unblock,

@@ -242,6 +242,14 @@ def promote_answer() -> dict[str, Any]:
             "forced": False, "refused": True, "channels": rows}  # fmt: skip
 
 
+def pointed_answer() -> dict[str, Any]:
+    """Channels that moved, were filled, and stayed."""
+    rows = moves()
+    for row in rows.values():
+        row["skipped"] = ["testing"] if row["before"] is None else []
+    return {"result": True, "class": "production", "test": False, "channels": rows}
+
+
 def blocks_answer() -> dict[str, Any]:
     """One of each kind: one that hosts have, one that is over, one that nobody knows."""
     row = {"reason": "crashes", "until": None, "who": "alice", "since": 1.0, "holds": True,
@@ -285,6 +293,8 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         "result": True, "class": "development", "test": False, "channels": moves(),
     },
     "promote": promote_answer,
+    "revert": pointed_answer,
+    "seed": pointed_answer,
     "block": blocks_answer,
     "blocks": blocks_answer,
     "unblock": blocks_answer,
