@@ -14,17 +14,20 @@ from contextlib import contextmanager
 
 try:
     from cpacman.commands import (
+        adopting,
         blocking,
         collecting,
         deploying,
         explaining,
         looking,
+        membership,
         planning,
         pointing,
         promoting,
         snapshots,
     )
     from cpacman.commands import hostkeys as hostkeying
+    from cpacman.commands import hosts as listing
     from cpacman.commands import refresh as refreshing
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -665,6 +668,133 @@ def status(class_: Names = None, channel: Names = None):
     """
     with _context() as context:
         return looking.status(context, listed(class_), listed(channel))
+
+
+@runner
+def hosts(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    state: Names = None,
+):
+    """
+    List hosts: where each belongs, how it stands, and what about it nobody accepted yet.
+
+    SEL
+        which hosts; none given means all of them
+    state
+        only those that stand so: current, behind, unknown; new, rebuilt, moved (these wait for
+        ``accept``); unplaced; retired
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.hosts state=new,rebuilt,moved
+        salt-run cpacman.hosts class=production state=behind
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return listing.hosts(context, selection, states=listed(state))
+
+
+@runner
+def accept(
+    hosts: Names,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Accept hosts that are new, rebuilt, moved to another class, or come back from retirement.
+
+    hosts
+        ids, or globs of them. More moved hosts than ``membership.max_moves``, and retired ones,
+        have to be named one by one
+    test
+        show what would be accepted, and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.accept hosts=web9
+        salt-run cpacman.accept hosts='web*,db1' ticket=CHG0012345
+    """
+    with _context() as context:
+        return membership.accept(context, listed(hosts), test=test, reason=reason, ticket=ticket)
+
+
+@runner
+def adopt(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+    now: bool = False,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Look at hosts before they are managed: what no snapshot knows, what is broken, what has no
+    way back. Changes nothing, unless ``now=True``.
+
+    SEL
+        which hosts; they must be named
+    now
+        accept them, too
+    test
+        with ``now``: show, and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.adopt 'web*'
+        salt-run cpacman.adopt class=production now=True
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return adopting.adopt(context, selection, now=now, test=test, reason=reason, ticket=ticket)
+
+
+@runner
+def retire(
+    hosts: Names,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Take hosts out of every count and selection. What was recorded of them stays.
+
+    hosts
+        ids, or globs of them
+    test
+        show who would be retired, and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.retire hosts=web7 reason="scrapped"
+    """
+    with _context() as context:
+        return membership.retire(context, listed(hosts), test=test, reason=reason, ticket=ticket)
 
 
 @runner

@@ -76,6 +76,7 @@ class FailedError(str, Enum):
     NO_SNAPSHOT = "no-snapshot"
     NO_CHANNEL = "no-channel"
     BLOCKED = "blocked"
+    NOT_ACCEPTED = "not-accepted"
 
 
 class Outcome(str, Enum):

@@ -276,10 +276,11 @@ class Lab(Commands):
     # -- what tests change
 
     def default_settings(self) -> dict[str, Any]:
-        """The least a `cpacman:` section must say in a lab: where state and host files are."""
+        """The least that a lab configures: where things are, and that every host is a member."""
         hosts_d = self.path("hosts.d")
         hosts_d.mkdir(exist_ok=True)
-        return {"state_dir": str(self.path("state")), "membership": {"hosts_d": str(hosts_d)}}
+        membership = {"hosts_d": str(hosts_d), "on_new": "accept"}
+        return {"state_dir": str(self.path("state")), "membership": membership}
 
     def write_master_config(self, section: Mapping[str, Any]) -> None:
         """Write the `cpacman:` section, over the defaults; the next command reads it."""

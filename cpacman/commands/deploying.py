@@ -30,8 +30,7 @@ from cpacman.errors import (
     SafetyError,
     UsageError,
 )
-from cpacman.fleet import Placement
-from cpacman.model import Inventory, Outcome, Request, short_id
+from cpacman.model import FailedError, Inventory, Outcome, Request, short_id
 from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.job import (
     ALREADY,
@@ -258,10 +257,9 @@ def _judge(
     fleet: Fleet,
     inventory: Inventory | None,
 ) -> Recheck:
-    place = fleet.placements[host]
     if asked.error or inventory is None:
         return Recheck(None, asked.code, asked.error)
-    if unfit := _unfit(stored, place, inventory):
+    if unfit := _unfit(stored, fleet, inventory):
         return unfit
     if inventory.cookie == stored.plan.inventories[host].cookie:
         return Recheck(inventory)
@@ -270,13 +268,17 @@ def _judge(
     return _solve_again(context, stored, host, fleet, inventory)
 
 
-def _unfit(stored: StoredPlan, place: Placement, inventory: Inventory) -> Recheck | None:
+def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | None:
     """Return why a host can't be worked on at all, whatever it has installed."""
+    host = inventory.host
+    place = fleet.placements[host]
     if session := inventory.facts.get("interrupted"):
-        mend = f"run: salt-run cpacman.recover {inventory.host}"
+        mend = f"run: salt-run cpacman.recover {host}"
         return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
     if place.problems or place.host.class_ != stored.class_:
         return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+    if host in fleet.held:
+        return Recheck(None, FailedError.NOT_ACCEPTED.value, fleet.held[host].words)
     return None
 
 

@@ -7,10 +7,13 @@ with its problems and is in no selection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cpacman.commands.context import Context
-from cpacman.errors import Problem, UsageError
+from cpacman.errors import HostError, Problem, UsageError
 from cpacman.fleet import (
     HostsFiles,
     Placement,
@@ -19,6 +22,7 @@ from cpacman.fleet import (
     parse_selector,
     place_host,
 )
+from cpacman.membership import Change, ChangeKind, Member, Seen, changes_among
 from cpacman.model import Host, Inventory
 
 
@@ -39,9 +43,16 @@ class Selection(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """The hosts that were meant and where each belongs; `placements` has the unplaced ones too."""
+    """The hosts that were meant and where each belongs; `placements` has the unplaced ones too.
+
+    `changes` are what about them nobody accepted yet; `seen` is what that is judged by, and
+    `members` what was accepted before. These three are of all hosts that were looked at.
+    """
 
     placements: Mapping[str, Placement]
+    changes: Mapping[str, Change] = {}
+    seen: Mapping[str, Seen] = {}
+    members: Mapping[str, Member] = {}
 
     @property
     def hosts(self) -> dict[str, Host]:
@@ -53,11 +64,16 @@ class Fleet(NamedTuple):
         """Those that could not, with why."""
         return {name: p.problems for name, p in self.placements.items() if p.problems}
 
+    @property
+    def held(self) -> dict[str, Change]:
+        """Those that get nothing until somebody accepts them."""
+        return {n: c for n, c in self.changes.items() if c.held and n in self.placements}
+
 
 def place_all(
     context: Context, hosts: Sequence[str], heads: Mapping[str, Inventory] | None = None
 ) -> Fleet:
-    """Work out where these hosts belong.
+    """Work out where these hosts belong, and what about them nobody accepted yet.
 
     Args:
         context: the outside world.
@@ -69,11 +85,54 @@ def place_all(
     sources = context.settings.membership.sources
     wants_grains = "grains" in sources or "pillar" in sources
     grains = context.directory.grains(hosts) if wants_grains else {}
+    placements = {
+        host: _place(context, host, files, grains.get(host, {}), known.get(host)) for host in hosts
+    }
+    seen = _seen(context, placements, known)
+    members = context.store.members()
     return Fleet(
-        {
-            host: _place(context, host, files, grains.get(host, {}), known.get(host))
-            for host in hosts
-        }
+        {host: _where_it_was(one, members.get(host)) for host, one in placements.items()},
+        _changes(context, members, seen),
+        seen,
+        members,
+    )
+
+
+def _where_it_was(placement: Placement, member: Member | None) -> Placement:
+    """Keep a member that lost its class in the lists of the class that it was accepted in."""
+    if not placement.problems or placement.host.class_ or member is None:
+        return placement
+    host = msgspec.structs.replace(placement.host, class_=member.class_)
+    return replace(placement, host=host)
+
+
+def _seen(
+    context: Context, placements: Mapping[str, Placement], heads: Mapping[str, Inventory]
+) -> dict[str, Seen]:
+    keys = context.directory.fingerprints(sorted(placements))
+    return {
+        host: Seen(placement.host.class_, keys.get(host, ""), _machine_of(heads.get(host)))
+        for host, placement in placements.items()
+    }
+
+
+def _machine_of(head: Inventory | None) -> str | None:
+    return None if head is None else str(head.facts.get("machine_id") or "")
+
+
+def _changes(
+    context: Context, members: Mapping[str, Member], seen: Mapping[str, Seen]
+) -> dict[str, Change]:
+    rules = context.settings.membership
+    return changes_among(
+        members,
+        seen,
+        rules={
+            ChangeKind.NEW: rules.on_new,
+            ChangeKind.REBUILT: rules.on_rebuilt,
+            ChangeKind.MOVED: rules.on_move,
+        },
+        max_moves=rules.max_moves,
     )
 
 
@@ -89,11 +148,16 @@ def _place(
     head: Inventory | None,
 ) -> Placement:
     sources = context.settings.membership.sources
+    try:
+        pillar = context.directory.pillar(host, grains) if "pillar" in sources else {}
+    except HostError as error:
+        # What a broken pillar would have said must not be said by a later source instead.
+        return Placement(Host(id=host, channel="", class_="", level=""), tuple(error.problems))
     return place_host(
         host,
         settings=context.settings,
         hosts_files=files,
-        pillar=context.directory.pillar(host, grains) if "pillar" in sources else {},
+        pillar=pillar,
         grains=grains if "grains" in sources else {},
         facts=facts_of(head) if head else None,
         transport=context.directory.transport_of(host),
@@ -103,18 +167,30 @@ def _place(
 def target_of(context: Context, selection: Selection) -> list[str]:
     """Return the accepted hosts that the target of a selection names; without one, all of them.
 
+    Retired hosts are in no selection.
+
     Raises:
         UsageError: the target matches no accepted host.
     """
     if selection.tgt is None:
-        return context.directory.accepted()
+        return without_retired(context, context.directory.accepted())
     found = context.directory.match(selection.tgt, selection.tgt_type)
-    if not found:
-        raise UsageError(
-            Problem(f"tgt {selection.tgt}", "matches no host whose key is accepted",
-                    "look with: salt-key -L")
-        )  # fmt: skip
-    return found
+    left = without_retired(context, found)
+    if not left:
+        problem = Problem(f"tgt {selection.tgt}", "matches no host whose key is accepted",
+                          "look with: salt-key -L")  # fmt: skip
+        if found:
+            back = f"take them back: salt-run cpacman.accept hosts={found[0]}"
+            problem = Problem(f"tgt {selection.tgt}", "matches only retired hosts", back)
+        raise UsageError(problem)
+    return left
+
+
+def without_retired(context: Context, hosts: Sequence[str]) -> list[str]:
+    """Return those hosts that are not retired; one that came back with another key is new."""
+    gone = {h: m for h, m in context.store.members().items() if m.state == "retired"}
+    keys = context.directory.fingerprints([host for host in hosts if host in gone])
+    return [host for host in hosts if host not in gone or keys[host] != gone[host].key]
 
 
 def select(context: Context, selection: Selection) -> Fleet:
@@ -141,7 +217,7 @@ def select(context: Context, selection: Selection) -> Fleet:
     }
     if not chosen and not selection.is_empty:
         raise UsageError(Problem("selection", "no host fits it", "see: salt-run cpacman.status"))
-    return Fleet(chosen)
+    return fleet._replace(placements=chosen)
 
 
 def one_class(context: Context, fleet: Fleet) -> str:

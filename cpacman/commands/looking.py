@@ -17,12 +17,12 @@ import msgspec
 from cpacman import __version__
 from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, place_all
+from cpacman.commands.fleet import Fleet, place_all, without_retired
 from cpacman.commands.planning import plan_quietly
 from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
-from cpacman.model import Host, short_id
+from cpacman.model import short_id
 from cpacman.report.table import group_hosts
 from cpacman.rollout.owner import is_alive
 
@@ -94,9 +94,9 @@ def status(
     """Show classes and channels: snapshot, age, how many hosts stand how."""
     wanted = _known("class", classes, context.settings.class_names)
     serving = _known("channel", channels, tuple(context.settings.channels))
-    fleet = place_all(context, context.directory.accepted())
+    fleet = place_all(context, without_retired(context, context.directory.accepted()))
     pointers = context.store.pointers()
-    standing = _standing(context, fleet.hosts, pointers)
+    standing = standing_of(context, fleet)
     now = context.clock()
     heads = context.store.inventory_heads()
     ages = {host: int(now - taken) for host, (_, taken) in heads.items()}
@@ -126,18 +126,18 @@ def _known(what: str, asked: Sequence[str], known: Sequence[str]) -> Sequence[st
     return asked or known
 
 
-def _standing(
-    context: Context, hosts: Mapping[str, Host], pointers: Mapping[tuple[str, str], Any]
-) -> dict[str, str]:
-    """Return host -> current, behind or unknown, by comparing with its class's snapshot."""
+def standing_of(context: Context, fleet: Fleet) -> dict[str, str]:
+    """Return host -> how it stands to its class's snapshot, or what about it nobody accepted."""
     found: dict[str, str] = {}
+    held = fleet.held
+    hosts = {name: host for name, host in fleet.hosts.items() if name not in held}
     for class_ in sorted({host.class_ for host in hosts.values()}):
         members = {name: host for name, host in hosts.items() if host.class_ == class_}
-        plan = plan_quietly(context, class_, members)
+        plan = plan_quietly(context, class_, members, fleet)
         for name, number in plan.hosts.items():
             found[name] = "behind" if plan.transactions[number].actions else "current"
-        found.update(dict.fromkeys(plan.failed, "unknown"))
-    return found
+        found.update(dict.fromkeys(members.keys() & plan.failed.keys(), "unknown"))
+    return {**found, **{name: change.state for name, change in held.items()}}
 
 
 def _cell(

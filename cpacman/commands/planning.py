@@ -16,6 +16,7 @@ import msgspec
 from cpacman.commands.answers import plan_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
+from cpacman.commands.membership import check_moves, note_changes
 from cpacman.commands.offering import Rules, channel_input, expired_lines, rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import Snapshot, load_snapshot
@@ -45,7 +46,10 @@ def plan(
         raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
     fleet, asked = _fresh_fleet(context, selection, refresh)
     class_ = one_class(context, fleet)
+    check_moves(context, fleet, class_)
+    moved = note_changes(context, fleet, class_)
     made = make_plan(context, class_, fleet.hosts, request, fleet=fleet, asked=asked)
+    made = msgspec.structs.replace(made, warnings=(*moved, *made.warnings))
     context.store.put_plan(made, class_=class_, at=context.clock(), who=context.who)
     body = plan_body(context, context.store.plan(made.plan_id), made)
     return {"plan": body, "retcode": EXIT_NOT_PLANNED if made.failed else 0}
@@ -191,8 +195,12 @@ def _not_planned(
         error = FailedError.NO_CHANNEL if name in known else FailedError.INVENTORY
         causes = tuple(str(problem._replace(path="")) for problem in problems)
         yield name, Failure(error=error, causes=causes)
+    held = fleet.held
     for name, host in hosts.items():
-        if name not in inventories:
+        if name in held:
+            cause = f"{held[name].words}; run: salt-run cpacman.accept hosts={name}"
+            yield name, Failure(error=FailedError.NOT_ACCEPTED, causes=(cause,))
+        elif name not in inventories:
             cause = f"has no inventory yet; run: salt-run cpacman.refresh {name}"
             yield name, Failure(error=FailedError.INVENTORY, causes=(cause,))
         elif (snapshot := offers.ids.get(host.channel)) is None:
@@ -211,6 +219,14 @@ def _missing(context: Context, host: Host) -> str:
     return f"{host.class_} holds no snapshot of {host.channel} yet; run: {how}"
 
 
-def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host]) -> Plan:
-    """Plan an upgrade of everything without keeping it, to see how hosts stand."""
-    return make_plan(context, class_, hosts, Request())
+def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host], fleet: Fleet) -> Plan:
+    """Plan an upgrade of everything without keeping it, to see how hosts stand.
+
+    Args:
+        context: the outside world.
+        class_: the hosts' class.
+        hosts: those to plan, all of them accepted.
+        fleet: where every host belongs.
+    """
+    mine = {name: fleet.placements[name] for name in hosts}
+    return make_plan(context, class_, hosts, Request(), fleet=fleet._replace(placements=mine))

@@ -29,6 +29,8 @@ class Membership(Section):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("files", "pillar", "grains")
     hosts_d: ConfigPath = DEFAULT_HOSTS_D
     max_moves: Count = 20
+    on_new: Literal["hold", "accept"] = "hold"
+    on_rebuilt: Literal["hold", "accept"] = "hold"
     on_move: Literal["hold", "accept"] = "hold"
 
     @field_validator("sources")

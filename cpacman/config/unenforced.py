@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cpacman.config.fields import Section
-from cpacman.config.stages import Access, ClassSettings, LevelSettings, Membership
+from cpacman.config.stages import Access, ClassSettings, LevelSettings
 from cpacman.errors import Problem
 
 if TYPE_CHECKING:
@@ -39,12 +39,6 @@ def _named_standing(
             yield from _standing(section, f"{path}[{index}]", fields)
 
 
-def _moves_standing(membership: Membership) -> Iterator[Problem]:
-    """Yield what was said about moves, 0 included: that is the strictest of all."""
-    said = sorted({"max_moves", "on_move"} & membership.model_fields_set)
-    yield from (_not_yet(f"membership.{name}") for name in said)
-
-
 def _access_standing(access: Access, class_name: str) -> Iterator[Problem]:
     for verb, groups in (("deploy", access.deploy), ("approve", access.approve)):
         if class_name in groups:
@@ -63,7 +57,6 @@ def standing(settings: Settings, class_name: str, levels: Iterable[str] = ()) ->
     """
     wanted = set(levels) or set(settings.level_names)
     return [
-        *_moves_standing(settings.membership),
         *_named_standing(
             settings.classes,
             "classes",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import classes, depot, pushing, recovering
-from cpacman.report.text import NAMED, age, clean, line, some, table, when
+from cpacman.report import classes, depot, fleet, pushing, recovering
+from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
 _CHANGES = 2
@@ -192,21 +192,18 @@ def _status(body: Answer) -> str:
         rows.append(("", *(_counts(body["hosts"], c, channel) for c in classes), ""))
     lines = [table(rows, indent="")]
     hosts = [
-        (name, one["class"], one["level"], one["state"], _asked(one.get("age")))
+        (name, one["class"], one["level"], one["state"], asked(one.get("age")))
         for name, one in body["hosts"].items()
     ]
     if hosts and len(hosts) <= NAMED:
         lines += ["hosts", table(hosts)]
     for host, problems in body["unplaced"].items():
         lines += [f"UNPLACED {host}: {'; '.join(problems)}"]
+    lines += filter(None, [fleet.waiting(one["state"] for one in body["hosts"].values())])
     for one in body["rollouts"]:
         died = "" if one["alive"] else "  DIED: the next deploy collects its hosts"
         lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']}){died}")
     return clean("\n".join(lines))
-
-
-def _asked(seconds: int | None) -> str:
-    return "never asked" if seconds is None else f"asked {age(seconds)} ago"
 
 
 def _pointer(cell: Answer) -> str:
@@ -404,4 +401,8 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "why": _why,
     "diff": _diff,
     "advisories": _advisories,
+    "hosts": fleet.hosts,
+    "accept": fleet.accept,
+    "adopt": fleet.adopt,
+    "retire": fleet.retire,
 }

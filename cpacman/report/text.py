@@ -62,3 +62,8 @@ def size(count: float) -> str:
         if count >= length:
             return f"{count / length:.1f} {unit}"
     return f"{int(count)} B"
+
+
+def asked(seconds: int | None) -> str:
+    """Return how long ago a host was asked."""
+    return "never asked" if seconds is None else f"asked {age(seconds)} ago"

@@ -17,6 +17,7 @@ from cpacman.store.connect import engine_of
 from cpacman.store.evidence import Ended, Evidence
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
+from cpacman.store.members import Members
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
 from cpacman.store.origins import Origins
 from cpacman.store.pins import Pins
@@ -41,7 +42,17 @@ __all__ = [
 
 
 class Store(
-    Journal, Snapshots, Blocks, Inventories, Pins, Plans, Rollouts, Recovery, Evidence, Origins
+    Journal,
+    Snapshots,
+    Blocks,
+    Inventories,
+    Members,
+    Pins,
+    Plans,
+    Rollouts,
+    Recovery,
+    Evidence,
+    Origins,
 ):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 

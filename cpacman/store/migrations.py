@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
 from cpacman.store.connect import name_of, told, writer_of
+from cpacman.store.members import members_table
 from cpacman.store.origins import origin_sets_table, origins_table
 from cpacman.store.snapshots import moves_table
 from cpacman.store.tables import (
@@ -68,11 +69,31 @@ def _origins(connection: Connection) -> None:
     create(connection, origin_sets_table, origins_table)
 
 
+def _members(connection: Connection) -> None:
+    """Make the list of members: whom a rollout reached before was accepted by that."""
+    create(connection, members_table)
+    r, h = rollouts_table.c, rollout_hosts_table.c
+    query = (
+        sa.select(h.host, r["class"], r.who, h.updated)
+        .where(r.id == h.rollout, h.outcome.in_(("applied", "unchanged")))
+        .order_by(h.updated)
+    )
+    latest = {row.host: row for row in connection.execute(query)}
+    rows = [
+        {"host": host, "state": "member", "class": row[1], "was": "", "key": "", "machine": "",
+         "noted": "", "since": row.updated, "who": row.who}
+        for host, row in sorted(latest.items())
+    ]  # fmt: skip
+    if rows:
+        connection.execute(members_table.insert(), rows)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
     _levels_and_approvals,
     _origins,
+    _members,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

@@ -106,6 +106,11 @@ class Rollouts(Database):
                      "ticket": rollout.get("ticket"), "detail": as_json(detail)}  # fmt: skip
             record(connection, entry)
 
+    def locked_hosts(self) -> dict[str, str]:
+        """Return host -> the rollout that has it just now."""
+        k = locks_table.c
+        return {row["host"]: row["rollout"] for row in self._rows(sa.select(k.host, k.rollout))}
+
     def next_sequence(self, host: str, *, at: float) -> int:
         """Return the next manifest sequence for a host; never the same one twice.
 

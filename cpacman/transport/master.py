@@ -6,6 +6,7 @@ the master's cache of what the host once said, and count as such.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class SaltDirectory:
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = dict(opts)
         self.roster = SaltRoster(opts)
+        # A cached pillar was compiled with what the host said of itself at another time.
+        self._pillar_opts = {**self._opts, "pillar_cache": False}
 
     def accepted(self) -> list[str]:
         """See `Directory.accepted`."""
@@ -77,13 +80,32 @@ class SaltDirectory:
         return {host: cached.get(host) or {} for host in hosts}
 
     def pillar(self, host: str, grains: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Directory.pillar`."""
+        """See `Directory.pillar`.
+
+        Raises:
+            HostError: it does not render, so nothing that it says can be relied on.
+        """
         import salt.pillar
 
         compiled = salt.pillar.get_pillar(
-            self._opts, dict(grains), host, self._opts.get("saltenv") or "base"
+            self._pillar_opts, dict(grains), host, self._opts.get("saltenv") or "base"
         ).compile_pillar()
+        if wrong := compiled.get("_errors"):
+            words = f"its pillar does not render: {'; '.join(map(str, wrong))}"
+            raise HostError(Problem(host, words, f"look: salt-run pillar.show_pillar {host}"))
         return dict(compiled)
+
+    def fingerprints(self, hosts: Sequence[str]) -> dict[str, str]:
+        """See `Directory.fingerprints`."""
+        return {host: self._fingerprint(host) for host in hosts}
+
+    def _fingerprint(self, host: str) -> str:
+        try:
+            text = self.public_key(host)
+        except HostError:
+            return ""
+        # Salt writes the same key with and without a newline at its end.
+        return hashlib.sha256(b"\n".join(text.split())).hexdigest()
 
     def public_key(self, host: str) -> bytes:
         """See `Directory.public_key`."""

@@ -121,6 +121,10 @@ class Directory(Protocol):
         """Return the pillar compiled on the master for a host."""
         ...
 
+    def fingerprints(self, hosts: Sequence[str]) -> dict[str, str]:
+        """Return a digest of each host's accepted key; empty where the master has none."""
+        ...
+
     def public_key(self, host: str) -> bytes:
         """Return the key (PEM) that the master accepted for a host.
 

@@ -6,6 +6,7 @@ after the other. Nothing here knows a rule of ours: what a host must not get arr
 hidden candidates, what it wants as tasks.
 """
 
+from cpacman.planner.solver.health import broken_dependencies
 from cpacman.planner.solver.pools import Versions, asked_names
 from cpacman.planner.solver.universe import Universe
 from cpacman.planner.solver.values import (
@@ -35,4 +36,5 @@ __all__ = [
     "Verb",
     "Versions",
     "asked_names",
+    "broken_dependencies",
 ]

@@ -65,6 +65,10 @@ class Directory:
         """Nobody tells any."""
         return {}
 
+    def fingerprints(self, hosts: Any) -> dict[str, str]:
+        """Each has a key of its own."""
+        return {host: f"key of {host}" for host in hosts}
+
     def pillar(self, host: str, grains: Any) -> dict[str, Any]:
         """There is none."""
         return {}
@@ -123,7 +127,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     hosts_d.mkdir()
     (hosts_d / "all.yaml").write_text("db1: {class: production}\n'*': {class: testing}\n")
     section = {
-        "membership": {"hosts_d": str(hosts_d), "sources": ["files"]},
+        "membership": {"hosts_d": str(hosts_d), "sources": ["files"], "on_new": "accept"},
         "state_dir": str(tmp_path / "state"),
         "channels": {"el9": {"match": {"id_like": "rhel", "major": 9, "arch": "x86_64"},
                              "repositories": {"base": {"path": "/srv/base"}}}},

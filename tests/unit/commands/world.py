@@ -91,6 +91,10 @@ class Directory:
         """Nobody tells any."""
         return {}
 
+    def fingerprints(self, hosts: Sequence[str]) -> dict[str, str]:
+        """Each has a key of its own, unless a test says which."""
+        return {host: self._world.keys.get(host, f"key of {host}") for host in hosts}
+
     def pillar(self, host: str, grains: Any) -> dict[str, Any]:
         """There is none."""
         return {}
@@ -118,6 +122,8 @@ class World:
         (base / "hosts.d").mkdir()
         self.now = 1_800_000_000.0
         self.hosts: set[str] = set()
+        self.keys: dict[str, str] = {}
+        self.machines: dict[str, str] = {}
         self.section: dict[str, Any] = {}
         self.members: dict[str, Any] = {}
         self.store = Store.open(f"sqlite:///{base}/state/cpacman.db")
@@ -128,7 +134,11 @@ class World:
         repositories = {"base": {"path": str(self.base / "base")}}
         match = {"id_like": "rhel", "major": 9, "arch": "x86_64"}
         self.section = {
-            "membership": {"hosts_d": str(self.base / "hosts.d"), "sources": ["files"]},
+            "membership": {
+                "hosts_d": str(self.base / "hosts.d"),
+                "sources": ["files"],
+                "on_new": "accept",
+            },
             "state_dir": str(self.base / "state"),
             "channels": {"el9": {"match": match, "repositories": repositories}},
             "classes": ["development", "testing", "production"],
@@ -163,6 +173,7 @@ class World:
         self.store.put_inventory(
             Inventory(
                 host=name, arch="x86_64", cookie=" ".join(nevras), kernel="1-1.noarch",
+                facts={"machine_id": self.machines.get(name, f"machine of {name}")},
                 packages=tuple(self.installed(nevra) for nevra in nevras),
                 os=OsRelease(id="centos", id_like="rhel", version_id="9"),
             ),

@@ -285,7 +285,6 @@ def test_masters_without_a_usable_section(section: Any) -> None:
 def test_unenforced_safeguards_are_named(example: Settings) -> None:
     """What is configured but not enforced is named for the class and levels that it concerns."""
     assert {one.path for one in example.unenforced("production", ["canary"])} == {
-        "membership.max_moves", "membership.on_move",
         "classes[2].approvers", "classes[2].windows",
         "levels[0].soak", "levels[0].gate", "access.deploy.production",
         "access.approve.production", "access.read",

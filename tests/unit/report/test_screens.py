@@ -265,6 +265,19 @@ def blocks_answer() -> dict[str, Any]:
     }
 
 
+def hosts_answer() -> dict[str, Any]:
+    """Two hosts, one of which waits."""
+    row = {"class": "testing", "level": "rest", "channel": "el9", "since": 1.0, "note": ""}
+    return {
+        "result": True,
+        "states": [],
+        "hosts": {
+            "web1": {**row, "state": "behind", "age": 7200},
+            "web9": {**row, "state": "moved", "age": None, "note": "moved: testing -> production"},
+        },
+    }
+
+
 ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "error": error_answer,
     "bug": bug_answer,
@@ -310,6 +323,25 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "why": why_answer,
     "diff": diff_answer,
     "advisories": advisories_answer,
+    "hosts": hosts_answer,
+    "accept": lambda: {
+        "result": True, "test": False, "unchanged": ["web1"],
+        "hosts": {"web9": {"change": "new, nobody accepted it yet", "class": "testing"}},
+    },
+    "adopt": lambda: {
+        "result": True, "test": False, "members": ["web1"], "accepted": [],
+        "unplaced": {"web8": ["belongs to no class"]},
+        "groups": [
+            {"hosts": ["db1", "db2"], "unknown": ["agent-1-1.noarch"], "irreversible": [],
+             "broken": ["nothing provides libx needed by y"], "not_planned": []},
+            {"hosts": ["web9"], "unknown": [], "irreversible": [], "broken": [],
+             "not_planned": []},
+        ],
+    },
+    "retire": lambda: {
+        "result": True, "test": False, "unchanged": ["web6"],
+        "hosts": {"web7": {"class": "production", "key": True}},
+    },
 }  # fmt: skip
 
 
@@ -617,3 +649,15 @@ def test_why_of_what_nobody_has() -> None:
     text = screen("why", body)
     assert "not installed" in text
     assert "no repository has it" in text
+
+
+def test_members_on_their_screens() -> None:
+    """Who waits, for what, and the next thing to type."""
+    shown = screen("hosts", hosts_answer())
+    assert "web9  testing  rest  el9  moved   never asked    moved: testing" in shown
+    assert "1 behind, 1 moved" in shown
+    assert "web9" in screen("accept", ANSWERS["accept"]())
+    adopted = screen("adopt", ANSWERS["adopt"]())
+    assert "2 hosts: db1 db2\n  in no snapshot 1: agent-1-1.noarch\n  broken 1:" in adopted
+    assert "1 host: web9  nothing to mend" in adopted and "now=True" in adopted
+    assert "salt-key -d web7" in screen("retire", ANSWERS["retire"]())
