@@ -17,6 +17,7 @@ try:
         adopting,
         blocking,
         collecting,
+        comparing,
         deploying,
         explaining,
         looking,
@@ -583,7 +584,24 @@ def show(id: str, host: str | None = None, group: str | None = None):
 
 
 @runner
-def why(host: str, package: str):
+def why(
+    host: str,
+    package: str,
+    *,
+    upgrade: Names = None,
+    install: Names = None,
+    remove: Names = None,
+    sync: bool = False,
+    exclude: Names = None,
+    lock: Names = None,
+    advisory: Names = None,
+    cve: Names = None,
+    security: bool = False,
+    severity: Names = None,
+    minimal: bool = False,
+    strict: bool = False,
+    dump: str | None = None,
+):
     """
     Tell why a package is, or is not, in the plan of a host.
 
@@ -591,24 +609,44 @@ def why(host: str, package: str):
         a host that was asked for its inventory before
     package
         as one names it for ``plan``: a name, ``name.arch``, a version, a glob, a path
+    upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
+    strict
+        what the plan would be asked for, as for ``plan``; none given: everything is upgraded
+    dump
+        a file on the master that gets all of it as one case, for ``cpacman replay``
 
     CLI Example:
 
     .. code-block:: bash
 
         salt-run cpacman.why host=web1 package=httpd
+        salt-run cpacman.why host=web1 package=httpd upgrade=httpd-2.4.62 dump=/root/httpd.case
     """
+    request = Request(
+        upgrade=listed(upgrade),
+        install=listed(install),
+        remove=listed(remove),
+        sync=sync,
+        strict=strict,
+        exclude=listed(exclude),
+        lock=listed(lock),
+        advisory=(*listed(advisory), *listed(cve)),
+        security=security,
+        severity=listed(severity),
+        minimal=minimal,
+    )
     with _context() as context:
-        return explaining.why(context, host, package)
+        return explaining.why(context, host, package, request=request, dump=dump)
 
 
 @runner
-def diff(a: str, b: str):
+def diff(a: str, b: str | None = None):
     """
     Tell how two hosts, two snapshots, two classes or two plans differ.
 
     a, b
-        ids of hosts, names of classes, or ids of snapshots or plans
+        ids of hosts, names of classes, or ids of snapshots or plans. A class or a plan alone:
+        which of its hosts are equal, and how the odd ones differ
 
     CLI Example:
 
@@ -618,7 +656,7 @@ def diff(a: str, b: str):
         salt-run cpacman.diff testing production
     """
     with _context() as context:
-        return explaining.diff(context, a, b)
+        return comparing.diff(context, a, b)
 
 
 @runner
@@ -630,6 +668,7 @@ def advisories(
     level: Names = None,
     channel: Names = None,
     meta: Names = None,
+    host: Names = None,
     severity: Names = None,
     cve: Names = None,
 ):
@@ -638,6 +677,8 @@ def advisories(
 
     SEL
         which hosts; none given means all of them
+    host
+        only these
     severity
         only these: critical, important, moderate, low
     cve
@@ -652,7 +693,9 @@ def advisories(
     """
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
-        return explaining.advisories(context, selection, severity=listed(severity), cve=listed(cve))
+        return explaining.advisories(
+            context, selection, hosts=listed(host), severity=listed(severity), cve=listed(cve)
+        )
 
 
 @runner

@@ -17,10 +17,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cpacman import __version__
 from cpacman.errors import EXIT_NOT_PLANNED, EXIT_OK, EXIT_OTHER, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from cpacman.planner.offline import Order
+    from cpacman.report.terminal import Terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inventory(commands)
     _add_plan(commands)
     _add_why(commands)
+    _add_replay(commands)
     return parser
 
 
@@ -133,9 +138,22 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     _add_words(parser, "--repo", "NAME=DIR", "a repository and its name", required=True)
     _add_words(parser, "--inventory", "FILE|DIR", "inventories, or folders of them", required=True)
+    _add_rules(parser)
+    _add_request(parser)
+    _add_output(parser)
+    parser.set_defaults(run=_run_plan)
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", type=Path, help="the cpacman: section, for its policy"
     )
+    _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
+    _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    """Add what may be asked for; nothing: upgrade all."""
     _add_words(parser, "--upgrade", "SPEC", "upgrade these only")
     _add_words(parser, "--install", "SPEC", "install these")
     _add_words(parser, "--remove", "SPEC", "remove these")
@@ -153,12 +171,16 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="fail a host instead of holding packages"
     )
-    _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
-    _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
+
+
+def _add_output(parser: argparse.ArgumentParser, *, dump: bool = True) -> None:
+    if dump:
+        parser.add_argument(
+            "--dump", metavar="FILE", type=Path, help="write the one host's case there, to replay"
+        )
     parser.add_argument(
-        "--format", choices=("table", "json"), default="table", help="how the plan is printed"
+        "--format", choices=("table", "json"), default="table", help="how it is printed"
     )
-    parser.set_defaults(run=_run_plan)
 
 
 def _add_why(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -167,20 +189,28 @@ def _add_why(commands: argparse._SubParsersAction[_Parser]) -> None:
         allow_abbrev=False,
         help="why a package is, or is not, in the plan of a host",
         description="Tell where a package is installed from, which candidates there are, which "
-        "one is taken, and each rule that removed one, when everything is upgraded.",
+        "one is taken, and each rule that removed one. Nothing asked for: upgrade all.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="the package")
     _add_words(parser, "--repo", "NAME=DIR", "a repository and its name", required=True)
     parser.add_argument("--inventory", metavar="FILE", required=True, help="the host's inventory")
-    parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="the cpacman: section, for its policy"
-    )
-    _add_words(parser, "--arch-change", "NAME", "packages that may change architecture")
-    _add_words(parser, "--noautoupdate", "NAME", "repositories for named packages only")
-    parser.add_argument(
-        "--format", choices=("table", "json"), default="table", help="how it is printed"
-    )
+    _add_rules(parser)
+    _add_request(parser)
+    _add_output(parser)
     parser.set_defaults(run=_run_why, parser=parser)
+
+
+def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "replay",
+        allow_abbrev=False,
+        help="plan a case file again, and tell if that gives the same",
+        description="Plan what a case file holds (plan --dump, why --dump) and compare the result "
+        "with what the file expects. Exit 1 when they differ.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the case")
+    _add_output(parser, dump=False)
+    parser.set_defaults(run=_run_replay)
 
 
 def _add_words(
@@ -204,36 +234,42 @@ def _run_inventory(options: argparse.Namespace) -> int:
 
 def _run_plan(options: argparse.Namespace) -> int:
     _start_quickly()
-    from cpacman.model import Request
     from cpacman.planner import offline
 
-    with _cache_directory() as cache:
-        made = offline.make_plan(
-            offline.Order(
-                repos=tuple(options.repo),
-                inventories=tuple(options.inventory),
-                config=options.config,
-                request=Request(
-                    upgrade=tuple(options.upgrade),
-                    install=tuple(options.install),
-                    remove=tuple(options.remove),
-                    sync=options.sync,
-                    strict=options.strict,
-                    exclude=tuple(options.exclude),
-                    lock=tuple(options.lock),
-                    advisory=tuple(options.advisory),
-                    security=options.security,
-                    severity=tuple(options.severity),
-                    minimal=options.minimal,
-                ),
-                arch_change=tuple(options.arch_change),
-                noautoupdate=tuple(options.noautoupdate),
-            ),
-            cache=cache,
-            today=datetime.date.today(),
-        )
+    with _cache_directory() as cache, _progress() as reporter:
+        order = _order(options, options.inventory)
+        today = datetime.date.today()
+        made = offline.make_plan(order, cache=cache, today=today, reporter=reporter)
     sys.stdout.buffer.write(offline.render(made, options.format))
     return EXIT_NOT_PLANNED if made.plan.failed else EXIT_OK
+
+
+def _order(options: argparse.Namespace, inventories: Sequence[str]) -> Order:
+    """Return what was typed."""
+    from cpacman.model import Request
+    from cpacman.planner.offline import Order
+
+    return Order(
+        repos=tuple(options.repo),
+        inventories=tuple(inventories),
+        config=options.config,
+        request=Request(
+            upgrade=tuple(options.upgrade),
+            install=tuple(options.install),
+            remove=tuple(options.remove),
+            sync=options.sync,
+            strict=options.strict,
+            exclude=tuple(options.exclude),
+            lock=tuple(options.lock),
+            advisory=tuple(options.advisory),
+            security=options.security,
+            severity=tuple(options.severity),
+            minimal=options.minimal,
+        ),
+        arch_change=tuple(options.arch_change),
+        noautoupdate=tuple(options.noautoupdate),
+        dump=options.dump,
+    )
 
 
 def _run_why(options: argparse.Namespace) -> int:
@@ -245,21 +281,35 @@ def _run_why(options: argparse.Namespace) -> int:
         options.name = options.repo.pop()
     if options.name is None:
         options.parser.error("name the package: cpacman why --repo ... --inventory FILE NAME")
-    with _cache_directory() as cache:
-        told = offline.explain(
-            offline.Order(
-                repos=tuple(options.repo),
-                inventories=(options.inventory,),
-                config=options.config,
-                arch_change=tuple(options.arch_change),
-                noautoupdate=tuple(options.noautoupdate),
-            ),
-            options.name,
-            cache=cache,
-            today=datetime.date.today(),
-        )
+    with _cache_directory() as cache, _progress() as reporter:
+        order = _order(options, (options.inventory,))
+        today = datetime.date.today()
+        told = offline.explain(order, options.name, cache=cache, today=today, reporter=reporter)
     sys.stdout.buffer.write(offline.render_why(told, options.format))
     return EXIT_NOT_PLANNED if told.failed else EXIT_OK
+
+
+def _run_replay(options: argparse.Namespace) -> int:
+    _start_quickly()
+    from cpacman.planner import offline
+
+    made, different = offline.replay(options.file)
+    sys.stdout.buffer.write(offline.render(made, options.format))
+    for line in different:
+        _complain(f"{options.file}: {line}")
+    return EXIT_OTHER if different else EXIT_OK
+
+
+@contextmanager
+def _progress() -> Iterator[Terminal]:
+    """Give what shows progress on the terminal, and takes it away in the end."""
+    from cpacman.report.terminal import Terminal
+
+    reporter = Terminal(sys.stderr)
+    try:
+        yield reporter
+    finally:
+        reporter.clear()
 
 
 def _start_quickly() -> None:

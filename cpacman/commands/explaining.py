@@ -1,14 +1,13 @@
-"""Commands that explain: why a package is planned, how two things differ, what is outstanding.
+"""Commands that explain: why a package is planned, what is outstanding.
 
 Invariants: nothing is changed and no host is asked; what is told of a plan comes from the plan's
-own code; two things are compared only when they are of one kind.
+own code.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,197 +15,48 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, by_channel, select
 from cpacman.commands.planning import channel_for
-from cpacman.depot.compare import Change, SnapshotDiff, diff_snapshots
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
-from cpacman.model import Action, Advisory, Host, Inventory, Plan, Transaction
+from cpacman.model import Advisory, Host, Request
+from cpacman.planner.cases.write import dump_case
 from cpacman.planner.outstanding import RANK, Outstanding, rank
+from cpacman.planner.plan import plan_hosts
 from cpacman.planner.solver import Versions
 from cpacman.planner.why import explain
-from cpacman.rollout.manifest import nevras_digest, nevras_of
-
-NAMED = 12
-"""Hosts that an answer names of those that lack an advisory or have an action."""
-
 
 # ---- why -----------------------------------------------------------------------------------
 
 
-def why(context: Context, host: str, package: str) -> dict[str, Any]:
+def why(
+    context: Context,
+    host: str,
+    package: str,
+    *,
+    request: Request | None = None,
+    dump: str | None = None,
+) -> dict[str, Any]:
     """Tell why a package is, or is not, in the plan of a host.
+
+    Args:
+        context: the outside world.
+        host: a host that was asked for its inventory before.
+        package: as one names it.
+        request: what the plan would be asked for; everything is upgraded when not given.
+        dump: the file that gets the solve as a case, absolute.
 
     Raises:
         InputError: the host can't be planned at all, or nothing is called that.
+        UsageError: a relative path.
     """
-    told = explain(channel_for(context, host), package, cache=context.settings.cache_dir / "solver")
-    return {"why": msgspec.to_builtins(told)}
-
-
-# ---- diff ----------------------------------------------------------------------------------
-
-
-class _Thing(NamedTuple):
-    """What was named: its kind and its whole id."""
-
-    kind: str
-    id: str
-
-
-def diff(context: Context, a: str, b: str) -> dict[str, Any]:
-    """Tell how two hosts, snapshots, classes or plans differ.
-
-    Raises:
-        UsageError: they are of different kinds, or one is nothing that is known.
-    """
-    kinds: dict[str, Callable[[Context, str, str], dict[str, Any]]] = {
-        "host": _diff_hosts,
-        "snapshot": _diff_snapshots,
-        "class": _diff_classes,
-        "plan": _diff_plans,
-    }
-    one, two = _thing(context, a), _thing(context, b)
-    if one.kind != two.kind:
-        what = f"{a} is a {one.kind}, {b} a {two.kind}"
-        raise UsageError(Problem("diff", what, "compare two of one kind"))
-    return {"diff": {"kind": one.kind, **kinds[one.kind](context, one.id, two.id)}}
-
-
-def _thing(context: Context, word: str) -> _Thing:
-    if word.startswith("p-"):
-        return _Thing("plan", context.store.plan(word).plan.plan_id)
-    if word.startswith("s-"):
-        return _Thing("snapshot", load_snapshot(context.settings.depot, word).id)
-    if word in context.settings.class_names:
-        return _Thing("class", word)
-    hosts = context.store.inventory_heads()
-    if word in hosts:
-        return _Thing("host", word)
-    near = difflib.get_close_matches(word, [*context.settings.class_names, *hosts], 1)
-    mend = f"did you mean {near[0]}?" if near else "a host needs an inventory first"
-    raise UsageError(Problem(word, "is no plan, snapshot, class or host that is known", mend))
-
-
-def _diff_hosts(context: Context, a: str, b: str) -> dict[str, Any]:
-    found = context.store.inventories([a, b])
-    before, after = _versions_of(found[a]), _versions_of(found[b])
-    changes = [_change(key, before.get(key, ()), after.get(key, ())) for key in before | after]
-    differing = sorted(one for one in changes if one.before != one.after)
-    return {
-        "a": _host_side(found[a]),
-        "b": _host_side(found[b]),
-        **_rows(
-            added=[c for c in differing if not c.before],
-            removed=[c for c in differing if not c.after],
-            updated=[c for c in differing if c.before and c.after],
-        ),
-    }
-
-
-def _host_side(inventory: Inventory) -> dict[str, Any]:
-    """Return what one sees of a host at once: equal fingerprints are equal packages."""
-    return {
-        "id": inventory.host,
-        "fingerprint": nevras_digest(nevras_of(inventory)),
-        "packages": len(inventory.packages),
-        "kernel": inventory.kernel,
-        "modules": sorted(inventory.modules),
-    }
-
-
-def _versions_of(inventory: Inventory) -> dict[tuple[str, str], tuple[str, ...]]:
-    found: dict[tuple[str, str], list[str]] = {}
-    for package in inventory.packages:
-        found.setdefault((package.name, package.arch), []).append(package.evr)
-    return {key: tuple(sorted(evrs)) for key, evrs in found.items()}
-
-
-def _change(key: tuple[str, str], before: tuple[str, ...], after: tuple[str, ...]) -> Change:
-    return Change(*key, before=before, after=after)
-
-
-def _rows(
-    *, added: Iterable[Change], removed: Iterable[Change], updated: Iterable[Change]
-) -> dict[str, list[dict[str, Any]]]:
-    def rows(changes: Iterable[Change]) -> list[dict[str, Any]]:
-        return [
-            {"name": c.name, "arch": c.arch, "before": list(c.before), "after": list(c.after)}
-            for c in changes
-        ]
-
-    return {"added": rows(added), "removed": rows(removed), "updated": rows(updated)}
-
-
-def _diff_snapshots(context: Context, a: str, b: str) -> dict[str, Any]:
-    depot = context.settings.depot
-    one, two = load_snapshot(depot, a), load_snapshot(depot, b)
-    found = diff_snapshots(one, two)
-    return {
-        "a": {"id": one.id, "channel": one.channel},
-        "b": {"id": two.id, "channel": two.channel},
-        **_snapshot_rows(found),
-    }
-
-
-def _snapshot_rows(found: SnapshotDiff) -> dict[str, Any]:
-    rows = _rows(added=found.added, removed=found.removed, updated=found.updated)
-    return {**rows, "advisories": list(found.advisories)}
-
-
-def _diff_classes(context: Context, a: str, b: str) -> dict[str, Any]:
-    """Compare what two classes hold, channel by channel."""
-    pointers = context.store.pointers()
-    channels: dict[str, Any] = {}
-    for channel in context.settings.channels:
-        one, two = (pointers.get((class_, channel)) for class_ in (a, b))
-        body: dict[str, Any] = {
-            "a": one["snapshot"] if one else None,
-            "b": two["snapshot"] if two else None,
-        }
-        if one and two:
-            depot = context.settings.depot
-            before, after = (load_snapshot(depot, p["snapshot"]) for p in (one, two))
-            body |= _snapshot_rows(diff_snapshots(before, after))
-        channels[channel] = body
-    return {"a": {"id": a}, "b": {"id": b}, "channels": channels}
-
-
-def _diff_plans(context: Context, a: str, b: str) -> dict[str, Any]:
-    one, two = context.store.plan(a).plan, context.store.plan(b).plan
-    both = one.hosts.keys() & two.hosts.keys()
-    differing = sorted(h for h in both if _of(one, h).actions != _of(two, h).actions)
-    before, after = _actions(one, differing), _actions(two, differing)
-    return {
-        "a": {"id": one.plan_id, "snapshots": one.snapshots, "hosts": len(one.hosts)},
-        "b": {"id": two.plan_id, "snapshots": two.snapshots, "hosts": len(two.hosts)},
-        "hosts": {
-            "added": sorted(two.hosts.keys() - one.hosts.keys()),
-            "removed": sorted(one.hosts.keys() - two.hosts.keys()),
-            "changed": differing,
-            "equal": len(both) - len(differing),
-        },
-        "added": _counted(after - before),
-        "removed": _counted(before - after),
-    }
-
-
-def _of(plan: Plan, host: str) -> Transaction:
-    return plan.transactions[plan.hosts[host]]
-
-
-def _actions(plan: Plan, hosts: Iterable[str]) -> Counter[tuple[str, str, str]]:
-    """Return how many of some hosts have an action: what it is, to what, from what."""
-    return Counter(_action(action) for host in hosts for action in _of(plan, host).actions)
-
-
-def _action(action: Action) -> tuple[str, str, str]:
-    return (action.action.value, action.nevra_, action.from_ or "")
-
-
-def _counted(actions: Counter[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    return [
-        {"action": what, "nevra": nevra, "from": old or None, "hosts": count}
-        for (what, nevra, old), count in sorted(actions.items(), key=lambda row: row[0][1])
-    ]
+    request, cache = request or Request(), context.settings.cache_dir / "solver"
+    channel = channel_for(context, host)
+    told = explain(channel, package, request=request, cache=cache)
+    if dump is not None:
+        path = Path(dump)
+        if not path.is_absolute():
+            raise UsageError(Problem("dump", f"{dump} is relative", "give the whole path"))
+        dump_case(channel, request, plan_hosts([channel], request=request, cache=cache), path)
+    return {"why": {**msgspec.to_builtins(told), **({"dump": dump} if dump else {})}}
 
 
 # ---- advisories ----------------------------------------------------------------------------
@@ -216,6 +66,7 @@ def advisories(
     context: Context,
     selection: Selection,
     *,
+    hosts: Sequence[str] = (),
     severity: Sequence[str] = (),
     cve: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -228,11 +79,14 @@ def advisories(
     if wrong:
         mend = f"there are: {', '.join(RANK)}"
         raise UsageError([Problem("severity", f"{word!r} is none", mend) for word in wrong])
-    hosts = select(context, selection).hosts
+    chosen = select(context, selection).hosts
+    if unknown := [name for name in hosts if name not in chosen]:
+        raise UsageError([Problem(f"host {name}", "is not among them") for name in unknown])
+    chosen = {name: one for name, one in chosen.items() if not hosts or name in hosts}
     classes = {
         name: _outstanding(context, name, mine, _Wanted.of(severity, cve))
         for name in context.settings.class_names
-        if (mine := {h: one for h, one in hosts.items() if one.class_ == name})
+        if (mine := {h: one for h, one in chosen.items() if one.class_ == name})
     }
     return {"advisories": {"classes": classes}}
 
@@ -311,7 +165,7 @@ class _Lacking:
             "cves": list(one.cves),
             "packages": sorted(self.packages),
             "hosts": len(self.hosts),
-            "on": sorted(self.hosts)[:NAMED],
+            "on": sorted(self.hosts),
         }
 
 

@@ -11,6 +11,7 @@ import datetime
 import difflib
 import functools
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,7 @@ from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Candidate, Source
 from cpacman.planner.why import Why
 from cpacman.report import screens
-from cpacman.report.progress import Reporter
+from cpacman.report.progress import Reporter, Silent
 from cpacman.report.table import render_plan
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ T = TypeVar("T")
 
 
 class Order(NamedTuple):
-    """What was typed: `repos` as `NAME=DIR`, `inventories` as files or directories."""
+    """What was typed: `repos` as `NAME=DIR`, `inventories` as files or directories.
+
+    `dump` is the file that gets the solve of the one host as a case.
+    """
 
     repos: tuple[str, ...]
     inventories: tuple[str, ...]
@@ -53,6 +57,7 @@ class Order(NamedTuple):
     request: Request = Request()
     arch_change: tuple[str, ...] = ()
     noautoupdate: tuple[str, ...] = ()
+    dump: Path | None = None
 
 
 class Made(NamedTuple):
@@ -100,36 +105,72 @@ def make_plan(
     Raises:
         UserError: what is wrong with options, configuration, repositories and inventories.
     """
-    channel, warnings = _read(order, cache, today)
+    reporter = reporter or Silent()
+    channel, warnings = _read(order, cache, today, reporter)
     plan = plan_hosts([channel], request=order.request, cache=cache / "solver", reporter=reporter)
+    if order.dump is not None:
+        from cpacman.planner.cases.write import dump_case
+
+        dump_case(channel, order.request, plan, order.dump)
     made = msgspec.structs.replace(plan, warnings=(*plan.warnings, *warnings))
     return Made(made, channel.advisories)
 
 
-def explain(order: Order, word: str, *, cache: Path, today: datetime.date) -> Why:
+def replay(path: Path) -> tuple[Made, list[str]]:
+    """Return the plan of a case file, and in what it is not what the case expects.
+
+    Raises:
+        UserError: it can't be read, or is no case.
+    """
+    from cpacman.planner.cases.build import advisories_of, plan_case
+    from cpacman.planner.cases.expect import differences
+    from cpacman.planner.cases.text import read_case
+
+    case = read_case(path)._replace(title=str(path))
+    with tempfile.TemporaryDirectory(prefix="cpacman-") as scratch:
+        plan = plan_case(case, Path(scratch))
+    return Made(plan, advisories_of(case)), list(differences(case, plan))
+
+
+def explain(
+    order: Order,
+    word: str,
+    *,
+    cache: Path,
+    today: datetime.date,
+    reporter: Reporter | None = None,
+) -> Why:
     """Return why a package is, or is not, in the plan for what was typed.
 
     Raises:
         UserError: what is wrong with what was typed, or with what it names.
     """
-    channel, _ = _read(order, cache, today)
+    channel, _ = _read(order, cache, today, reporter or Silent())
     if len(channel.inventories) != 1:
         found = f"there are {len(channel.inventories)} hosts"
         raise UsageError(Problem("--inventory", found, "name the file of one host"))
-    return why.explain(channel, word, request=order.request, cache=cache / "solver")
+    told = why.explain(channel, word, request=order.request, cache=cache / "solver")
+    if order.dump is not None:
+        from cpacman.planner.cases.write import dump_case
+
+        plan = plan_hosts([channel], request=order.request, cache=cache / "solver")
+        dump_case(channel, order.request, plan, order.dump)
+    return told
 
 
-def _read(order: Order, cache: Path, today: datetime.date) -> tuple[ChannelInput, list[str]]:
+def _read(
+    order: Order, cache: Path, today: datetime.date, reporter: Reporter
+) -> tuple[ChannelInput, list[str]]:
     """Read all that was typed, and say what has to be said about it."""
     collect = _Collector()
     places = collect.run(lambda: _places(order.repos)) or {}
     collect.run(lambda: _check_names("--noautoupdate", order.noautoupdate, places))
     settings = collect.run(lambda: _settings(order.config))
-    read = [
-        collect.run(functools.partial(read_repository, name, path, cache))
-        for name, path in sorted(places.items())
-    ]
-    inventories = collect.run(lambda: _inventories(order.inventories))
+    read = []
+    for number, (name, path) in enumerate(sorted(places.items())):
+        reporter.progress(f"reading {name}:", number, len(places), "repositories")
+        read.append(collect.run(functools.partial(read_repository, name, path, cache)))
+    inventories = collect.run(lambda: _inventories(order.inventories, reporter))
     collect.stop_if_any()
     repositories = [one for one in read if one is not None]
     flags = {one.name: _flags(one, order, settings) for one in repositories}
@@ -294,7 +335,7 @@ def _snapshot_id(repositories: Sequence[Repository], flags: Mapping[str, _Flags]
 # Inventories
 
 
-def _inventories(words: Iterable[str]) -> list[Inventory]:
+def _inventories(words: Iterable[str], reporter: Reporter) -> list[Inventory]:
     """Read inventories from files, and from the `*.json` files of directories.
 
     Raises:
@@ -302,7 +343,9 @@ def _inventories(words: Iterable[str]) -> list[Inventory]:
     """
     collect = _Collector()
     found: dict[str, tuple[Path, Inventory]] = {}
-    for path in dict.fromkeys(collect_files(words, collect.problems)):
+    paths = list(dict.fromkeys(collect_files(words, collect.problems)))
+    for number, path in enumerate(paths):
+        reporter.progress("reading inventories:", number, len(paths), "files")
         inventory = collect.run(functools.partial(_inventory, path))
         if inventory is None:
             continue

@@ -303,7 +303,26 @@ def _fate(candidate: Answer, actions: Sequence[Answer]) -> str:
     return words[0].rstrip() if words else "TAKEN"
 
 
+def _alike(body: Answer) -> str:
+    """Return the sets of equal hosts of each group, and how the odd ones differ."""
+    lines = [short_id(body["a"]["id"]) if body["kind"] == "plan" else body["a"]["id"]]
+    for name, one in body["groups"].items():
+        sets = one["sets"]
+        told = "all equal" if len(sets) == 1 else f"{len(sets)} different sets of packages"
+        head = f"{name}  {one['hosts']} hosts, {told}, fingerprint {one['fingerprint'][:12]}"
+        lines.append(line(head))
+        for each in sets:
+            words = f"{len(each['hosts'])} hosts, {each['packages']} packages"
+            lines.append(line(f"  {each['fingerprint'][:12]}  {words}: {some(each['hosts'])}"))
+            lines += _differences(each)
+        if one["unknown"]:
+            lines.append(line(f"  UNKNOWN, no inventory: {some(one['unknown'])}"))
+    return clean("\n".join(lines))
+
+
 def _diff(body: Answer) -> str:
+    if "groups" in body:
+        return _alike(body)
     if "channels" in body:
         lines = [f"{body['a']['id']} -> {body['b']['id']}"]
         for channel, one in body["channels"].items():
@@ -369,8 +388,8 @@ def _advisories(body: Answer) -> str:
         ]
         lines += [table(sums)] if sums else []
         rows = [
-            (a["severity"] or a["type"], a["id"], f"{a['hosts']} hosts", some(a["packages"], 4),
-             some(a["cves"], 4))
+            (a["severity"] or a["type"], a["id"], f"{a['hosts']} hosts: {some(a['on'], 3)}",
+             some(a["packages"], 4), some(a["cves"], 4))
             for a in one["advisories"]
         ]  # fmt: skip
         lines += [table(rows)] if rows else []

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cpacman.commands import explaining, offering, planning
+from cpacman.cli import main
+from cpacman.commands import comparing, explaining, offering, planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.config import load_settings
@@ -135,7 +136,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     }  # fmt: skip
     settings = load_settings(section, source="test", base=tmp_path)
     source = source_of(read_sections(REPO)[0], tmp_path / "metadata")
-    for module in (explaining, planning):
+    for module in (comparing, explaining, planning):
         monkeypatch.setattr(module, "load_snapshot", lambda _, number: SNAPSHOTS[number])
     monkeypatch.setattr(offering, "sources_of", lambda _: (source,))
     with Store.open(f"sqlite:///{tmp_path}/state/cpacman.db") as store:
@@ -208,18 +209,33 @@ def test_why_of_a_host_that_cannot_be_planned(context: Context, host: str, words
         explaining.why(context, host, "openssl")
 
 
+def test_why_of_a_request_and_its_dump(
+    context: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is asked for is explained, too, and dumped as a case that the console replays."""
+    dump = tmp_path / "one.case"
+    request = Request(exclude=("openssl",))
+    body = explaining.why(context, "web1", "openssl", request=request, dump=str(dump))
+    assert body["why"]["dump"] == str(dump)
+    assert "exclude: excluded by --exclude" in render(body)
+    assert main(["replay", str(dump)]) == 0
+    assert "openssl-3-2.x86_64  exclude: excluded by --exclude" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="give the whole path"):
+        explaining.why(context, "web1", "openssl", dump="one.case")
+
+
 # ---- diff ----------------------------------------------------------------------------------
 
 
 def test_diff_of_hosts(context: Context) -> None:
     """Two hosts: what each has more, other versions, and a fingerprint that tells equal ones."""
-    body = explaining.diff(context, "web1", "db1")["diff"]
+    body = comparing.diff(context, "web1", "db1")["diff"]
     assert body["kind"] == "host"
     assert body["added"] == [
         {"name": "kernel-core", "arch": "x86_64", "before": [], "after": ["5-1", "5-2"]}
     ]
     assert [row["name"] for row in body["removed"]] == ["zlib"]
-    other = explaining.diff(context, "web1", "web2")["diff"]
+    other = comparing.diff(context, "web1", "web2")["diff"]
     assert other["updated"] == [
         {"name": "openssl", "arch": "x86_64", "before": ["3-1"], "after": ["3-2"]}
     ]
@@ -232,18 +248,51 @@ def test_equal_hosts_have_one_fingerprint(context: Context) -> None:
     """A twin is told to be one."""
     (found,) = context.store.inventories(["web1"]).values()
     context.store.put_inventory(msgspec.structs.replace(found, host="twin"), at=2.0)
-    body = explaining.diff(context, "web1", "twin")["diff"]
+    body = comparing.diff(context, "web1", "twin")["diff"]
     assert body["a"]["fingerprint"] == body["b"]["fingerprint"]
     assert "the same packages" in render({"diff": body})
 
 
+def test_hosts_of_a_class_that_are_equal_and_odd_ones(context: Context) -> None:
+    """A class alone: its sets of equal hosts, the largest first, and how the others differ."""
+    (found,) = context.store.inventories(["web1"]).values()
+    context.store.put_inventory(msgspec.structs.replace(found, host="new1"), at=2.0)
+    body = comparing.diff(context, "testing")
+    group = body["diff"]["groups"]["el9"]
+    assert [one["hosts"] for one in group["sets"]] == [["new1", "web1"], ["web2"]]
+    assert "updated" not in group["sets"][0]
+    assert [row["name"] for row in group["sets"][1]["updated"]] == ["openssl"]
+    alone = comparing.diff(context, "production")["diff"]["groups"]["el9"]
+    assert alone["fingerprint"] == alone["sets"][0]["fingerprint"] != group["fingerprint"]
+    text = render(body)
+    assert "el9  3 hosts, 2 different sets of packages" in text
+    assert "~  openssl.x86_64  3-1 -> 3-2" in text
+
+
+def test_hosts_of_a_plan_that_are_equal(context: Context) -> None:
+    """A plan alone: each of its groups with the fingerprint that its hosts have."""
+    hosts = planning.place_all(context, ["web1", "web2"]).hosts
+    made = planning.make_plan(context, "testing", hosts, Request())
+    context.store.put_plan(made, class_="testing", at=1.0, who="me")
+    body = comparing.diff(context, made.plan_id)
+    assert {k: one["hosts"] for k, one in body["diff"]["groups"].items()} == {"A": 1}
+    assert "A  1 hosts, all equal, fingerprint" in render(body)
+
+
+def test_what_has_no_hosts_of_its_own(context: Context) -> None:
+    """A host or a snapshot alone can't be compared."""
+    for word in ("web1", "s-new"):
+        with pytest.raises(UsageError, match="has no hosts of its own"):
+            comparing.diff(context, word)
+
+
 def test_diff_of_snapshots_and_classes(context: Context) -> None:
     """Two classes differ as what they hold does."""
-    body = explaining.diff(context, "s-old", "s-new")["diff"]
+    body = comparing.diff(context, "s-old", "s-new")["diff"]
     assert [row["name"] for row in body["added"]] == ["zlib"]
     assert [row["name"] for row in body["removed"]] == ["gone"]
     assert [(row["before"], row["after"]) for row in body["updated"]] == [(["3-1"], ["3-2"])]
-    classes = explaining.diff(context, "production", "testing")["diff"]
+    classes = comparing.diff(context, "production", "testing")["diff"]
     assert classes["channels"]["el9"]["added"] == body["added"]
     assert (classes["channels"]["el9"]["a"], classes["channels"]["el9"]["b"]) == ("s-old", "s-new")
     assert "s-old -> s-new" in render({"diff": classes})
@@ -271,7 +320,7 @@ def test_diff_of_plans(context: Context) -> None:
             transactions={f"t-{new}": upgrade("x", new) for new in set(rows.values())},
         )  # fmt: skip
         context.store.put_plan(plan, class_="testing", at=1.0, who="me")
-    body = explaining.diff(context, "p-one", "p-two")["diff"]
+    body = comparing.diff(context, "p-one", "p-two")["diff"]
     assert body["hosts"] == {
         "added": ["more"], "removed": ["only"], "changed": ["b", "c"], "equal": 1,
     }  # fmt: skip
@@ -293,7 +342,7 @@ def test_diff_of_plans(context: Context) -> None:
 def test_what_cannot_be_compared(context: Context, a: str, b: str, words: str) -> None:
     """Things of two kinds, and what nobody knows, are refused with a hint."""
     with pytest.raises(CpacmanError, match=words):
-        explaining.diff(context, a, b)
+        comparing.diff(context, a, b)
 
 
 # ---- advisories ----------------------------------------------------------------------------
@@ -358,3 +407,21 @@ def test_hosts_that_nothing_is_known_of_are_named(context: Context) -> None:
     body = explaining.advisories(context, Selection(class_="testing"))["advisories"]
     assert body["classes"]["testing"]["unknown"] == ["web1", "web2"]
     assert "UNKNOWN" in render({"advisories": body})
+
+
+def test_advisories_name_every_host(context: Context) -> None:
+    """All hosts that lack one are told, and one host can be asked for alone."""
+    (found,) = context.store.inventories(["web1"]).values()
+    many = [f"web{number:02}" for number in range(10, 40)]
+    context.store.put_inventories(
+        [msgspec.structs.replace(found, host=host) for host in many], at=2.0
+    )
+    context.directory.accepted = lambda: [*HOSTS, *many]  # type: ignore[method-assign]
+    body = explaining.advisories(context, Selection())
+    count, hosts = lacking(body, "testing")["A-1"]
+    assert count == len(hosts) == 31
+    one = explaining.advisories(context, Selection(), hosts=["web1"])
+    assert lacking(one, "testing")["A-1"] == (1, ["web1"])
+    assert list(one["advisories"]["classes"]) == ["testing"]
+    with pytest.raises(UsageError, match="host nobody: is not among them"):
+        explaining.advisories(context, Selection(), hosts=["nobody"])
