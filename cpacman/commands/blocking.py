@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.commands.context import Context
+from cpacman.commands.fleet import everyone
 from cpacman.commands.offering import today
 from cpacman.depot.snapshot import find_snapshot, load_snapshot
 from cpacman.errors import Problem, SafetyError, UsageError
@@ -210,7 +211,7 @@ def _having(
     tests = {one.spec: _test(one, advisories) for one in entries if one.kind != "snapshot"}
     judged: dict[int, list[str]] = {}
     alive: list[object] = []
-    for host, inventory in context.store.inventories(context.directory.accepted()).items():
+    for host, inventory in context.store.inventories(everyone(context)).items():
         for package in inventory.packages if tests else ():
             if id(package) not in judged:
                 judged[id(package)] = [spec for spec, test in tests.items() if test(package)]

@@ -173,7 +173,7 @@ def target_of(context: Context, selection: Selection) -> list[str]:
         UsageError: the target matches no accepted host.
     """
     if selection.tgt is None:
-        return without_retired(context, context.directory.accepted())
+        return everyone(context)
     found = context.directory.match(selection.tgt, selection.tgt_type)
     left = without_retired(context, found)
     if not left:
@@ -184,6 +184,11 @@ def target_of(context: Context, selection: Selection) -> list[str]:
             problem = Problem(f"tgt {selection.tgt}", "matches only retired hosts", back)
         raise UsageError(problem)
     return left
+
+
+def everyone(context: Context) -> list[str]:
+    """Return every host that counts: its key is accepted, and it is not retired."""
+    return without_retired(context, context.directory.accepted())
 
 
 def without_retired(context: Context, hosts: Sequence[str]) -> list[str]:

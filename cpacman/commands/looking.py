@@ -17,7 +17,7 @@ import msgspec
 from cpacman import __version__
 from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, place_all, without_retired
+from cpacman.commands.fleet import Fleet, everyone, place_all
 from cpacman.commands.planning import plan_quietly
 from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
@@ -94,7 +94,7 @@ def status(
     """Show classes and channels: snapshot, age, how many hosts stand how."""
     wanted = _known("class", classes, context.settings.class_names)
     serving = _known("channel", channels, tuple(context.settings.channels))
-    fleet = place_all(context, without_retired(context, context.directory.accepted()))
+    fleet = place_all(context, everyone(context))
     pointers = context.store.pointers()
     standing = standing_of(context, fleet)
     now = context.clock()

@@ -318,7 +318,7 @@ def _row(
         "part": _part_body(case),
         "blocked": _blocked(context, case),
         "entering": _entering(context, case),
-        "proof": proof_body(case.proof, members.unplaced),
+        "proof": proof_body(case.proof, members),
         "evidence": evidence_body(case.shown),
         "refused": [dict(problem._asdict()) for problem in problems],
     }

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, place_all
+from cpacman.commands.fleet import Fleet, everyone, place_all
 from cpacman.commands.planning import STALE, make_plan
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import Snapshot
@@ -34,6 +34,8 @@ class Members(NamedTuple):
     asked: Mapping[str, Refreshed]
     ages: Mapping[str, float]
     unplaced: tuple[str, ...]
+    waiting: tuple[str, ...] = ()
+    """Those that nobody accepted: they get nothing, so they prove and refuse nothing."""
 
     def of(self, channel: str) -> Mapping[str, Host]:
         """Return the hosts of one channel."""
@@ -42,23 +44,24 @@ class Members(NamedTuple):
 
 def members_of(context: Context, class_: str, channels: Sequence[str]) -> Members:
     """Return the hosts of a class, after those whose inventory is missing or old were asked."""
-    fleet = place_all(context, context.directory.accepted())
+    fleet = place_all(context, everyone(context))
     mine = [h for h, one in fleet.hosts.items() if one.class_ == class_ and one.channel in channels]
     heads = context.store.inventory_heads()
     oldest = context.clock() - STALE
     old = [host for host in sorted(mine) if host not in heads or heads[host][1] < oldest]
     asked = refresh_hosts(context, old)
     if asked:
-        fleet = place_all(context, context.directory.accepted())
+        fleet = place_all(context, everyone(context))
         heads = context.store.inventory_heads()
     found: dict[str, dict[str, Host]] = {}
+    waiting = sorted(h for h in fleet.held if fleet.placements[h].host.class_ == class_)
     for name, host in sorted(fleet.hosts.items()):
-        if host.class_ == class_:
+        if host.class_ == class_ and name not in fleet.held:
             found.setdefault(host.channel, {})[name] = host
     unplaced = [h for h, one in fleet.placements.items() if one.problems
                 and one.host.class_ == class_]  # fmt: skip
     ages = {host: context.clock() - taken for host, (_, taken) in heads.items()}
-    return Members(found, fleet, asked, ages, tuple(sorted(unplaced)))
+    return Members(found, fleet, asked, ages, tuple(sorted(unplaced)), tuple(waiting))
 
 
 def prove(
@@ -82,7 +85,7 @@ def prove(
     return weigh(plan, before, stale)
 
 
-def proof_body(proof: Proof, unplaced: Sequence[str]) -> dict[str, Any]:
+def proof_body(proof: Proof, members: Members) -> dict[str, Any]:
     """Return a proof as a runner answers it."""
     return {
         "hosts": proof.hosts,
@@ -90,7 +93,8 @@ def proof_body(proof: Proof, unplaced: Sequence[str]) -> dict[str, Any]:
         "same": len(proof.same),
         "stale": dict(proof.stale),
         "failed": msgspec.to_builtins(dict(proof.failed)),
-        "unplaced": list(unplaced),
+        "unplaced": list(members.unplaced),
+        "waiting": list(members.waiting),
         "newly_held": [
             {**msgspec.to_builtins(one.held), "hosts": len(one.hosts), "on": one.hosts[:NAMED]}
             for one in proof.newly

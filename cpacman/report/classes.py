@@ -137,6 +137,8 @@ def _proof(proof: Answer) -> list[str]:
     more = len(proof["groups"]) + proof["omitted"] - _GROUPS
     if more > 0:
         lines.append(f"          and {more} more groups")
+    if proof["waiting"]:
+        lines.append(f"WAITING   {some(proof['waiting'])}: not accepted, so not in the proof")
     if proof["unplaced"]:
         lines.append(f"UNPLACED  {some(proof['unplaced'])}: of no channel, so not in the proof")
     return lines

@@ -12,6 +12,7 @@ from cpacman.commands.hosts import hosts
 from cpacman.commands.looking import status
 from cpacman.commands.membership import accept, retire
 from cpacman.commands.planning import plan
+from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
 from cpacman.errors import SafetyError, UsageError
 from cpacman.fleet import Placement
@@ -259,6 +260,18 @@ def test_what_was_not_known_is_learned(fleet: World) -> None:
     fleet.machines["dev1"] = "another"
     move(fleet, "dev1", "development")
     assert "dev1" in planned(fleet)["failed"]
+
+
+def test_a_host_that_waits_refuses_no_promotion(fleet: World) -> None:
+    """It gets nothing, so the proof names it beside those that count; a retired one not."""
+    fleet.host("new1", "production", "lib-1-1.noarch")
+    fleet.host("old1", "production", "lib-1-1.noarch")
+    retire(fleet.context(), ["old1"])
+    fleet.mirror("lib-2-1.noarch", "tool-2-1.noarch")
+    snapshot(fleet.context())
+    promote(fleet.context(), "testing", force=True, reason="a test")
+    row = promote(fleet.context(), "production", test=True)["promote"]["channels"]["el9"]
+    assert row["proof"]["hosts"] == 1 and row["proof"]["waiting"] == ["new1"]
 
 
 def test_adopting_a_fleet(fleet: World) -> None:

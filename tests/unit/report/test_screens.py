@@ -217,8 +217,9 @@ def promote_answer() -> dict[str, Any]:
     held = {"nevra": "tomcat-9-1.noarch", "candidate": "tomcat-9-2.x86_64", "reason": "arch",
             "detail": "", "hosts": 2, "on": ["web1", "web2"]}  # fmt: skip
     proof = {"hosts": 11, "change": 9, "same": 1, "stale": {"web9": 9000}, "failed": failed,
-             "unplaced": ["x1"], "newly_held": [held], "groups": [group] * 6, "omitted": 1,
-             "reboots": 9, "wire": 18_000_000, "distinct": 2_000_000}  # fmt: skip
+             "unplaced": ["x1"], "waiting": ["x2"], "newly_held": [held],
+             "groups": [group] * 6, "omitted": 1, "reboots": 9, "wire": 18_000_000,
+             "distinct": 2_000_000}  # fmt: skip
     lacks = [{"what": "soak 31 h of 2 d", "when": 1_800_000_000.0}]
     verdict = {"hosts": 5, "failures": 0, "failed": [], "limit": 0, "soaked": 111_600,
                "soak": "2 d", "lacks": lacks}  # fmt: skip
