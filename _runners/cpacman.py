@@ -25,11 +25,13 @@ try:
         planning,
         pointing,
         promoting,
-        snapshots,
+        retention,
+        verifying,
     )
     from cpacman.commands import hostkeys as hostkeying
     from cpacman.commands import hosts as listing
     from cpacman.commands import refresh as refreshing
+    from cpacman.commands import snapshots as snapshotting
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
     from cpacman.commands.pointing import From
@@ -361,7 +363,62 @@ def snapshot(channel: Names = None, verify: bool = False, test: bool = False):
         salt-run cpacman.snapshot channel=el9-x86_64 verify=True
     """
     with _context() as context:
-        return snapshots.snapshot(context, listed(channel), verify=verify, test=test)
+        return snapshotting.snapshot(context, listed(channel), verify=verify, test=test)
+
+
+@runner
+def snapshots(channel: Names = None):
+    """
+    List the snapshots in the depot: who took them, when, and why each stays.
+
+    channel
+        only these channels
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.snapshots
+    """
+    with _context() as context:
+        return retention.snapshots(context, listed(channel))
+
+
+@runner
+def verify(repair: bool = False):
+    """
+    Hash every file that a snapshot needs, and check what classes hold against today's keys.
+
+    repair
+        read damaged files again from any repository that has the same bytes
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.verify
+        salt-run cpacman.verify repair=True
+    """
+    with _context() as context:
+        return verifying.verify(context, repair=repair)
+
+
+@runner
+def prune(test: bool = False, reason: str | None = None, ticket: str | None = None):
+    """
+    Remove snapshots that nothing needs, and the files that no other snapshot needs.
+
+    test
+        show what would go and what that frees, and remove nothing
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.prune test=True
+    """
+    with _context() as context:
+        return retention.prune(context, test=test, reason=reason, ticket=ticket)
 
 
 @runner

@@ -28,8 +28,12 @@ def plan_signatures(context: Context, plan: Plan) -> dict[str, Any]:
 
 def snapshot_signatures(context: Context, snapshot: Snapshot) -> dict[str, Any]:
     """Return `counts` of a snapshot's packages by verdict, and `packages`: those not verified."""
-    one = _standing(context, snapshot.channel, snapshot.packages)
-    return {"counts": one.counts, "packages": _rows(one)}
+    return told(_standing(context, snapshot.channel, snapshot.packages))
+
+
+def told(standing: Standing) -> dict[str, Any]:
+    """Return how packages stand as plain values."""
+    return {"counts": standing.counts, "packages": _rows(standing)}
 
 
 def signature_problems(context: Context, plan: Plan) -> Iterator[Problem]:
@@ -39,7 +43,7 @@ def signature_problems(context: Context, plan: Plan) -> Iterator[Problem]:
         for package, detail in standing.problems:
             if is_required(settings, package.repository):
                 where = f"package {package.nevra} of {package.repository}"
-                yield Problem(where, detail, "take the snapshot again")
+                yield Problem(where, detail, "salt-run cpacman.verify checks what classes hold")
 
 
 def _standings(context: Context, plan: Plan) -> Iterator[tuple[str, Standing]]:

@@ -14,6 +14,7 @@ from typing import Any
 from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
 from cpacman.depot.compare import diff_snapshots
+from cpacman.depot.locks import using
 from cpacman.depot.provenance import Door, check_entering, standing_of
 from cpacman.depot.repository import Repository, check_files, read_repository
 from cpacman.depot.snapshot import Snapshot, load_snapshot
@@ -49,9 +50,10 @@ def snapshot(
     if test:
         rows = {name: _rehearse(context, name, verify=verify) for name in channels}
     else:
-        taken = {name: _take(context, name, verify=verify) for name in channels}
-        check_snapshots(context, (one.id for one in taken.values()))
-        rows = {name: _settle(context, name, one, first) for name, one in taken.items()}
+        with using(context.settings.depot):
+            taken = {name: _take(context, name, verify=verify) for name in channels}
+            check_snapshots(context, (one.id for one in taken.values()))
+            rows = {name: _settle(context, name, one, first) for name, one in taken.items()}
     return {"snapshot": {"class": first, "channels": rows, "test": test}}
 
 

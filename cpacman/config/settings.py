@@ -18,6 +18,7 @@ from cpacman.config.fields import (
     Section,
     Share,
     Size,
+    listed,
     named,
     ordered,
 )
@@ -55,6 +56,21 @@ class TransportSettings(Section):
     bandwidth_per_host: Size = 0
 
 
+class Retention(Section):
+    """What `prune` leaves in the depot besides what is in use.
+
+    `keep` are the snapshots of each class and channel, the one it holds included; `days` is how
+    long a class may go back to what it held; `pins` are snapshots that stay, by id or prefix.
+    """
+
+    keep: Annotated[StrictInt, Field(ge=2, le=1000)] = 2
+    days: Annotated[StrictInt, Field(ge=0, le=36500)] = 30
+    pins: Annotated[
+        tuple[Annotated[StrictStr, Field(pattern=r"^s-[0-9a-f]{6,64}$")], ...],
+        BeforeValidator(listed),
+    ] = ()
+
+
 def _below_state(folder: str) -> Any:
     """A default that follows `state_dir` (which is absent here when it is itself wrong)."""
     return Field(default_factory=lambda values: values.get("state_dir", DEFAULT_STATE_DIR) / folder)
@@ -80,6 +96,7 @@ class Settings(Section):
     depot: ConfigPath = _below_state("depot")
     cache_dir: ConfigPath = _below_state("cache")
     database: StrictStr = ""
+    retention: Retention = Retention()
     transport: TransportSettings = TransportSettings()
 
     _source: str = PrivateAttr("")

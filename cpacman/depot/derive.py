@@ -20,6 +20,7 @@ import msgspec
 import yaml
 
 from cpacman.depot.folder import write_xml
+from cpacman.depot.locks import writing
 from cpacman.depot.pool import io_error
 from cpacman.depot.repository import sorted_packages
 from cpacman.depot.rpmmd import Metadata, hash_files, read_primary
@@ -33,7 +34,7 @@ from cpacman.depot.snapshot import (
     snapshot_id,
     snapshot_ids,
 )
-from cpacman.depot.writing import locked, publish, with_kept_metadata
+from cpacman.depot.writing import publish, with_kept_metadata
 from cpacman.errors import Problem, RepositoryError, SafetyError
 from cpacman.model import Advisory, Package, canonical_json
 from cpacman.planner.metadata import read_text
@@ -80,7 +81,10 @@ def derive_snapshot(
     try:
         if scratch is not None:
             return _drafted(job, created, scratch)
-        with locked(depot), tempfile.TemporaryDirectory(dir=depot / "tmp", prefix="derive-") as own:
+        with (
+            writing(depot, "deriving a snapshot"),
+            tempfile.TemporaryDirectory(dir=depot / "tmp", prefix="derive-") as own,
+        ):
             return _published(_drafted(job, created, Path(own)), depot)
     except OSError as error:
         raise io_error(depot, error) from error

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from enum import Enum
 from pathlib import Path
 
@@ -28,6 +29,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 _SOURCE_GONE = {errno.ENOENT, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTDIR}
+
+
+def is_package_name(name: str) -> bool:
+    """Whether a file in the pool is called as a package is: by its sha256."""
+    return bool(_SHA256.fullmatch(name))
 
 
 class Way(str, Enum):
@@ -110,6 +116,25 @@ class Pool:
         with contextlib.suppress(FileNotFoundError):  # two repositories may have the same file
             self._staged(sha256).replace(target)
 
+    def restore(self, source: Path, target: Path, sha256: str) -> None:
+        """Replace a damaged file of the depot by a copy that no mirror shares.
+
+        Raises:
+            RepositoryError: the source has other bytes.
+            OSError: it can't be read, or the depot can't be written.
+        """
+        self._make_folder(self.temporary)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.temporary, prefix="mend-")
+        try:
+            try:
+                _copy(source, handle, sha256)
+            finally:
+                os.close(handle)
+            Path(name).replace(target)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
     def _staged(self, sha256: str) -> Path:
         return self.temporary / f"file-{sha256}"
 
@@ -171,7 +196,7 @@ class Pool:
         return path
 
 
-_MEND = "remove that file and take the snapshot again while the mirror has the right one"
+_MEND = "read it again from a mirror that has the right one: salt-run cpacman.verify repair=True"
 
 
 def _is_file_of(path: Path | str, size: int) -> bool:

@@ -117,10 +117,7 @@ def standing_of(channel: Channel | None, packages: Iterable[Package], depot: Pat
         CpacmanError: a key file is missing.
     """
     keys = channel.keys if channel else ()
-    repositories = channel.repositories if channel else {}
-    modes = {name: mode_of(one, keys) for name, one in repositories.items()}
-    plain = "require" if keys else "off"
-    asked = [one for one in packages if modes.get(one.repository, plain) != "off"]
+    asked = [one for one in packages if channel and mode_for(channel, one.repository) != "off"]
     known = known_verdicts(depot, keys, {one.sha256 for one in asked}) if asked else {}
     counts: Counter[str] = Counter()
     problems = []
@@ -134,9 +131,12 @@ def standing_of(channel: Channel | None, packages: Iterable[Package], depot: Pat
 
 def is_required(channel: Channel | None, repository: str) -> bool:
     """Return whether a repository's packages must be verified under today's configuration."""
-    if channel is None:
-        return False
+    return channel is not None and mode_for(channel, repository) == "require"
+
+
+def mode_for(channel: Channel, repository: str) -> Signatures:
+    """Return how a repository's signatures are looked at, by its name."""
     settings = channel.repositories.get(repository)
-    return (mode_of(settings, channel.keys) if settings else "require") == "require" and bool(
-        channel.keys
-    )
+    if settings is None:
+        return "require" if channel.keys else "off"
+    return mode_of(settings, channel.keys)

@@ -10,7 +10,7 @@ Layout in the depot: `signatures/<key ring>.msgpack`, sha256 -> verdict.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +61,17 @@ def _read(path: Path) -> dict[str, Verdict]:
         return msgspec.msgpack.decode(path.read_bytes(), type=dict[str, Verdict])
     except (OSError, msgspec.MsgspecError):
         return {}
+
+
+def forget_verdicts(depot: Path, kept: Collection[str]) -> None:
+    """Forget the verdicts on packages that the depot has no more."""
+    for path in sorted((depot / "signatures").glob("*.msgpack")):
+        verdicts = _read(path)
+        left = {sha256: one for sha256, one in verdicts.items() if sha256 in kept}
+        if not left:
+            path.unlink()
+        elif len(left) < len(verdicts):
+            write_atomically(path, msgspec.msgpack.encode(left))
 
 
 def known_verdicts(

@@ -19,6 +19,7 @@ from cpacman.depot.keeping import (
     settle_files,
     stage_files,
 )
+from cpacman.depot.locks import writing
 from cpacman.depot.pool import Pool, io_error, sweep_temporary
 from cpacman.depot.provenance import Door, check_entering
 from cpacman.depot.repository import (
@@ -36,7 +37,7 @@ from cpacman.depot.snapshot import (
     snapshot_id,
     snapshot_ids,
 )
-from cpacman.depot.writing import locked, publish, with_kept_metadata
+from cpacman.depot.writing import publish, with_kept_metadata
 from cpacman.errors import Problem, RepositoryError
 from cpacman.model import Advisory, canonical_json
 from cpacman.report.progress import Reporter, Silent
@@ -84,7 +85,7 @@ def take_snapshot(
         raise RepositoryError(Problem(channel, "the channel has no repositories", "add one"))
     created = int(time.time() if now is None else now)
     try:
-        with locked(depot):
+        with writing(depot):
             sweep_temporary(depot)
             told = reporter or Silent()
             door = Door(tuple(keys), depot, cache, told)

@@ -1,25 +1,22 @@
 """Writing snapshots into the depot.
 
-Invariants: a snapshot is there whole or not at all (written aside, flushed, renamed); one process
-at a time writes; metadata is kept by its content, and only as its checksum says.
+Invariants: a snapshot is there whole or not at all (written aside, flushed, renamed); metadata is
+kept by its content, and only as its checksum says. Callers hold the depot's lock.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from cpacman.depot.rpmmd import Metadata
+from cpacman.depot.rpmmd import Metadata, hash_files
 from cpacman.depot.snapshot import Snapshot, SnapshotRepository, encoded
-from cpacman.errors import ConflictError, Problem, RepositoryError
+from cpacman.errors import Problem, RepositoryError
 from cpacman.model import canonical_json
 
 
@@ -40,13 +37,22 @@ def _keep_metadata(repository: SnapshotRepository, depot: Path) -> Metadata:
         **{kind: target / _kept_name(kind, path) for kind, path in repository.metadata.items()}
     )
     if target.is_dir():
-        return kept
+        if all(_has(path, repository.checksums[kind]) for kind, path in kept.items()):
+            return kept
+        target.rename(depot / "tmp" / f"damaged-{digest}")
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=depot / "tmp", prefix="metadata-"))
     for kind, path in repository.metadata.items():
         _copy_checked(path, temporary / _kept_name(kind, path), repository, kind)
     temporary.rename(target)
     return kept
+
+
+def _has(path: Path, sha256: str) -> bool:
+    try:
+        return hash_files(path, ["sha256"])["sha256"] == sha256
+    except OSError:
+        return False
 
 
 def _kept_name(kind: str, path: Path) -> str:
@@ -78,12 +84,12 @@ def publish(snapshot: Snapshot, depot: Path) -> None:
     manifest = temporary / "manifest.msgpack"
     manifest.write_bytes(encoded(snapshot, depot))
     manifest.chmod(0o600)
-    _sync_filesystem(depot)
+    sync_filesystem(depot)
     temporary.rename(target)
-    _sync_filesystem(depot)
+    sync_filesystem(depot)
 
 
-def _sync_filesystem(depot: Path) -> None:
+def sync_filesystem(depot: Path) -> None:
     """Flush the depot's file system: one call where thousands of fsync would take minutes."""
     handle = os.open(depot, os.O_RDONLY)
     try:
@@ -91,24 +97,5 @@ def _sync_filesystem(depot: Path) -> None:
         if libc.syncfs(handle):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(depot))
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(depot: Path) -> Iterator[None]:
-    """Hold the depot's lock; the kernel drops it when the process dies."""
-    depot.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (depot / "tmp").mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(depot / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ConflictError(
-            Problem(str(depot), "somebody else is taking a snapshot", "try again when it is done")
-        ) from None
-    try:
-        yield
     finally:
         os.close(handle)

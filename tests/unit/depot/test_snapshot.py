@@ -20,8 +20,9 @@ import pytest
 
 from cpacman.config import RepositorySettings
 from cpacman.depot import taking as module
-from cpacman.depot import writing
+from cpacman.depot import writing as writing_module
 from cpacman.depot.compare import diff_snapshots
+from cpacman.depot.locks import writing
 from cpacman.depot.pool import Pool
 from cpacman.depot.snapshot import (
     Snapshot,
@@ -30,7 +31,6 @@ from cpacman.depot.snapshot import (
     load_snapshot,
 )
 from cpacman.depot.taking import take_snapshot
-from cpacman.depot.writing import locked
 from cpacman.errors import (
     ConflictError,
     CpacmanError,
@@ -237,7 +237,7 @@ def test_a_mirror_that_never_rests_is_refused(
 
 def test_two_at_once(depot: Depot, indexed: Path) -> None:
     """One takes it, the other is told."""
-    with locked(depot.path), pytest.raises(ConflictError):
+    with writing(depot.path), pytest.raises(ConflictError):
         depot.take(zoo=indexed)
     assert depot.take(zoo=indexed)
 
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_no_snapshot(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(depot.path / "tmp"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "encoded", full)
+        patch.setattr(writing_module, "encoded", full)
         with pytest.raises(CpacmanError, match="make room"):
             depot.take(zoo=indexed)
     assert list_snapshots(depot.path) == ()

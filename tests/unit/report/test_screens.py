@@ -279,6 +279,23 @@ def hosts_answer() -> dict[str, Any]:
     }
 
 
+def listed(needed: list[str], how: str | None) -> dict[str, Any]:
+    """A snapshot as lists show it."""
+    lineage = {"parents": [BEFORE, SNAPSHOT], "how": how} if how else None
+    return {
+        "id": SNAPSHOT, "channel": "el9", "created": 1_800_000_000, "who": "alice",
+        "packages": 9, "lineage": lineage, "needed": needed,
+    }  # fmt: skip
+
+
+def damage(source: str) -> dict[str, Any]:
+    """A damaged file of the depot."""
+    return {
+        "path": "/depot/files/ab/abcd", "what": "a-1-1.noarch", "fault": "altered",
+        "snapshots": [SNAPSHOT], "classes": ["production"], "source": source,
+    }  # fmt: skip
+
+
 ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "error": error_answer,
     "bug": bug_answer,
@@ -309,6 +326,20 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "promote": promote_answer,
     "revert": pointed_answer,
     "seed": pointed_answer,
+    "snapshots": lambda: {
+        "result": True,
+        "snapshots": [listed(["production"], None), listed([], "packages: a")],
+    },
+    "verify": lambda: {
+        "result": False, "files": 9, "snapshots": 2, "repair": False,
+        "damaged": [damage(""), damage("/srv/mirror/a.rpm")],
+        "problems": [{"path": "/d/s/manifest", "message": "was altered", "mend": "restore it"}],
+        "signatures": {"el9": {"counts": {"good": 9}, "packages": [], "refused": 0}},
+    },
+    "prune": lambda: {
+        "result": True, "removed": [listed([], None)], "kept": [listed(["pinned"], None)],
+        "files": 3, "freed": 5_000_000, "shared": 2_000_000_000, "test": True,
+    },
     "block": blocks_answer,
     "blocks": blocks_answer,
     "unblock": blocks_answer,
@@ -662,3 +693,31 @@ def test_members_on_their_screens() -> None:
     assert "2 hosts: db1 db2\n  in no snapshot 1: agent-1-1.noarch\n  broken 1:" in adopted
     assert "1 host: web9  nothing to mend" in adopted and "now=True" in adopted
     assert "salt-key -d web7" in screen("retire", ANSWERS["retire"]())
+
+
+def test_damage_says_who_needs_it() -> None:
+    """What is left has its snapshots and classes; what was mended has its source."""
+    lines = screen("verify", ANSWERS["verify"]()).splitlines()
+    assert lines[0] == "9 files of 2 snapshots hashed: 1 of 2 DAMAGED files left"
+    assert lines[1].startswith("DAMAGED  a-1-1.noarch altered")
+    assert lines[1].endswith("needed by s-9a02d1000000, of production")
+    assert lines[2].startswith("mended") and lines[2].endswith("from /srv/mirror/a.rpm")
+    assert lines[-1] == "next: salt-run cpacman.verify repair=True"
+
+
+def test_prune_says_what_goes_and_why_the_rest_stays() -> None:
+    """The sum first; bytes that mirrors still have are not called free."""
+    lines = screen("prune", ANSWERS["prune"]()).splitlines()
+    assert lines[0] == (
+        "1 snapshots and 3 files would be removed, 5.0 MB on disk, 2.0 GB that mirrors have, too"
+        "  TEST, nothing done"
+    )
+    assert lines[1].endswith("goes") and lines[2].endswith("pinned")
+
+
+def test_the_list_of_snapshots_has_lineage_and_need() -> None:
+    """Who took each, why it stays, and where a part came from."""
+    first, second = screen("snapshots", ANSWERS["snapshots"]()).splitlines()
+    assert first.startswith("s-9a02d1000000  el9") and first.endswith("production")
+    assert "by alice" in first and "9 packages" in first
+    assert "may go" in second and second.endswith("s-9a02d1000000: packages: a")
