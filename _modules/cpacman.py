@@ -417,6 +417,8 @@ def result(session, nonce):
 
 def _result(agent, session, nonce):
     report = agent.report_of(_settings(), session, nonce, lambda: _run_agent(agent, ["state"]))
+    if report["findings"].get("salt"):
+        report["findings"]["salt"].append("running %s" % _salt_version())
     text = agent.canonical(report)
     return {"report": text, "signature": _sign(agent, text)}
 

@@ -56,6 +56,8 @@ SPACE_RESERVE = 32 * 1024 * 1024
 SPACE_MARGIN = 8 * 1024 * 1024
 LOCK_WAIT = 120
 LOG_TAIL = 4000
+OUTPUT_TAIL = 1000
+MOST_FOUND = 20
 NAMES_SHOWN = 10
 CHUNK = 1024 * 1024
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -1027,6 +1029,7 @@ def check_files(files):
         demand(isinstance(sha256, TEXT) and SHA256.match(sha256), place + ".sha256")
         demand(is_count(entry.get("size")) and entry["size"] > 0, place + ".size")
         demand(isinstance(name, TEXT) and FILE_NAME.match(name), place + ".name")
+        demand(entry.get("signatures", "off") in SIGNATURES, place + ".signatures")
         demand(sha256 not in found, place + ": declared twice")
         found[sha256] = entry["size"]
     return found
@@ -1579,6 +1582,7 @@ def report_of(settings, session, nonce, now):
     report = dict((key, manifest[key]) for key in ("plan", "transaction", "session", "host"))
     for key in ("state", "outcome", "code", "detail", "log", "started", "ended"):
         report[key] = status[key]
+    report["findings"] = status.get("findings", {})
     report.update(nonce=nonce, boot_id=boot_id(), cookie="", packages="")
     if status["outcome"] is not None:
         # While rpm is at work they mean nothing; unreadable, they are not what was planned.
@@ -1788,6 +1792,7 @@ def check_and_run(session, steps, rows, rpm):
     transaction.check()
     wait_for_rpm(session, rpm)
     keep_folders(session, contents)
+    session.note(scriptlets_to_run=transaction.scripted())
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
@@ -1821,6 +1826,7 @@ def judge(session, problems, scriptlets, rpm):
 def judge_rows(session, rows, problems, scriptlets):
     """Return the report for what is installed after the transaction ran."""
     state = state_of(rows)
+    session.findings = find_after(session, rows)
     said = list(problems or []) + scriptlets
     if state["packages"] == session.manifest["after"] and problems is None:
         if scriptlets:
@@ -1829,7 +1835,8 @@ def judge_rows(session, rows, problems, scriptlets):
         return session.finish("applied", "", recovered(session), state)
     if state["cookie"] == session.manifest["cookie"] and not session.cut_off:
         return session.finish("refused", "run", "; ".join(said) or "rpm changed nothing", state)
-    parts = [difference(session.manifest, rows)] + said + [recovered(session)]
+    broken = ["broken: " + line for line in session.findings.get("broken", ())]
+    parts = [difference(session.manifest, rows)] + broken + said + [recovered(session)]
     return session.finish("failed", "different", "; ".join(part for part in parts if part), state)
 
 
@@ -1872,6 +1879,125 @@ def changes_arch(action):
     if action["action"] not in ("upgrade", "downgrade") or not old:
         return False
     return old.rpartition(".")[2] != action["arch"]
+
+
+# --- what a transaction has left ------------------------------------------------------------------
+
+
+CONFIG_LEFT = re.compile(r"(?:created|saved) as (/\S+\.rpm(?:new|save|orig))")
+REBOOT_NAMES = (
+    "kernel", "kernel-core", "kernel-rt", "kernel-rt-core", "kernel-default", "kernel-uek", "glibc",
+    "linux-firmware", "systemd", "dbus", "dbus-broker", "dbus-daemon", "microcode_ctl",
+)  # fmt: skip
+SALT_NAMES = ("salt-minion", "salt")
+
+
+def find_after(session, rows):
+    """Return what somebody should know of a host on which a transaction ran; never fails.
+
+    Each list is cut at 20 entries, with the number of the others as its last.
+    """
+    found = {}
+    for name, look in (
+        ("scriptlets", find_scriptlets), ("will_run", find_will_run), ("configs", find_configs),
+        ("verify", find_verify), ("broken", find_broken), ("services", find_services),
+        ("reboot", find_reboot), ("salt", find_salt),
+    ):  # fmt: skip
+        try:
+            value = look(session, rows)
+        except (Refused, IOError, OSError, ValueError) as problem:
+            value = ["could not look: %s" % problem]
+        if value:
+            found[name] = cut_short(value)
+    return found
+
+
+def cut_short(value):
+    """Return a list with the number of what is left out, where it is too long for a report."""
+    if isinstance(value, list) and len(value) > MOST_FOUND:
+        return value[:MOST_FOUND] + ["+%d" % (len(value) - MOST_FOUND)]
+    return value
+
+
+def find_scriptlets(session, _):
+    """Return the failed scriptlets with what they said."""
+    entries = [entry for entry in read_journal(session.path) if "scriptlet" in entry]
+    return ["%s: %s" % (entry["scriptlet"], one_line(entry.get("output", ""))) for entry in entries]
+
+
+def find_will_run(session, _):
+    """Return the scriptlets that were announced before the transaction."""
+    noted = [e["scriptlets_to_run"] for e in read_journal(session.path) if "scriptlets_to_run" in e]
+    return noted[-1] if noted else []
+
+
+def find_configs(session, _):
+    """Return the files that rpm put beside configuration which somebody had changed."""
+    return sorted(set(CONFIG_LEFT.findall(read_text(os.path.join(session.path, "log")))))
+
+
+def find_verify(session, rows):
+    """Return what of the planned packages is not on disk as it was packed; not configuration."""
+    planned = set(action_nevra(a) for a in session.manifest["actions"] if a["action"] in ADDING)
+    present = sorted(planned & set(map(row_nevra, rows)))
+    lines = verify_packages(session, ["--nodeps"] + [without_epoch(nevra) for nevra in present])
+    return [line for line in lines if present and not re.match(r"\S+ +[cg] /", line)]
+
+
+def find_broken(session, rows):
+    """Return requirements that do not hold, when the packages are not those of the plan.
+
+    A package whose %pre failed is left out by rpm, and those that need it are installed.
+    """
+    if packages_digest(rows) == session.manifest["after"]:
+        return []
+    lines = verify_packages(session, ["-a", "--nofiles"])
+    return [
+        re.sub(r"-0:([^-]+-[^-]+)\Z", r"-\1", line.replace(" (installed)", ""))
+        for line in lines if " is needed by " in line
+    ]  # fmt: skip
+
+
+def verify_packages(session, words):
+    """Return the lines of `rpm -V`; its own scripts are not run."""
+    command = ["rpm", "-V", "--noscripts", "--nosignature"] + rpm_place(session) + words
+    output = to_text(run_command(command)[1])
+    return [one_line(line) for line in output.splitlines() if line.strip()]
+
+
+def find_services(session, _):
+    """Return the services, or else the programs, that use files which were replaced."""
+    if not is_live(session.root):
+        return []
+    found = {}
+    for path in glob.glob("/proc/[0-9]*"):
+        if uses_deleted(path):
+            found.setdefault(unit_of(path), []).append(os.path.basename(path))
+    return ["%s (%s)" % (name, " ".join(sorted(pids, key=int))) for name, pids in
+            sorted(found.items()) if name]  # fmt: skip
+
+
+def uses_deleted(path):
+    """Whether a process has a program or library in memory that is not on disk any more."""
+    maps = read_text(path + "/maps")
+    return bool(re.search(r"/(usr|lib|lib64|bin|sbin|opt)/\S+ \(deleted\)$", maps, re.MULTILINE))
+
+
+def unit_of(path):
+    """Return a process's service by its control group, or its name."""
+    match = re.search(r"/([^/\s]+\.service)$", read_text(path + "/cgroup"), re.MULTILINE)
+    return match.group(1) if match else read_text(path + "/comm").strip()
+
+
+def find_reboot(session, _):
+    """Return the planned packages after which a host wants a reboot."""
+    actions = [a for a in session.manifest["actions"] if a["action"] in ADDING]
+    return sorted(action_nevra(a) for a in actions if a["name"] in REBOOT_NAMES)
+
+
+def find_salt(_, rows):
+    """Return the installed version of Salt; the door adds which one is running."""
+    return sorted(row_nevra(row) for row in rows if row["NAME"] in SALT_NAMES)
 
 
 class Steps(object):
@@ -1988,14 +2114,15 @@ def inner_database(root):
     return "/" + os.path.relpath(find_database(root), os.path.abspath(root))
 
 
-def check_signature(session, path, name):
-    """Check one package's signature, as far as the manifest demands it.
+def check_signature(session, entry):
+    """Check one package's signature, as far as the manifest demands it for this file.
 
     rpm passes a package without a signature, so that there is one is looked at separately.
     """
-    wanted = session.manifest.get("signatures", "off")
+    wanted = entry.get("signatures") or session.manifest.get("signatures", "off")
     if wanted == "off":
         return
+    path, name = os.path.join(session.cache_dir, entry["sha256"]), entry["name"]
     tags = ("RSAHEADER", "DSAHEADER", "SIGPGP", "SIGGPG")
     form = "".join("%%{%s:pgpsig}" % tag for tag in tags)
     query = ["rpm", "-qp", "--nosignature", "--nomanifest", "--queryformat", form, path]
@@ -2016,7 +2143,7 @@ def check_signature(session, path, name):
 def check_signatures(session):
     """Check the signatures of all files of a session."""
     for entry in session.manifest["files"]:
-        check_signature(session, os.path.join(session.cache_dir, entry["sha256"]), entry["name"])
+        check_signature(session, entry)
 
 
 def wait_for_rpm(session, rpm):
@@ -2184,25 +2311,25 @@ def megabytes(size):
 def space_needs(root, contents):
     """Return {device: (a directory on it, bytes)} that the packages' files need at the worst.
 
-    What a file replaces becomes free when its package is in place, so beside the growth of all
-    there is the largest package, whose old and new files are there at the same time.
+    What files replace becomes free when their package is in place. Until then old and new are
+    there together, so beside the growth of all there is the most that one package replaces.
     """
-    grown, largest, places = {}, {}, {}
+    grown, most, places = {}, {}, {}
     for nevra in sorted(contents):
-        sizes = {}
+        replaced = {}
         for path, size, flags in contents[nevra] + kernel_extra(root, contents[nevra]):
             if flags & FILE_GHOST:
                 continue
             place = existing_folder(below(root, path.rpartition("/")[0] or "/"))
             device = os.stat(place).st_dev
             places.setdefault(device, place)
-            blocks = -(-size // 4096) * 4096
-            sizes[device] = sizes.get(device, 0) + blocks
-            grown[device] = grown.get(device, 0) + blocks - size_of(below(root, path))
-        for device, size in sizes.items():
-            largest[device] = max(size, largest.get(device, 0))
+            old = size_of(below(root, path))
+            replaced[device] = replaced.get(device, 0) + old
+            grown[device] = grown.get(device, 0) + -(-size // 4096) * 4096 - old
+        for device, size in replaced.items():
+            most[device] = max(size, most.get(device, 0))
     return dict(
-        (device, (places[device], max(grown[device], 0) + largest[device])) for device in places
+        (device, (places[device], max(grown[device], 0) + most[device])) for device in places
     )
 
 
@@ -2249,6 +2376,7 @@ class ByBindings(object):
         self.rpm = rpm
         self.scriptlets = []
         self.opened = {}
+        self.log, self.spoken = None, 0
         if session.root:
             rpm.addMacro("_dbpath", inner_database(session.root))
 
@@ -2281,7 +2409,8 @@ class ByBindings(object):
         transaction.order()
         self.scriptlets = []
         with log_file(self.session.path) as log:
-            transaction.scriptFd = log.fileno()
+            self.log = log.fileno()
+            transaction.scriptFd = self.log
             return self.answer(transaction.run(self.callback, ""))
 
     @staticmethod
@@ -2358,6 +2487,26 @@ class ByBindings(object):
             ]
         return found
 
+    def scripted(self):
+        """Return `nevra: %pre %post` of the packages that bring scriptlets, or leave with some."""
+        transaction, lines = self.transaction(), []
+        for nevra in sorted(self.steps.adds):
+            header = self.read_header(transaction, nevra, self.steps.adds[nevra][0])
+            lines.append((nevra, header, ("PREIN", "POSTIN", "PRETRANS", "POSTTRANS")))
+        for nevra in sorted(self.steps.leaving):
+            for header in self.installed(transaction, nevra):
+                lines.append((nevra, header, ("PREUN", "POSTUN")))
+        found = [(nevra, self.scripts_in(header, tags)) for nevra, header, tags in lines]
+        return ["%s: %s" % (nevra, " ".join(names)) for nevra, names in found if names]
+
+    def scripts_in(self, header, tags):
+        """Return the names of those scriptlets that a header has."""
+        rpm = self.rpm
+        return [
+            "%" + scriptlet_name(rpm, getattr(rpm, "RPMTAG_" + tag)) for tag in tags
+            if header[getattr(rpm, "RPMTAG_" + tag)] or header[getattr(rpm, "RPMTAG_%sPROG" % tag)]
+        ]  # fmt: skip
+
     def installed(self, transaction, nevra):
         """Return the headers of an installed package; cut off, it may be there twice."""
         name = self.steps.rows[nevra]["NAME"]
@@ -2390,8 +2539,17 @@ class ByBindings(object):
         elif what == rpm.RPMCALLBACK_SCRIPT_ERROR:
             text = "%%%s of %s failed" % (scriptlet_name(rpm, amount), nevra)
             self.scriptlets.append(text)
-            self.session.note(scriptlet=text)
+            self.session.note(scriptlet=text, output=self.said())
         return None
+
+    def said(self):
+        """Return what the scriptlet that is running has written into the log."""
+        if self.log is None:
+            return ""
+        size = os.fstat(self.log).st_size
+        start = max(self.spoken, size - OUTPUT_TAIL)
+        os.lseek(self.log, start, os.SEEK_SET)
+        return to_text(os.read(self.log, OUTPUT_TAIL)).strip()
 
     def note_phase(self, what, amount, nevra):
         """Keep what rpm begins, so that a transaction that is cut off can tell where."""
@@ -2403,6 +2561,7 @@ class ByBindings(object):
         elif what == getattr(rpm, "RPMCALLBACK_SCRIPT_START", None):
             of = "%%%s of %s" % (scriptlet_name(rpm, amount), nevra)
             self.session.note_phase("running", of)
+            self.spoken = os.fstat(self.log).st_size if self.log is not None else 0
         elif what == getattr(rpm, "RPMCALLBACK_SCRIPT_STOP", None):
             self.session.note_phase("between packages, after", nevra)
 
@@ -2420,20 +2579,23 @@ def header_values(rpm, header):
     return [plain(tag, header[getattr(rpm, "RPMTAG_" + tag)]) for tag in tags]
 
 
+SCRIPTLETS = {"POSTIN": "post", "PREIN": "pre"}
+
+
 def scriptlet_name(rpm, tag):
     """Return a scriptlet's name (`post`) for its tag."""
     for name in ("PREIN", "POSTIN", "PREUN", "POSTUN", "PRETRANS", "POSTTRANS", "TRIGGERIN",
                  "TRIGGERUN", "TRIGGERPOSTUN", "TRIGGERPREIN", "FILETRIGGERSCRIPTS",
                  "TRANSFILETRIGGERSCRIPTS"):  # fmt: skip
         if getattr(rpm, "RPMTAG_" + name, None) == tag:
-            return {"POSTIN": "post", "PREIN": "pre"}.get(name, name.lower())
+            return SCRIPTLETS.get(name, name.lower())
     return "scriptlet"
 
 
 @contextlib.contextmanager
 def log_file(path):
     """Yield a session's log, opened for appending."""
-    handle = open_private(os.path.join(path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    handle = open_private(os.path.join(path, "log"), os.O_RDWR | os.O_CREAT | os.O_APPEND)
     with os.fdopen(handle, "ab") as stream:
         yield stream
 
@@ -2496,6 +2658,22 @@ class ByCommand(object):
             raise Refused("check" if "Failed dependencies" in text else "test", text)
         found = [match.groups() for match in map(ORDERED.match, said.splitlines()) if match]
         self.check_found(found)
+
+    def scripted(self):
+        """Return `nevra: %pre %post` of the packages that bring scriptlets, or leave with some."""
+        coming = [(n, ["-p", self.steps.adds[n][0]]) for n in sorted(self.steps.adds)]
+        leaving = [(n, rpm_place(self.session) + [without_epoch(n)])
+                   for n in sorted(self.steps.leaving)]  # fmt: skip
+        found = []
+        for names, packages in (("PREIN POSTIN PRETRANS POSTTRANS", coming),
+                                ("PREUN POSTUN", leaving)):  # fmt: skip
+            form = "".join("%%|%sPROG?{%s }|" % (name, name) for name in names.split())
+            for nevra, words in packages:
+                query = ["rpm", "-q", "--nosignature", "--queryformat", form] + words
+                tags = to_text(run_command(query)[1]).split()
+                shown = " ".join("%" + SCRIPTLETS.get(tag, tag.lower()) for tag in tags)
+                found.extend(["%s: %s" % (nevra, shown)] if tags else [])
+        return found
 
     def check_found(self, found):
         """Compare what rpm would do with the plan; not every rpm writes epochs there."""

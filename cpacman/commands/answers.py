@@ -88,7 +88,8 @@ def rollout_body(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> dict[s
     """Return a rollout as plain values: its header, each host, and the sums."""
     shown = {
         h.host: {"level": h.level, "state": h.state, "outcome": h.outcome, "code": h.code,
-                 "detail": h.detail, "transaction": h.transaction}
+                 "detail": h.detail, "transaction": h.transaction,
+                 "findings": msgspec.json.decode(h.findings) if h.findings else {}}
         for h in hosts
     }  # fmt: skip
     sums: dict[str, dict[str, int]] = {}

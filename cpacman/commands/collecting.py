@@ -29,6 +29,7 @@ from cpacman.rollout.reports import (
     INTERRUPTED,
     RECOVERIES,
     changes_of,
+    findings_of,
     is_cut_off,
     judge_report,
 )
@@ -206,7 +207,7 @@ class _Collection:
         if report.get("outcome"):
             manifest = msgspec.json.decode(one.manifest or "{}")
             outcome, code, detail = judge_report(report, str(manifest.get("after")))
-            self._end(one, outcome, code, detail)
+            self._end(one, outcome, code, detail, findings_of(report))
         elif report.get("state") == "staged":
             self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
         else:
@@ -224,13 +225,20 @@ class _Collection:
                   "plan": self._row["plan"]}  # fmt: skip
         return report if wanted.items() <= report.items() else {}
 
-    def _end(self, one: RolloutHost, outcome: Outcome, code: str | None, detail: str) -> None:
+    def _end(
+        self,
+        one: RolloutHost,
+        outcome: Outcome,
+        code: str | None,
+        detail: str,
+        findings: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         context, row = self._context, self._row
         transaction = self._plan.plan.transactions[one.transaction]
         changes = changes_of(transaction) if outcome is Outcome.APPLIED else ()
         context.store.end_host(
             row["id"], one.host, expected=one.state, outcome=outcome.value, at=context.clock(),
             who=context.who, code=code, detail=detail, ticket=row["ticket"], reason=row["reason"],
-            changes=changes,
+            changes=changes, findings=findings,
         )  # fmt: skip
         context.reporter.line(f"{one.host}: {outcome.value}")

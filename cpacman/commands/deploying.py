@@ -153,6 +153,7 @@ def _job(
         class_=stored.class_,
         levels=_levels(context, stored, fleet, levels),
         names=_file_names(context, stored),
+        demands=_demands(context, stored),
         protected=PROTECTED,
         who=context.who,
         reason=reason,
@@ -192,6 +193,16 @@ def _level(context: Context, name: str, hosts: Sequence[str]) -> Level:
         # A share of a small level rounds to none, and one host that is down must not halt it.
         max_unreachable=budget.max_unreachable.of(total, least=1),
     )
+
+
+def _demands(context: Context, stored: StoredPlan) -> dict[str, str]:
+    """Return sha256 -> what the package's repository wants hosts to do about its signature."""
+    found = {}
+    for channel, snapshot in stored.plan.snapshots.items():
+        modes = context.settings.channels[channel].signature_modes
+        for package in load_snapshot(context.settings.depot, snapshot).packages:
+            found[package.sha256] = modes.get(package.repository, "off")
+    return found
 
 
 def _file_names(context: Context, stored: StoredPlan) -> dict[str, str]:

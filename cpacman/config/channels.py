@@ -54,6 +54,12 @@ class Channel(Section):
     repositories: Annotated[dict[Name, RepositorySettings], Field(min_length=1)]
     policy: tuple[PolicyLine, ...] = ()
 
+    @property
+    def signature_modes(self) -> dict[str, str]:
+        """What each repository's packages must carry, with what is left out filled in."""
+        usual = "require" if self.keys else "off"
+        return {name: one.signatures or usual for name, one in self.repositories.items()}
+
     @model_validator(mode="after")
     def _keys_for_signatures(self) -> Channel:
         """Refuse a repository that wants signatures looked at where nothing could verify them."""

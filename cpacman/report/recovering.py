@@ -1,4 +1,4 @@
-"""Screens about hosts that did not end where they should.
+"""Screens about how hosts ended: what is left to do on them, and who did not end where it should.
 
 Invariant: who is still not at its plan stands at the end, with the next command to type.
 """
@@ -13,6 +13,7 @@ from cpacman.report.text import clean, line, some, table
 
 Answer = Mapping[str, Any]
 THERE = ("applied", "unchanged")
+MOST = 10
 
 
 def recover(body: Answer) -> str:
@@ -35,3 +36,28 @@ def recover(body: Answer) -> str:
         words.append(f"NOT AT THEIR PLAN: {some(wrong)}")
         words.append(f"next: salt-run cpacman.rollback host={wrong[0]}")
     return clean("\n".join(words))
+
+
+LEFT = (
+    ("scriptlets", "scriptlet failed"), ("broken", "broken requirement"),
+    ("services", "restart"), ("reboot", "REBOOT for"), ("configs", "merge"),
+    ("verify", "not as packed"),
+)  # fmt: skip
+
+
+def findings(hosts: Mapping[str, Answer]) -> list[str]:
+    """Say what transactions left to do, once for all hosts that found the same."""
+    lines = []
+    for name, words in LEFT:
+        found: dict[str, list[str]] = {}
+        for host, one in sorted(hosts.items()):
+            for text in (one.get("findings") or {}).get(name, ()):
+                found.setdefault(
+                    line(text.split(" (")[0] if name == "services" else text), []
+                ).append(host)
+        lines += [f"{words} {text}: {some(names)}" for text, names in sorted(found.items())[:MOST]]
+        if len(found) > MOST:
+            lines.append(
+                f"{words}: {len(found) - MOST} more, see: salt-run cpacman.show r-... host="
+            )
+    return lines

@@ -112,6 +112,7 @@ def _rollout(body: Answer) -> str:
         shown = ", ".join(f"{count} {name}" for name, count in sorted(sums.items()))
         rows.append((level, f"{sum(sums.values())}:", shown))
     lines.append(table(rows, indent=""))
+    lines += recovering.findings(hosts)
     failed = sorted(body.get("failed") or ())
     if failed:
         lines.append(f"NOT PLANNED, so not in it: {some(failed)}")

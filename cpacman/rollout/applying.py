@@ -19,7 +19,7 @@ from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_order
 from cpacman.rollout.record import Record
-from cpacman.rollout.reports import RECOVERIES, is_cut_off, judge_report
+from cpacman.rollout.reports import RECOVERIES, findings_of, is_cut_off, judge_report
 from cpacman.transport.port import UNREACHABLE, Answer
 
 ORDER_SLACK = 60.0
@@ -115,7 +115,7 @@ class Applier:
                 self._cut_off.append(answer.host)
             elif report.get("outcome"):
                 outcome, code, detail = judge_report(report, self._after(answer.host))
-                self._record.end(answer.host, outcome, code, detail)
+                self._record.end(answer.host, outcome, code, detail, findings_of(report))
         return idle
 
     def _verified(self, answer: Answer, nonce: str) -> Mapping[str, Any]:

@@ -59,6 +59,7 @@ class Level(NamedTuple):
 class Job(NamedTuple):
     """What is to be carried out, and for whom.
 
+    `names` and `demands` are by sha256: the file's name, and what hosts do about its signature.
     `max_failures` and `max_unreachable` are those of the rollout as a whole; each level has its
     own beside them.
     """
@@ -73,6 +74,7 @@ class Job(NamedTuple):
     reason: str | None
     ticket: str | None
     owner: str
+    demands: Mapping[str, str] = {}
     max_failures: int = 2**31
     max_unreachable: int = 2**31
 

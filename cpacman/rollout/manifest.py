@@ -42,19 +42,27 @@ def _leaving(actions: Iterable[Action]) -> set[str]:
     return gone | {a.nevra for a in actions if a.action is ActionKind.REMOVE}
 
 
-def files_of(transaction: Transaction, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def files_of(
+    transaction: Transaction, names: Mapping[str, str], demands: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return the files that a transaction needs, each once, sorted by sha256.
 
     Args:
         transaction: its actions name the files by sha256 and size.
         names: sha256 -> file name, for those who look into the host's log.
+        demands: sha256 -> what the host is to do about its signature: `require` or `warn`.
     """
     sizes: dict[str, int] = {}
     for action in transaction.actions:
         if action.sha256:
             sizes[action.sha256] = max(action.size, sizes.get(action.sha256, 0))
     return [
-        {"sha256": sha256, "size": size, "name": names.get(sha256, sha256 + ".rpm")}
+        {
+            "sha256": sha256,
+            "size": size,
+            "name": names.get(sha256, sha256 + ".rpm"),
+            "signatures": demands.get(sha256, "off"),
+        }
         for sha256, size in sorted(sizes.items())
     ]
 
@@ -74,6 +82,7 @@ def write_manifest(
     inventory: Inventory,
     names: Mapping[str, str],
     protected: Sequence[str],
+    demands: Mapping[str, str],
 ) -> str:
     """Return the manifest as the one text that is signed and sent."""
     before = nevras_of(inventory)
@@ -91,7 +100,7 @@ def write_manifest(
         "expires": int(expires),
         "cookie": inventory.cookie,
         "actions": msgspec.to_builtins(transaction.actions),
-        "files": files_of(transaction, names),
+        "files": files_of(transaction, names, demands),
         "after": nevras_digest(nevras_after(before, transaction)),
         "protected": sorted(protected),
     }

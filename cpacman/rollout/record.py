@@ -6,7 +6,7 @@ Invariants: each step is in the database before its effect; a host moves along t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import Outcome, Transaction
@@ -77,14 +77,21 @@ class Record:
             self.states[host] = HostState.WAITING
             self.attempts[host] += 1
 
-    def end(self, host: str, outcome: Outcome, code: str | None, detail: str) -> None:
+    def end(
+        self,
+        host: str,
+        outcome: Outcome,
+        code: str | None,
+        detail: str,
+        findings: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Give a host its outcome, and unlock it."""
         check_end(host, self.states[host], outcome)
         changes = changes_of(self.transaction(host)) if outcome is Outcome.APPLIED else []
         self._tools.store.end_host(
             self._job.rollout, host, expected=self.states[host].value, outcome=outcome.value,
             at=self._tools.clock(), who=self._job.who, code=code, detail=detail,
-            reason=self._job.reason, ticket=self._job.ticket, changes=changes,
+            reason=self._job.reason, ticket=self._job.ticket, changes=changes, findings=findings,
         )  # fmt: skip
         self.states[host] = HostState.ENDED
         self.outcomes[host] = (outcome, code)

@@ -37,6 +37,24 @@ def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | 
     return outcome, str(code)[:100] if code else None, detail
 
 
+FINDINGS = ("scriptlets", "will_run", "configs", "verify", "broken", "services", "reboot", "salt")
+"""What a host looks for after a transaction; each is a list of lines."""
+_MOST_LINES, _LONGEST = 21, 1200
+
+
+def findings_of(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what a host found after its transaction: known lists of texts, and not too much."""
+    raw = report.get("findings")
+    if not isinstance(raw, Mapping):
+        return {}
+    lists = {name: raw[name] for name in FINDINGS if isinstance(raw.get(name), list)}
+    return {
+        name: [str(line)[:_LONGEST] for line in lines[:_MOST_LINES]]
+        for name, lines in lists.items()
+        if lines
+    }
+
+
 def changes_of(transaction: Transaction) -> list[dict[str, Any]]:
     """Return what a transaction changes, as the journal keeps it."""
     return [

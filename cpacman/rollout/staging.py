@@ -104,6 +104,7 @@ class Stager:
             inventory=inventory,
             names=self._job.names,
             protected=self._job.protected,
+            demands=self._job.demands,
         )
 
     def _needs(self, answers: Iterable[Answer]) -> dict[str, list[Segment]]:

@@ -88,12 +88,18 @@ def _members(connection: Connection) -> None:
         connection.execute(members_table.insert(), rows)
 
 
+def _findings(connection: Connection) -> None:
+    """Make room for what hosts found after a transaction: services to restart, files left."""
+    add_column(connection, rollout_hosts_table.c.findings)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
     _levels_and_approvals,
     _origins,
     _members,
+    _findings,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

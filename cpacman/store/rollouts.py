@@ -42,6 +42,7 @@ class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
     manifest: str | None
     updated: float
     attempt: int = 1
+    findings: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> RolloutHost:
@@ -152,10 +153,12 @@ class Rollouts(Database):
         ticket: str | None = None,
         reason: str | None = None,
         changes: Sequence[Mapping[str, Any]] = (),
+        findings: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Write a host's one outcome, journal it with what changed, and unlock the host."""
+        found = as_json(findings) if findings else None
         values = {"state": "ended", "updated": at, "outcome": outcome, "code": code,
-                  "detail": detail}  # fmt: skip
+                  "detail": detail, "findings": found}  # fmt: skip
         with self._write() as connection:
             _move(connection, rollout, host, expected, values)
             k = locks_table.c

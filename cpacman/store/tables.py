@@ -145,6 +145,7 @@ rollout_hosts_table = sa.Table(
     sa.Column("manifest", sa.String),
     sa.Column("updated", sa.Float, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("findings", sa.String),
 )
 locks_table = sa.Table(
     "host_locks",

@@ -39,13 +39,18 @@ License: Test
 mkdir -p %{{buildroot}}/usr/share %{{buildroot}}/usr/bin
 echo {name} {version} > %{{buildroot}}/usr/share/{file}
 echo {name} {version} > %{{buildroot}}/usr/bin/{file}
+[ {size} = 0 ] || truncate -s {size}M %{{buildroot}}/usr/share/{file}
+if [ {config} != 0 ]; then
+    mkdir %{{buildroot}}/usr/share/conf-d
+    echo {config} > %{{buildroot}}/usr/share/conf-d/set
+fi
 %files
 /usr/share/{file}
 /usr/bin/{file}
 {tail}
 """
 
-DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch"}
+DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch", "size": 0, "config": 0}
 PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "base", "version": 1, "head": "Provides: plain\nProvides: odd = 0:3"},
     {"name": "base", "version": 2},
@@ -66,6 +71,11 @@ PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "slow", "version": 1, "tail": "%post -p <lua>\nposix.sleep(4)"},
     {"name": "swap", "version": 1},
     {"name": "swap", "version": 2, "arch": "x86_64"},
+    {"name": "onpre", "version": 1, "head": "Requires: pre >= 2"},
+    {"name": "angry", "version": 1, "tail": '%post -p <lua>\nerror("boom")'},
+    {"name": "conf", "version": 1, "tail": "%config /usr/share/conf-d/set", "config": 1},
+    {"name": "conf", "version": 2, "tail": "%config /usr/share/conf-d/set", "config": 2},
+    {"name": "big", "version": 1, "size": 40},
     {"name": "loud", "version": 1, "tail": '%post -p <lua>\nprint("a scriptlet speaks")'},
 )
 

@@ -721,3 +721,14 @@ def test_the_list_of_snapshots_has_lineage_and_need() -> None:
     assert first.startswith("s-9a02d1000000  el9") and first.endswith("production")
     assert "by alice" in first and "9 packages" in first
     assert "may go" in second and second.endswith("s-9a02d1000000: packages: a")
+
+
+def test_what_is_left_to_do_is_said_once_for_all_hosts() -> None:
+    """Services to restart, reboots and files to merge stand once, with the hosts they are on."""
+    answer = copy.deepcopy(ANSWERS["rollout"]())
+    for number, one in enumerate(answer["hosts"].values()):
+        one["findings"] = {"services": [f"sshd.service ({number})"], "configs": ["/etc/a.rpmnew"]}
+    lines = screen("rollout", answer).splitlines()
+    (restart,) = [line for line in lines if line.startswith("restart sshd.service: ")]
+    assert all(host in restart for host in answer["hosts"])
+    assert any(line.startswith("merge /etc/a.rpmnew: ") for line in lines)
