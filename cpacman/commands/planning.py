@@ -19,11 +19,13 @@ from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, plac
 from cpacman.commands.membership import check_moves, note_changes
 from cpacman.commands.offering import Rules, channel_input, expired_lines, rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.depot.kept import Build, find_kept
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_NOT_PLANNED, InputError, Problem, UsageError
 from cpacman.model import FailedError, Failure, Host, Inventory, Plan, Request, short_id
 from cpacman.planner.origins import with_origins
 from cpacman.planner.plan import ChannelInput, plan_hosts
+from cpacman.planner.reverse import leaving_packages, with_reverse
 from cpacman.transport.port import UNREACHABLE
 
 STALE = 3600.0
@@ -115,6 +117,7 @@ def make_plan(
         cache=context.settings.cache_dir / "solver",
         reporter=context.reporter,
     )
+    made = _reversible(context, made, inventories)
     return msgspec.structs.replace(
         made,
         failed=dict(sorted({**made.failed, **failed}.items())),
@@ -124,6 +127,16 @@ def make_plan(
             *expired_lines(rules, (held.placements[n] for n in ready)),
         ),
     )
+
+
+def _reversible(context: Context, plan: Plan, inventories: Mapping[str, Inventory]) -> Plan:
+    """Return the plan with what can't be undone: the depot lacks the file of what would leave."""
+    leaving = [
+        (number, Build(package.nevra, package.vendor, package.buildtime))
+        for number, package in leaving_packages(plan, inventories)
+    ]
+    kept = find_kept(context.settings.depot, {build for _, build in leaving})
+    return with_reverse(plan, [(number, one.nevra) for number, one in leaving if one not in kept])
 
 
 def _inventories(context: Context, hosts: Sequence[str]) -> dict[str, Inventory]:

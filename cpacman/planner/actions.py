@@ -48,7 +48,8 @@ def make_transaction(
     host: Host, actions: tuple[Action, ...], outcome: Outcome, delivered: Delivered
 ) -> Transaction:
     """Return the transaction of some actions, with what they mean for the host."""
-    lost = sorted({a.from_ for a in actions if a.from_ and not _is_offered(host, a.from_)})
+    old = {a.nevra_ if a.action is ActionKind.REMOVE else a.from_ for a in actions}
+    lost = sorted(nevra for nevra in old if nevra and not _is_offered(host, nevra))
     return Transaction(
         actions=actions,
         held=outcome.held,

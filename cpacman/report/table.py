@@ -191,8 +191,22 @@ def _counts(plan: Plan) -> Iterator[str]:
         f"  vendor changed {vendors}  architecture changed {arches}"
         f"  not reversible {len(final)}{f' ({_some(final, FEW_HOSTS)})' if final else ''}"
     )
+    yield from _lost(plan)
     lines = {c for t in plan.hosts.values() for c in plan.transactions[t].vendor_changes}
     yield from (f"vendor changed  {line}" for line in sorted(lines))
+
+
+def _lost(plan: Plan) -> Iterator[str]:
+    """Yield one line for each package that could not be had again, with how many hosts lose it."""
+    hosts: dict[str, int] = {}
+    for number in plan.hosts.values():
+        for nevra in plan.transactions[number].irreversible:
+            hosts[nevra] = hosts.get(nevra, 0) + 1
+    rows = sorted(hosts, key=lambda nevra: (-hosts[nevra], nevra))
+    for nevra in rows[:FEW_ACTIONS]:
+        yield f"not reversible  {nevra} is kept nowhere ({_many(hosts[nevra], 'host')})"
+    if len(rows) > FEW_ACTIONS:
+        yield f"not reversible  ... and {len(rows) - FEW_ACTIONS} more packages"
 
 
 def _changes_arch(action: Action) -> bool:

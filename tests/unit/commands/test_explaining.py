@@ -14,6 +14,7 @@ from cpacman.commands import comparing, explaining, offering, planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.config import load_settings
+from cpacman.depot.kept import Build
 from cpacman.depot.snapshot import Snapshot
 from cpacman.errors import CpacmanError, InputError, UsageError
 from cpacman.model import (
@@ -31,6 +32,7 @@ from cpacman.model import (
 )
 from cpacman.planner.actions import split_nevra
 from cpacman.report.screens import render
+from cpacman.report.table import render_plan
 from cpacman.store import Store
 from tests.unit.planner.casefile import read_sections, source_of
 
@@ -425,3 +427,24 @@ def test_advisories_name_every_host(context: Context) -> None:
     assert list(one["advisories"]["classes"]) == ["testing"]
     with pytest.raises(UsageError, match="host nobody: is not among them"):
         explaining.advisories(context, Selection(), hosts=["nobody"])
+
+
+def test_what_the_depot_lacks_cannot_be_undone(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan of the runner asks the depot, not the snapshot's metadata, what it could give back."""
+    asked: list[set[str]] = []
+
+    def find(depot: Path, builds: Any) -> set[Build]:
+        asked.append({build.nevra for build in builds})
+        return {build for build in builds if build.vendor == "V" and "1" in build.nevra}
+
+    hosts = planning.place_all(context, ["web1"]).hosts
+    made = planning.make_plan(context, "testing", hosts, Request())
+    (transaction,) = made.transactions.values()
+    assert not transaction.reversible and transaction.irreversible == ("openssl-3-1.x86_64",)
+    assert "not reversible  openssl-3-1.x86_64 is kept nowhere (1 host)" in render_plan(made)
+    monkeypatch.setattr(planning, "find_kept", find)
+    again = planning.make_plan(context, "testing", hosts, Request())
+    assert asked == [{"openssl-3-1.x86_64"}] and again.plan_id == made.plan_id
+    assert all(one.reversible and not one.irreversible for one in again.transactions.values())

@@ -112,6 +112,14 @@ def test_reversible(tmp_path: Path) -> None:
     assert transaction.irreversible == ("bash-5-1.x86_64",)
 
 
+def test_a_removal_has_to_be_had_back_too(tmp_path: Path) -> None:
+    """What is removed and nobody offers can't be undone; what is offered can."""
+    text = "repo base\n  a-1-1.x86_64\ninstalled web1\n  a-1-1.x86_64\n  b-1-1.x86_64\n"
+    made = plan(tmp_path, text, Request(remove=("a", "b")))
+    (transaction,) = made.transactions.values()
+    assert transaction.irreversible == ("b-1-1.x86_64",) and not transaction.reversible
+
+
 def test_vendor_change_is_shown(tmp_path: Path) -> None:
     """A change of vendor that policy allows stands in the plan."""
     text = (
