@@ -144,6 +144,19 @@ class Host:
         rows = self.preferred(open_) if open_ else rows
         return [c for c in rows if self.is_newer(c, package.evr)]
 
+    def successors(self, goal: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Return what obsoletes a package that would come, the newest of each name.
+
+        Of two that obsolete each other neither is a successor.
+        """
+        found = [c for one in goal for c in self.view.obsoleters(one)]
+        found = [c for c in found if self.why_hidden(c) is None]
+        found = [c for c in found if not set(goal) & set(self.view.obsoleters(c))]
+        rows: list[Candidate] = []
+        for name in dict.fromkeys(c.name for c in found):
+            rows += self.newest(native([c for c in found if c.name == name]))
+        return tuple(rows)
+
     def newest(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
         """Return the newest version of one name, in the repositories of best priority."""
         rows = self.preferred(candidates)

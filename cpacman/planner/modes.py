@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Advisory, Held, HeldReason, InstalledPackage, Request
 from cpacman.planner.host import Aim, Host, Wish
+from cpacman.planner.policy import color
 from cpacman.planner.solver import Candidate, Step, Task, Verb
 
 
@@ -160,7 +161,10 @@ def read_sync(host: Host, chosen: Chosen | None) -> Wish:
 
 
 def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple[Candidate, ...]:
-    """Return what a package should be: nothing when it is that already, or is not offered."""
+    """Return what a package should be: nothing when it is that already, or is not offered.
+
+    What obsoletes the snapshot's own version comes first, as it would in any update.
+    """
     own = [c for c in host.candidates(package.name) if c.arch == package.arch]
     own = _among(own, package, chosen)
     open_ = [c for c in own if _is_usable(host, c, chosen)] or own
@@ -168,10 +172,11 @@ def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple
         found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
         return host.newest([c for c in found if c.name == found[0].name]) if found else ()
     best = host.newest(open_)
+    heirs = [c for c in host.successors(best) if color(c.arch) & color(package.arch)]
     order = host.compare(best[0].evr, package.evr)
     if order == 0 or (order < 0 and host.view.stands_beside(package)):
-        return ()
-    return best
+        return tuple(heirs)
+    return (*heirs, *best)
 
 
 def _goals(

@@ -184,7 +184,8 @@ def _install(host: Host, spec: str, found: Matches) -> Wish:
     tasks: list[Task] = []
     for name in names:
         rows = [c for c in found.candidates if c.name == name]
-        tasks += _install_tasks(host, rows, found.just_name)
+        bare = found.just_name and spec not in {f"{c.name}.{c.arch}" for c in rows}
+        tasks += _install_tasks(host, rows, found.just_name, bare)
     fitting = frozenset(found.candidates)
     if not found.just_name:
         return Wish(tuple(tasks), fitting, pinned=fitting)
@@ -222,7 +223,9 @@ def _any_provider(host: Host, found: Matches) -> Wish:
     return Wish((Task(Verb.INSTALL, usable),), fitting)
 
 
-def _install_tasks(host: Host, rows: Sequence[Candidate], just_name: bool) -> Iterator[Task]:
+def _install_tasks(
+    host: Host, rows: Sequence[Candidate], just_name: bool, bare: bool
+) -> Iterator[Task]:
     """Yield the tasks that bring one name to its newest fitting version.
 
     As dnf has it: architectures that are installed are upgraded; with none of those that fit
@@ -235,7 +238,7 @@ def _install_tasks(host: Host, rows: Sequence[Candidate], just_name: bool) -> It
     targets = {p.arch: p for p in have if p.arch in arches}
     if not targets or (beside and not just_name):
         new = [c for c in rows if c.nevra not in host.by_nevra]
-        yield from _install_new(host, new, just_name)
+        yield from _install_new(host, new, bare)
         return
     for package in targets.values():
         if task := _upgrade_task(host, package, fitting, just_name):
@@ -257,24 +260,17 @@ def _allowed_older(
     return [] if same else [c for c in older if _is_free(host, c, just_name)]
 
 
-def _install_new(host: Host, rows: Sequence[Candidate], just_name: bool) -> Iterator[Task]:
-    """Yield the task that brings the newest; as in dnf priority comes before the architecture."""
+def _install_new(host: Host, rows: Sequence[Candidate], bare: bool) -> Iterator[Task]:
+    """Yield the task that brings the newest; as in dnf priority comes before the architecture.
+
+    Only a bare name may be had from a successor: who says more means the very package.
+    """
     usable = [c for c in rows if c not in host.hidden]
     if not usable:
         _fail_if_forbidden(host, rows)
         return
     goal = host.newest(native(host.preferred(usable)))
-    yield Task(Verb.INSTALL, (just_name and _successors(host, goal)) or goal)
-
-
-def _successors(host: Host, goal: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return what obsoletes a package that is to be installed, and so comes in its place."""
-    found = [c for one in goal for c in host.view.obsoleters(one) if _is_open(host, c)]
-    found = [c for c in found if not set(goal) & set(host.view.obsoleters(c))]
-    rows: list[Candidate] = []
-    for name in dict.fromkeys(c.name for c in found):
-        rows += host.newest(native([c for c in found if c.name == name]))
-    return tuple(rows)
+    yield Task(Verb.INSTALL, (bare and host.successors(goal)) or goal)
 
 
 def _fail_if_older(host: Host, package: InstalledPackage, rows: Sequence[Candidate]) -> None:

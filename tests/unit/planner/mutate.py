@@ -98,7 +98,7 @@ RULES: dict[str, Patch] = {
     "locks to ranges": _returning(policy, "_is_within", True),
     "what is locked is not obsoleted": _returning(policy, "locks_installed", False),
     "what is excluded is not obsoleted": _returning(policy, "excludes_on", ()),
-    "successors are installed": _returning(wishes, "_successors", ()),
+    "successors are installed": _returning(Host, "successors", ()),
     "priority comes before architecture": _value(Host, "preferred", lambda _, rows: list(rows)),
     "what ties architectures is told": _returning(held, "_tied", None),
     "locks of what is not installed": _returning(Host, "_locked_elsewhere", set()),
