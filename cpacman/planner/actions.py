@@ -85,7 +85,7 @@ def make_actions(
     made: list[Action] = []
     for step, kind, new, old, first in _kinds(host, outcome.steps):
         reason = _reason(kind, step, new, outcome, request)
-        key = ("action", kind, new, host.view.ids_of([old] if old else ()), first, reason)
+        key = ("action", kind, new, old and (old.name, old.nevra), first, reason)
         make = functools.partial(_action, kind, new, old, first, reason, sha256_of, delivered)
         made.append(host.remembered(key, make))
     gone = [host.by_nevra[o] for s in outcome.steps if s.new is None for o in s.old]

@@ -83,9 +83,11 @@ Answer = TypeVar("Answer")
 class Judged(NamedTuple):
     """What is offered for a name, and what of it a host must not get.
 
-    `newer` are answers to what is newer than a package and what came for it.
+    `newer` are answers to what is newer than a package and what came for it. It is known by the
+    very objects `installed`, which it keeps.
     """
 
+    installed: tuple[InstalledPackage, ...]
     offer: Offer
     hidden: dict[Candidate, Hiding]
     newer: dict[tuple[str, Sequence[Candidate]], tuple[Aim, ...]]
@@ -200,12 +202,12 @@ class Host:
         It is the same on all hosts that have the same packages of the name and the same rules, so
         it is worked out once for all of them.
         """
-        key = self.view.ids_of(installed)
+        key = tuple([id(package) for package in installed])
         known: Judged | None = self._shared.get(key)
         if known is None:
             offer = self._offer(name, installed)
             hidden = policy.hide(offer, self.rules, self.compare)
-            known = self._shared[key] = Judged(offer, hidden, {})
+            known = self._shared[key] = Judged(installed, offer, hidden, {})
         return known
 
     def remembered(self, key: Hashable, make: Callable[[], Answer]) -> Answer:

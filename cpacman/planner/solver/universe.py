@@ -25,6 +25,9 @@ from cpacman.planner.solver.streams import Streams
 from cpacman.planner.solver.values import Candidate, Source, Step
 from cpacman.planner.solver.view import HostView
 
+_MOST_SHARED = 200_000
+"""Answers kept for the hosts of later chunks: some 100 MB."""
+
 
 class Universe:
     """What the repositories of one snapshot offer to hosts of one architecture.
@@ -58,6 +61,8 @@ class Universe:
         self._seen: dict[int, Candidate] = {}
         self._by_name: dict[str, tuple[Candidate, ...]] = {}
         self._unlisted: set[str] = set()
+        self._shared: dict[Hashable, dict[Any, Any]] = {}
+        self._steps: dict[tuple[int, str], Step] = {}
         self.chunk: Installed | None = None
         self._matching: dict[str, tuple[Candidate, ...]] = {}
         self._masks: dict[tuple[tuple[str, ...], ...], frozenset[int]] = {}
@@ -103,9 +108,9 @@ class Universe:
         for name in ("supplementing", "side_by_side", "multiversion_jobs"):
             self.__dict__.pop(name, None)
         self._recommended: dict[str, tuple[int, ...]] = {}
-        self._steps: dict[tuple[int, int], Step] = {}
         self._wished: dict[int, tuple[tuple[int, ...], ...]] = {}
-        self._shared: dict[Hashable, dict[Any, Any]] = {}
+        if sum(map(len, self._shared.values())) > _MOST_SHARED:
+            self._shared.clear()
 
     def _provide_unlisted(self, paths: set[str]) -> None:
         """Let repositories provide the paths that only their filelists know, each path once."""
@@ -165,7 +170,10 @@ class Universe:
         return Streams(self)
 
     def shared(self, key: Hashable) -> dict[Any, Any]:
-        """Return a place for what is the same on all hosts of a chunk that have a key in common."""
+        """Return a place for what is the same on all hosts that have a key in common.
+
+        It outlives a chunk: nothing in it may be known by the id of an installed package.
+        """
         return self._shared.setdefault(key, {})
 
     def stream_of(self, candidate: Candidate) -> str:
@@ -265,10 +273,10 @@ class Universe:
                 found.setdefault(i, set()).add(name)
         return found
 
-    def plain_step(self, number: int, own: int, nevra: str) -> Step:
+    def plain_step(self, number: int, nevra: str) -> Step:
         """Return the one value of the step in which a package takes its older one's place."""
-        if (known := self._steps.get((number, own))) is None:
-            known = self._steps[number, own] = Step(self.candidate(number), (nevra,))
+        if (known := self._steps.get((number, nevra))) is None:
+            known = self._steps[number, nevra] = Step(self.candidate(number), (nevra,))
         return known
 
     @functools.cached_property

@@ -88,10 +88,6 @@ class HostView:
         """What does not exist for this host: equal for hosts of the same streams."""
         return self._masked
 
-    def ids_of(self, packages: Iterable[InstalledPackage]) -> tuple[int, ...]:
-        """Return what tells installed packages apart, in this chunk."""
-        return tuple([self._ids[package.nevra] for package in packages])
-
     def is_masked(self, candidate: Candidate) -> bool:
         """Return whether a candidate does not exist for this host."""
         return bool(self._masked) and self._universe.ids[candidate] in self._masked
@@ -281,7 +277,7 @@ class HostView:
             own = plain(number)
             if own and everything:
                 gone.discard(own)
-                yield self._universe.plain_step(number, own, nevras[own])
+                yield self._universe.plain_step(number, nevras[own])
                 continue
             solvable = self._pool.id2solvable(number)
             others = {s.id for s in transaction.allothersolvables(solvable)} & nevras.keys()
