@@ -94,6 +94,7 @@ def plan(
     severity: Names = None,
     minimal: bool = False,
     strict: bool = False,
+    reasons: bool = True,
     refresh: str = "stale",
 ):
     """
@@ -118,6 +119,9 @@ def plan(
         with those: no further than the newest version that they name
     strict
         fail a host instead of holding what can't be upgraded
+    reasons
+        ``False`` spares most of the time that a large plan takes: what the solver holds back is
+        still told, but not why
     refresh
         ``stale`` asks hosts whose inventory is missing or old, ``all`` asks every host,
         ``none`` asks nobody
@@ -137,6 +141,7 @@ def plan(
         remove=listed(remove),
         sync=sync,
         strict=strict,
+        reasons=reasons,
         exclude=listed(exclude),
         lock=listed(lock),
         advisory=(*listed(advisory), *listed(cve)),
@@ -171,6 +176,7 @@ def deploy(
     severity: Names = None,
     minimal: bool = False,
     strict: bool = False,
+    reasons: bool = True,
     now: bool = False,
     test: bool = False,
     reason: str | None = None,
@@ -187,7 +193,7 @@ def deploy(
     levels
         only these levels of the plan's hosts
     upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
-    strict
+    strict, reasons
         with SEL: as for ``plan``
     now
         with SEL: carry the plan out at once
@@ -211,6 +217,7 @@ def deploy(
         remove=listed(remove),
         sync=sync,
         strict=strict,
+        reasons=reasons,
         exclude=listed(exclude),
         lock=listed(lock),
         advisory=(*listed(advisory), *listed(cve)),

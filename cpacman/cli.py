@@ -171,6 +171,12 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="fail a host instead of holding packages"
     )
+    parser.add_argument(
+        "--no-reasons",
+        dest="reasons",
+        action="store_false",
+        help="do not ask why the solver holds a package: twice as fast for many hosts",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser, *, dump: bool = True) -> None:
@@ -265,6 +271,7 @@ def _order(options: argparse.Namespace, inventories: Sequence[str]) -> Order:
             security=options.security,
             severity=tuple(options.severity),
             minimal=options.minimal,
+            reasons=options.reasons,
         ),
         arch_change=tuple(options.arch_change),
         noautoupdate=tuple(options.noautoupdate),

@@ -61,6 +61,7 @@ class HeldReason(str, Enum):
     REQUIRES = "requires"
     CONFLICTS = "conflicts"
     PROTECTED = "protected"
+    UNEXPLAINED = "unexplained"
 
 
 class FailedError(str, Enum):
@@ -303,7 +304,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `exclude` and `lock` are rules for this plan only. With `advisory` (ids and CVEs), `security`
     or `severity` only what those advisories fix is upgraded, with `minimal` no further than that.
-    Beside those, and beside `sync`, `upgrade` names the only packages that it is about.
+    Beside those, and beside `sync`, `upgrade` names the only packages that it is about. Without
+    `reasons` the solver is not asked why it holds what no rule of ours holds.
     """
 
     upgrade: tuple[str, ...] = ()
@@ -317,6 +319,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     security: bool = False
     severity: tuple[str, ...] = ()
     minimal: bool = False
+    reasons: bool = True
 
     @property
     def upgrade_all(self) -> bool:

@@ -15,16 +15,25 @@ from cpacman.planner.host import Aim, Host, Judged, Wish
 from cpacman.planner.policy import Hiding, Offer
 from cpacman.planner.solver import Candidate, Finding, Step, Task, Verb
 
+_UNEXPLAINED = Hiding(
+    HeldReason.UNEXPLAINED, "the solver leaves it; cpacman why, or a plan with reasons, tells why"
+)
 
-def find_held(host: Host, wish: Wish, steps: Sequence[Step]) -> tuple[Held, ...]:
-    """Return what could be newer and is not, sorted."""
+
+def find_held(
+    host: Host, wish: Wish, steps: Sequence[Step], *, reasons: bool = True
+) -> tuple[Held, ...]:
+    """Return what could be newer and is not, sorted.
+
+    Without `reasons` the solver, who needs longer for them than for the plan, is not asked.
+    """
     rows = list(_left_older(wish, steps) if wish.older else _left(host, steps))
     rows = [row for row in rows if row.package.nevra in wish.targets]
     if wish.limit is not None:
         rows = [row for row in rows if row.candidate in wish.limit]
     rules = [_rule(host, row) for row in rows]
     open_ = [row.candidate for row, rule in zip(rows, rules, strict=True) if rule is None]
-    asked = _ask(host, open_)
+    asked = _ask(host, open_) if reasons else dict.fromkeys(open_, _UNEXPLAINED)
     first: dict[tuple[str, str], Held] = {}
     for row, rule in zip(rows, rules, strict=True):
         reason = rule or asked[row.candidate]

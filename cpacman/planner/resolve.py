@@ -53,7 +53,7 @@ def resolve(host: Host, request: Request) -> Outcome:
     limited = frozenset[str]()
     if over := _over_limit(host, steps):
         steps, limited = _trim(host, wish, steps, over)
-    found = find_held(host, wish, steps)
+    found = find_held(host, wish, steps, reasons=request.reasons)
     return Outcome(steps, wish.named, swapped, wish.meant, wish.removed, limited, found)
 
 

@@ -95,7 +95,10 @@ def _asked(plan: Plan) -> Iterator[str]:
     """Yield the parts of a request that are not left out."""
     for key in plan.request.__struct_fields__:
         value = getattr(plan.request, key)
-        if value is True:
+        if key == "reasons":
+            if not value:
+                yield "no reasons"
+        elif value is True:
             yield key
         elif value:
             yield f"{key} {' '.join(value)}"

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from cpacman.model import Plan, Transaction
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
-from cpacman.store.rows import as_json, insert_missing, pack, parts, unpack
+from cpacman.store.rows import as_json, insert_missing, missing_keys, pack, parts, unpack
 from cpacman.store.tables import plans_table, transactions_table
 
 
@@ -28,9 +28,11 @@ class Plans(Database):
         """Keep a plan; its transactions are kept once each, whichever plan they are in."""
         bare = msgspec.structs.replace(plan, transactions={})
         with self._write() as connection:
-            for number, transaction in sorted(plan.transactions.items()):
-                row = {"id": number, "document": pack(transaction)}
-                insert_missing(connection, transactions_table, "id", row)
+            new = missing_keys(connection, transactions_table.c.id, sorted(plan.transactions))
+            for part in parts(sorted(new), 100):
+                # Ten thousand of them at the higher level take 9 seconds more, to save a tenth.
+                rows = [{"id": n, "document": pack(plan.transactions[n], level=1)} for n in part]
+                connection.execute(transactions_table.insert(), rows)
             header = {"id": plan.plan_id, "class": class_, "created": at, "who": who,
                       "document": pack(bare)}  # fmt: skip
             if insert_missing(connection, plans_table, "id", header):

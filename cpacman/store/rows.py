@@ -30,13 +30,17 @@ def insert_all_missing(
     connection: Connection, table: sa.Table, key: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
     """Insert those rows whose key is not there."""
-    column = table.c[key]
-    known: set[Any] = set()
-    for part in parts([row[key] for row in rows]):
-        known.update(r[0] for r in connection.execute(sa.select(column).where(column.in_(part))))
-    new = [dict(row) for row in rows if row[key] not in known]
-    if new:
+    wanted = missing_keys(connection, table.c[key], [row[key] for row in rows])
+    if new := [dict(row) for row in rows if row[key] in wanted]:
         connection.execute(table.insert(), new)
+
+
+def missing_keys(connection: Connection, column: Any, keys: Sequence[Any]) -> set[Any]:
+    """Return those keys that no row has."""
+    known: set[Any] = set()
+    for part in parts(keys):
+        known.update(r[0] for r in connection.execute(sa.select(column).where(column.in_(part))))
+    return set(keys) - known
 
 
 def parts(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
@@ -49,9 +53,9 @@ def as_json(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def pack(value: Any) -> bytes:
-    """Return a document as it is kept."""
-    return zlib.compress(msgspec.msgpack.encode(value), 6)
+def pack(value: Any, *, level: int = 6) -> bytes:
+    """Return a document as it is kept; the lowest `level` of compression is the quickest."""
+    return zlib.compress(msgspec.msgpack.encode(value), level)
 
 
 def unpack(blob: bytes, type_: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from cpacman.model import (
     Action,
     ActionKind,
@@ -74,6 +76,8 @@ def test_whole_screen() -> None:
         lines[0] == "plan p-0123456789ab  production  el9 @ s-abcdefabcdef  upgrade ssl  by alice"
     )
     assert lines[1] == "5 hosts: 3 change in 2 groups, 1 unchanged, 1 NOT PLANNED"
+    bare = msgspec.structs.replace(plan(), request=Request(reasons=False))
+    assert "  no reasons" in render_plan(bare, class_="production").splitlines()[0]
     assert lines[2] == "A  2 hosts, 4.0 MB each, REBOOT: a b"
     assert "  upgrade ssl.x86_64   1-1 -> 2-1" in lines[3]
     assert lines[3].endswith("ADV-1 Low")

@@ -129,6 +129,19 @@ def test_vendor_change_is_shown(tmp_path: Path) -> None:
     assert only(plan(tmp_path, text), "web1").vendor_changes == ("bash-5-2.x86_64: V -> Other",)
 
 
+def test_without_reasons(tmp_path: Path) -> None:
+    """Everything held is told as before; only what the solver would be asked for has no reason."""
+    text = "repo base\n  app-2-1.noarch\n    requires: none\n  lib-2-1.noarch\n  sub-2-1.noarch\n"
+    text += "installed h\n  app-1-1.noarch\n  lib-1-1.noarch\n  sub-1-1.noarch\n"
+    text += "policy\n  lock: lib\n"
+    full = only(plan(tmp_path, text), "h")
+    bare = only(plan(tmp_path, text, Request(reasons=False)), "h")
+    assert bare.actions == full.actions
+    told = {h.nevra: h.reason.value for h in full.held}
+    assert told == {"app-1-1.noarch": "requires", "lib-1-1.noarch": "lock"}
+    assert {h.nevra: h.reason.value for h in bare.held} == told | {"app-1-1.noarch": "unexplained"}
+
+
 def test_policy_of_one_host(tmp_path: Path) -> None:
     """A line that holds for one host does not hold for its twin."""
     locked = Policy(lines=(Line(kind="lock", packages=("bash",), where="policy[0]"),))
