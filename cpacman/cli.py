@@ -140,6 +140,12 @@ def _add_plan(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_words(parser, "--inventory", "FILE|DIR", "inventories, or folders of them", required=True)
     _add_rules(parser)
     _add_request(parser)
+    parser.add_argument(
+        "--no-reasons",
+        dest="reasons",
+        action="store_false",
+        help="do not ask why the solver holds a package: twice as fast for many hosts",
+    )
     _add_output(parser)
     parser.set_defaults(run=_run_plan)
 
@@ -171,12 +177,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="fail a host instead of holding packages"
     )
-    parser.add_argument(
-        "--no-reasons",
-        dest="reasons",
-        action="store_false",
-        help="do not ask why the solver holds a package: twice as fast for many hosts",
-    )
+    parser.set_defaults(reasons=True)
 
 
 def _add_output(parser: argparse.ArgumentParser, *, dump: bool = True) -> None:
