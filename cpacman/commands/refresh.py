@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,11 +20,13 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, target_of
 from cpacman.errors import EXIT_OTHER, CpacmanError, UsageError
 from cpacman.inventory import decode_inventory, merge_thin
-from cpacman.model import InstalledPackage
+from cpacman.model import InstalledPackage, Inventory
 from cpacman.transport.port import Answer
 
 _MAX_DETAILS = 64 * 2**20
 _PAGE = 400
+_AT_ONCE = 200
+"""Inventories kept in one go: what they have in common is done once."""
 
 
 class Refreshed(NamedTuple):
@@ -85,9 +87,10 @@ def refresh_hosts(
             pinned[answer.host] = str(answer.value.get("pinned") or "")
         context.reporter.progress("inventories", len(results) + len(changed), len(hosts), "hosts")
     _keep_details(context, changed, results)
-    for host in sorted(changed):
-        if host not in results:
-            results[host] = _keep(context, host, changed[host], known=host in heads)
+    answered = [host for host in sorted(changed) if host not in results]
+    for at in range(0, len(answered), _AT_ONCE):
+        lot = {host: changed[host] for host in answered[at : at + _AT_ONCE]}
+        results.update(_keep(context, lot, heads.keys()))
     for host, refused in _pin(
         context, [h for h, key in pinned.items() if key != context.key.fingerprint]
     ):
@@ -191,21 +194,41 @@ def seal_of(details: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _keep(context: Context, host: str, thin: _Thin, *, known: bool) -> Refreshed:
+def _keep(
+    context: Context, answers: Mapping[str, _Thin], known: Collection[str]
+) -> dict[str, Refreshed]:
+    """Keep what some hosts said, in one go, and return how each stands."""
+    results: dict[str, Refreshed] = {}
+    inventories: list[Inventory] = []
+    for host, thin in answers.items():
+        try:
+            inventory = _join(context, host, thin)
+        except CpacmanError as error:
+            results[host] = Refreshed("failed", 0, "garbled", str(error))
+            continue
+        inventories.append(inventory)
+        state = "changed" if host in known else "new"
+        results[host] = Refreshed(state, len(inventory.packages))
+    keys = {one.host: answers[one.host].keys for one in inventories}
+    context.store.put_inventories(inventories, at=context.clock(), keys=keys)
+    return results
+
+
+def _join(context: Context, host: str, thin: _Thin) -> Inventory:
+    """Return the whole inventory of a thin one.
+
+    Raises:
+        CpacmanError: details are missing, or it is not what this host may say.
+    """
     keys = thin.keys
     found = context.store.packages(keys.values())
-    missing = len(set(keys.values()) - set(found))
-    if missing:
-        return Refreshed("failed", 0, "garbled", f"no details of {missing} packages came")
+    if missing := len(set(keys.values()) - set(found)):
+        raise CpacmanError(f"no details of {missing} packages came")
     details = {digest: found[key] for digest, key in keys.items()}
-    try:
-        inventory = merge_thin({**thin.head, "cookie": thin.cookie}, thin.packages, details)
-    except CpacmanError as error:
-        return Refreshed("failed", 0, "garbled", str(error))
+    inventory = merge_thin({**thin.head, "cookie": thin.cookie}, thin.packages, details)
     if inventory.host != host:
-        return Refreshed("failed", 0, "garbled", f"it says that it is {inventory.host!r:.100}")
-    context.store.put_inventory(inventory, at=context.clock(), keys=keys)
-    return Refreshed("changed" if known else "new", len(inventory.packages))
+        raise CpacmanError(f"it says that it is {inventory.host!r:.100}")
+    return inventory
 
 
 def _pin(context: Context, hosts: Sequence[str]) -> Iterator[tuple[str, Answer]]:
