@@ -18,6 +18,7 @@ try:
         blocking,
         collecting,
         comparing,
+        controlling,
         deploying,
         explaining,
         looking,
@@ -179,6 +180,8 @@ def deploy(
     reasons: bool = True,
     now: bool = False,
     test: bool = False,
+    background: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
 ):
@@ -199,6 +202,10 @@ def deploy(
         with SEL: carry the plan out at once
     test
         run every check and change nothing
+    background
+        create the rollout and leave it to the engine
+    profile
+        make the exceptions of this profile; wants a reason
     reason, ticket
         kept in the journal
 
@@ -234,9 +241,159 @@ def deploy(
             request=request,
             now=now,
             test=test,
+            background=background,
+            profile=profile,
             reason=reason,
             ticket=ticket,
         )
+
+
+@runner
+def rollouts(active: bool = False):
+    """
+    List the rollouts, the newest first.
+
+    active
+        only those that have not ended
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.rollouts active=True
+    """
+    with _context() as context:
+        return controlling.rollouts(context, active=active)
+
+
+@runner
+def rollout(id: str, outcome: str | None = None, host: str | None = None):
+    """
+    Show a rollout: its levels, its gates, its hosts.
+
+    id
+        its id, or a unique prefix of it
+    outcome, host
+        only hosts that ended like this, or only this host
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.rollout r-1122a outcome=failed
+    """
+    with _context() as context:
+        return controlling.rollout(context, id, outcome=outcome, host=host)
+
+
+@runner
+def halt(id: str | None = None, all: bool = False, reason: str | None = None):
+    """
+    Let no more hosts start. Those in flight are collected; the rollout can be resumed.
+
+    id
+        the rollout
+    all
+        every rollout that is open, instead
+    reason
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.halt r-1122a
+        salt-run cpacman.halt all=True
+    """
+    with _context(watch=True) as context:
+        return controlling.halt(context, id, everything=all, reason=reason)
+
+
+@runner
+def cancel(id: str, reason: str | None = None):
+    """
+    End a rollout for good. Hosts that have not started are skipped.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.cancel r-1122a
+    """
+    with _context(watch=True) as context:
+        return controlling.cancel(context, id, reason=reason)
+
+
+@runner
+def resume(id: str, force: bool = False, background: bool = False, reason: str | None = None):
+    """
+    Go on with a rollout that was halted, paused, waits, or lost its process.
+
+    force
+        pass the gate at which it stands; wants a reason
+    background
+        leave the rest to the engine
+    reason
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.resume r-1122a
+    """
+    with _context(watch=True) as context:
+        return controlling.resume(context, id, force=force, background=background, reason=reason)
+
+
+@runner
+def retry(id: str, host: Names = None, reason: str | None = None):
+    """
+    Try hosts of a rollout again that did not end where they should.
+
+    host
+        only these; without any, all that were refused, failed, silent or skipped
+    reason
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.retry r-1122a host=db3
+    """
+    with _context(watch=True) as context:
+        return controlling.retry(context, id, host=listed(host), reason=reason)
+
+
+@runner
+def skip(id: str, host: Names, reason: str | None = None):
+    """
+    Leave hosts of a rollout out before their turn comes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.skip r-1122a host=db3
+    """
+    with _context() as context:
+        return controlling.skip(context, id, listed(host), reason=reason)
+
+
+@runner
+def approve(id: str, reason: str | None = None, ticket: str | None = None):
+    """
+    Approve of a rollout that waits for it, as somebody else than who started it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.approve r-1122a
+    """
+    with _context() as context:
+        return controlling.approve(context, id, reason=reason, ticket=ticket)
 
 
 @runner

@@ -13,7 +13,7 @@ from cpacman.commands.provenance import plan_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem
 from cpacman.model import Plan, short_id
-from cpacman.store import RolloutHost, StoredPlan
+from cpacman.store import RolloutHost, RolloutLevel, StoredPlan
 
 MOST_TRANSACTIONS = 200
 SHOWN_TRANSACTIONS = 26
@@ -84,18 +84,25 @@ def _severities(context: Context, plan: Plan) -> dict[str, str]:
     }
 
 
-def rollout_body(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> dict[str, Any]:
-    """Return a rollout as plain values: its header, each host, and the sums."""
+def rollout_body(
+    row: Mapping[str, Any], hosts: Sequence[RolloutHost], levels: Sequence[RolloutLevel] = ()
+) -> dict[str, Any]:
+    """Return a rollout as plain values: its header, its levels, each host, and the sums."""
     shown = {
         h.host: {"level": h.level, "state": h.state, "outcome": h.outcome, "code": h.code,
-                 "detail": h.detail, "transaction": h.transaction,
+                 "detail": h.detail, "transaction": h.transaction, "attempt": h.attempt,
                  "findings": msgspec.json.decode(h.findings) if h.findings else {}}
         for h in hosts
     }  # fmt: skip
-    sums: dict[str, dict[str, int]] = {}
+    sums: dict[str, dict[str, int]] = {level.level: {} for level in levels}
     for h in hosts:
         level = sums.setdefault(h.level, {})
         level[h.outcome or h.state] = level.get(h.outcome or h.state, 0) + 1
-    header = {k: row[k] for k in ("id", "plan", "class", "state", "who", "reason", "ticket")}
-    times = {"created": row["created"], "ended": row["ended"]}
-    return {**header, **times, "levels": sums, "hosts": shown}
+    header = {k: row[k] for k in ("id", "plan", "class", "state", "why", "until", "wish")}
+    more = {k: row[k] for k in ("who", "reason", "ticket", "created", "ended")}
+    gates = {
+        level.level: {"state": level.state, "since": level.since, "soak": level.limits["soak"],
+                      "gate": level.limits["gate"], "findings": level.findings or []}
+        for level in levels
+    }  # fmt: skip
+    return {**header, **more, "levels": sums, "gates": gates, "hosts": shown}

@@ -44,9 +44,20 @@ _GONE = "the process of the rollout died"
 def close_abandoned(context: Context) -> None:
     """Give every host of a rollout whose process died its outcome, and unlock it."""
     for row in context.store.rollouts(active=True):
-        if not is_alive(row["owner"]):
+        if is_abandoned(row):
             context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
             _Collection(context, row).close(patience=0.0)
+
+
+def is_abandoned(row: Mapping[str, Any]) -> bool:
+    """Whether a rollout's process died, and nobody else will go on with it."""
+    died = row["state"] == RolloutState.RUNNING.value and not is_alive(row["owner"])
+    return died and not is_background(row)
+
+
+def is_background(row: Mapping[str, Any]) -> bool:
+    """Whether the engine goes on with a rollout when its process died."""
+    return bool(msgspec.json.decode(row["settings"] or "{}").get("background"))
 
 
 def recover(

@@ -5,6 +5,7 @@ Invariant: settings are read anew by every command, so no master has to be resta
 
 from __future__ import annotations
 
+import datetime
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,16 +15,19 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticCustomError
 
+from cpacman.commands.access import check_reader
 from cpacman.config import Settings, parse_size, settings_from_opts
 from cpacman.depot.pool import Pool
 from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
 from cpacman.fleet import HostsFiles, configured_transport, load_hosts_files
 from cpacman.report.progress import Reporter, Silent
+from cpacman.rollout.checks import Nobody, Probes
 from cpacman.signing import PlanKey, load_plan_key
 from cpacman.store import Store
 from cpacman.transport.hostkeys import known_hosts_files
 from cpacman.transport.master import SaltDirectory
 from cpacman.transport.port import Directory
+from cpacman.transport.probes import SaltProbes
 from cpacman.transport.publish import PublishTransport
 from cpacman.transport.pushing import Limits
 from cpacman.transport.router import Router
@@ -56,6 +60,11 @@ class Context(NamedTuple):
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    probes: Probes = Nobody()
+
+    def today(self) -> datetime.date:
+        """Return the day, where the master stands."""
+        return datetime.datetime.fromtimestamp(self.clock()).astimezone().date()
 
 
 def database_url(settings: Settings) -> str:
@@ -77,8 +86,10 @@ def open_context(
     Raises:
         ConfigError: the settings are wrong; every problem at once.
         CpacmanError: the state database can't be opened.
+        SafetyError: readers are configured, and this one is none of them.
     """
     settings = settings_from_opts(opts)
+    check_reader(settings, who)
     served = served_paths(settings, opts.get("file_roots") or {})
     if served:
         raise ConfigError(served)
@@ -111,6 +122,7 @@ def open_context(
                 who=who,
                 reporter=reporter,
                 stopping=stopping,
+                probes=SaltProbes(opts),
             )
         finally:
             transport.close()

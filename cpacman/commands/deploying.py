@@ -7,9 +7,7 @@ enforced stops the deploy; a rollout whose process died is brought to an end bef
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +16,11 @@ from cpacman.commands import blocking, planning
 from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, Selection, place_all
+from cpacman.commands.fleet import Selection
+from cpacman.commands.gatekeeping import missing_names
+from cpacman.commands.jobs import Terms, new_job, profile_of, tools_of
 from cpacman.commands.provenance import signature_problems
-from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import safeguards
-from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
@@ -30,22 +28,10 @@ from cpacman.errors import (
     SafetyError,
     UsageError,
 )
-from cpacman.model import FailedError, Inventory, Outcome, Request, short_id
-from cpacman.planner.policy import PROTECTED
-from cpacman.rollout.job import (
-    ALREADY,
-    CHANGED,
-    Job,
-    Level,
-    Recheck,
-    Times,
-    Tools,
-    new_rollout_id,
-)
-from cpacman.rollout.manifest import is_done, nevras_of
-from cpacman.rollout.owner import owner_of
-from cpacman.rollout.reports import INTERRUPTED
-from cpacman.rollout.runner import run_rollout
+from cpacman.model import Outcome, Request, short_id
+from cpacman.rollout.job import Job
+from cpacman.rollout.machine import RolloutState
+from cpacman.rollout.runner import begin_rollout, continue_rollout
 from cpacman.rollout.staging import check_files
 from cpacman.store import StoredPlan
 
@@ -62,10 +48,14 @@ def deploy(
     request: Request = NOTHING,
     now: bool = False,
     test: bool = False,
+    background: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
 ) -> dict[str, Any]:
     """Carry out a stored plan; or plan the selection, and carry that out only with `now`.
+
+    With `background` the rollout is created, and the engine carries it out.
 
     Raises:
         UsageError: neither a plan nor hosts are named, or both.
@@ -82,12 +72,17 @@ def deploy(
             return answer
         plan = str(answer["plan"]["plan_id"])
     stored = context.store.plan(plan)
-    job = _job(context, stored, levels, reason, ticket)
-    _check(context, stored, job)
+    job = new_job(context, stored, levels, reason, ticket, Terms(profile or "", background))
+    check_job(context, stored, job)
+    tools = tools_of(context, stored, job)
     if test:
         return _rehearse(context, stored, job)
-    run_rollout(job, _tools(context, stored))
-    return _result(context, job.rollout, stored)
+    if background:
+        begin_rollout(job._replace(owner=""), tools)
+    else:
+        begin_rollout(job, tools)
+        continue_rollout(job, tools)
+    return result_of(context, job.rollout)
 
 
 def _check_usage(selection: Selection, plan: str | None, request: Request) -> None:
@@ -106,11 +101,18 @@ def _check_usage(selection: Selection, plan: str | None, request: Request) -> No
 # ---- the checks ----------------------------------------------------------------------------
 
 
-def _check(context: Context, stored: StoredPlan, job: Job) -> None:
+def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
+    """Check all that must hold before a rollout begins or goes on.
+
+    Raises:
+        SafetyError: something does not; everything is named at once.
+    """
     names = [level.name for level in job.levels]
     hosts = _busy_hosts(job)
     problems = [
-        *safeguards(context, stored.class_, job.ticket, names),
+        *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
+        *missing_names(context.settings, stored.class_, names),
+        *_profile_problems(context, job),
         *_moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
@@ -118,6 +120,17 @@ def _check(context: Context, stored: StoredPlan, job: Job) -> None:
     ]
     if problems:
         raise SafetyError(problems)
+
+
+def _profile_problems(context: Context, job: Job) -> list[Problem]:
+    """Return why a profile's exceptions can't be taken: they are for people who say why."""
+    name = str(job.settings.get("profile") or "")
+    profile = profile_of(context, name)
+    if name and not job.reason:
+        return [Problem("reason", f"profile {name} makes exceptions", "say why: reason='...'")]
+    if profile.until is not None and context.today() > profile.until:
+        return [Problem(f"profiles.{name}", f"was valid until {profile.until}", "renew it")]
+    return []
 
 
 def _busy_hosts(job: Job) -> list[str]:
@@ -139,83 +152,9 @@ def _moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
     return problems
 
 
-def _job(
-    context: Context,
-    stored: StoredPlan,
-    levels: Sequence[str],
-    reason: str | None,
-    ticket: str | None,
-) -> Job:
-    fleet = place_all(context, sorted(stored.plan.hosts))
-    return Job(
-        rollout=new_rollout_id(),
-        plan=stored.plan,
-        class_=stored.class_,
-        levels=_levels(context, stored, fleet, levels),
-        names=_file_names(context, stored),
-        demands=_demands(context, stored),
-        protected=PROTECTED,
-        who=context.who,
-        reason=reason,
-        ticket=ticket,
-        owner=owner_of(os.getpid()),
-    )
-
-
-def _levels(
-    context: Context, stored: StoredPlan, fleet: Fleet, asked: Sequence[str]
-) -> tuple[Level, ...]:
-    known = context.settings.level_names
-    wrong = [name for name in asked if name not in known]
-    if wrong:
-        mend = f"known are: {', '.join(known)}"
-        raise UsageError([Problem("levels", f"there is no level {n!r}", mend) for n in wrong])
-    members: dict[str, list[str]] = {name: [] for name in known}
-    for host in sorted(stored.plan.hosts):
-        # Who lost its place is told so by the recheck, in the last level, and gets nothing.
-        level = fleet.placements[host].host.level
-        members[level if level in members else known[-1]].append(host)
-    wanted = [n for n in known if members[n] and (not asked or n in asked)]
-    if not wanted:
-        raise UsageError(Problem("levels", "the plan has no host in these levels"))
-    return tuple(_level(context, name, members[name]) for name in wanted)
-
-
-def _level(context: Context, name: str, hosts: Sequence[str]) -> Level:
-    settings = next(one for one in context.settings.levels if one.name == name)
-    budget, total = context.settings.budget, len(hosts)
-    failures = budget.max_failures if settings.max_failures is None else settings.max_failures
-    return Level(
-        name=name,
-        hosts=tuple(hosts),
-        concurrency=settings.concurrency.of(total, least=1),
-        max_failures=failures.of(total),
-        # A share of a small level rounds to none, and one host that is down must not halt it.
-        max_unreachable=budget.max_unreachable.of(total, least=1),
-    )
-
-
-def _demands(context: Context, stored: StoredPlan) -> dict[str, str]:
-    """Return sha256 -> what the package's repository wants hosts to do about its signature."""
-    found = {}
-    for channel, snapshot in stored.plan.snapshots.items():
-        modes = context.settings.channels[channel].signature_modes
-        for package in load_snapshot(context.settings.depot, snapshot).packages:
-            found[package.sha256] = modes.get(package.repository, "off")
-    return found
-
-
-def _file_names(context: Context, stored: StoredPlan) -> dict[str, str]:
-    return {
-        package.sha256: Path(package.location).name
-        for snapshot in stored.plan.snapshots.values()
-        for package in load_snapshot(context.settings.depot, snapshot).packages
-    }
-
-
 def _rehearse(context: Context, stored: StoredPlan, job: Job) -> dict[str, Any]:
     """Run every check that a deploy runs; ask the hosts, change nothing."""
-    tools = _tools(context, stored)
+    tools = tools_of(context, stored, job)
     busy = _busy_hosts(job)
     check_files(stored.plan, busy, tools)
     found = tools.recheck(busy)
@@ -226,90 +165,16 @@ def _rehearse(context: Context, stored: StoredPlan, job: Job) -> dict[str, Any]:
     return {"plan": body, "retcode": _planned_code(stored)}
 
 
-# ---- the tools -----------------------------------------------------------------------------
-
-
-def _tools(context: Context, stored: StoredPlan) -> Tools:
-    return Tools(
-        store=context.store,
-        transport=context.transport,
-        files=context.pool,
-        signer=context.key,
-        verify=context.transport.verify,
-        recheck=lambda hosts: _recheck(context, stored, hosts),
-        refresh=lambda hosts: _refresh(context, hosts),
-        reporter=context.reporter,
-        stopping=context.stopping,
-        times=Times(context.settings.transport.answer, context.settings.transport.apply),
-        clock=context.clock,
-    )
-
-
-def _refresh(context: Context, hosts: Sequence[str]) -> None:
-    refresh_hosts(context, hosts)
-
-
-def _recheck(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> Mapping[str, Recheck]:
-    """Ask hosts whether they are still what the plan was made for."""
-    results = refresh_hosts(context, hosts)
-    fleet = place_all(context, hosts)
-    inventories = context.store.inventories(hosts)
-    return {
-        host: _judge(context, stored, host, results[host], fleet, inventories.get(host))
-        for host in hosts
-    }
-
-
-def _judge(
-    context: Context,
-    stored: StoredPlan,
-    host: str,
-    asked: Refreshed,
-    fleet: Fleet,
-    inventory: Inventory | None,
-) -> Recheck:
-    if asked.error or inventory is None:
-        return Recheck(None, asked.code, asked.error)
-    if unfit := _unfit(stored, fleet, inventory):
-        return unfit
-    if inventory.cookie == stored.plan.inventories[host].cookie:
-        return Recheck(inventory)
-    if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
-        return Recheck(None, ALREADY, "has it already")
-    return _solve_again(context, stored, host, fleet, inventory)
-
-
-def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | None:
-    """Return why a host can't be worked on at all, whatever it has installed."""
-    host = inventory.host
-    place = fleet.placements[host]
-    if session := inventory.facts.get("interrupted"):
-        mend = f"run: salt-run cpacman.recover {host}"
-        return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
-    if place.problems or place.host.class_ != stored.class_:
-        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
-    if host in fleet.held:
-        return Recheck(None, FailedError.NOT_ACCEPTED.value, fleet.held[host].words)
-    return None
-
-
-def _solve_again(
-    context: Context, stored: StoredPlan, host: str, fleet: Fleet, inventory: Inventory
-) -> Recheck:
-    again = planning.make_plan(
-        context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
-    )
-    if again.hosts.get(host) == stored.plan.hosts[host]:
-        return Recheck(inventory, "", "packages changed since the plan; solved again, same actions")
-    mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
-    return Recheck(None, CHANGED, f"its packages changed since the plan; {mend}")
-
-
-def _result(context: Context, rollout: str, stored: StoredPlan) -> dict[str, Any]:
+def result_of(context: Context, rollout: str) -> dict[str, Any]:
+    """Return how a rollout stands, with the exit code that says whether all hosts are there."""
     row, hosts = context.store.rollout(rollout)
+    stored = context.store.plan(row["plan"])
     missed = [host for host in hosts if host.outcome not in THERE]
     failed = msgspec.to_builtins(stored.plan.failed)
-    body = {**rollout_body(row, hosts), "failed": failed}
+    body = {**rollout_body(row, hosts, context.store.rollout_levels(rollout)), "failed": failed}
+    open_ = row["state"] not in (RolloutState.DONE.value, RolloutState.HALTED.value)
+    if open_ and row["state"] != RolloutState.CANCELLED.value:
+        return {"rollout": body}
     return {"rollout": body, "retcode": EXIT_NOT_THERE if missed else _planned_code(stored)}
 
 

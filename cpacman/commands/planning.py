@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cpacman.commands.access import check_access
 from cpacman.commands.answers import plan_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, by_channel, one_class, place_all, select
@@ -48,6 +49,7 @@ def plan(
         raise UsageError(Problem("refresh", f"{refresh!r} is none of: stale, all, none"))
     fleet, asked = _fresh_fleet(context, selection, refresh)
     class_ = one_class(context, fleet)
+    check_access(context.settings, "plan", class_, context.who)
     check_moves(context, fleet, class_)
     moved = note_changes(context, fleet, class_)
     made = make_plan(context, class_, fleet.hosts, request, fleet=fleet, asked=asked)

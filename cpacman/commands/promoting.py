@@ -19,7 +19,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.looking import read_time
 from cpacman.commands.parting import Made, Task, derive_part, make_part
 from cpacman.commands.proving import Members, members_of, proof_body, prove
-from cpacman.commands.safeguards import check_force, safeguards
+from cpacman.commands.safeguards import check_force, frozen, safeguards
 from cpacman.commands.snapshots import channels_of
 from cpacman.commands.witness import Question, Shown, evidence_body, evidence_of, lacking
 from cpacman.depot.compare import diff_snapshots
@@ -98,7 +98,7 @@ def promote(
     """
     source = check_promotion(context.settings.class_names, to)
     check_force(force, reason)
-    if standing := safeguards(context, to, ticket):
+    if standing := [*safeguards(context, to, ticket), *frozen(context, to)]:
         raise SafetyError(standing)
     choices = _choices(context, to, asked, snapshot, until)
     check_snapshots(context, (one.snapshot for one in choices.values()))

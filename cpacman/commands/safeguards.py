@@ -1,19 +1,27 @@
 """What has to hold before a class is changed at all, and that no force overrides.
 
-Invariant: a safeguard that is configured and that nothing enforces refuses.
+Invariant: no safeguard is asked in one command and forgotten in another.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
-from collections.abc import Iterable
 
+from cpacman.commands import access
 from cpacman.commands.context import Context
+from cpacman.commands.gatekeeping import freeze_of
 from cpacman.errors import Problem, UsageError
+from cpacman.rollout.windows import judge
 
 
 def safeguards(
-    context: Context, class_: str, ticket: str | None, levels: Iterable[str] = ()
+    context: Context,
+    class_: str,
+    ticket: str | None,
+    *,
+    verb: str = "promote",
+    who: str | None = None,
 ) -> list[Problem]:
     """Return why a class must not be changed now.
 
@@ -21,10 +29,24 @@ def safeguards(
         context: the outside world.
         class_: the class that is deployed, promoted to or pointed elsewhere.
         ticket: what was typed.
-        levels: the levels that are deployed; none means all of them.
+        verb: what is to be done, as `access` calls it.
+        who: who wants it; left out, who asks now.
     """
-    standing = context.settings.unenforced(class_, levels)
-    return [*standing, *_ticket_problems(context, class_, ticket)]
+    return [
+        *access.problems_of(context.settings, verb, class_, who or context.who),
+        *_ticket_problems(context, class_, ticket),
+    ]
+
+
+def frozen(context: Context, class_: str) -> list[Problem]:
+    """Return why nothing new may come to a class now: a freeze, if there is one."""
+    moment = datetime.datetime.fromtimestamp(context.clock(), datetime.timezone.utc)
+    freezes = [freeze_of(one) for one in context.settings.freeze]
+    found = judge(None, freezes, class_=class_, now=moment)
+    if found.is_open:
+        return []
+    mend = f"wait until {found.until:%Y-%m-%d %H:%M %Z}" if found.until else ""
+    return [Problem(class_, f"is {found.why}", mend)]
 
 
 def _ticket_problems(context: Context, class_: str, ticket: str | None) -> list[Problem]:

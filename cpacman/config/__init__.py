@@ -3,8 +3,7 @@
 Invariants: settings are frozen and complete (every default is filled in, every path is absolute,
 every unit is a number); a section that is wrong in several places reports all of them at once,
 each with its path (`levels[2].match`) and the mend; nothing unknown is ignored; loading looks at
-no repository. What is configured but not enforced yet is never silently accepted: `unenforced`
-names it, and whoever acts on settings refuses while it does.
+no repository.
 """
 
 from cpacman.config.channels import Channel, OsMatch, RepositorySettings, Signatures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, StrictInt, StrictStr
@@ -22,6 +21,7 @@ from cpacman.config.fields import (
     named,
     ordered,
 )
+from cpacman.config.gates import AroundSettings, FreezeSettings, Gate, WindowSettings
 from cpacman.config.policy import PolicyLine
 from cpacman.config.stages import (
     Access,
@@ -31,9 +31,7 @@ from cpacman.config.stages import (
     Membership,
     Profile,
 )
-from cpacman.config.unenforced import standing
 from cpacman.config.values import Amount
-from cpacman.errors import Problem
 
 
 class TransportSettings(Section):
@@ -90,6 +88,10 @@ class Settings(Section):
     policy: tuple[PolicyLine, ...] = ()
     installonly_limit: Count = 3
     budget: Budget = Budget()
+    gates: dict[Name, Gate] = {}
+    around: dict[Name, AroundSettings] = {}
+    windows: dict[Name, WindowSettings] = {}
+    freeze: tuple[FreezeSettings, ...] = ()
     profiles: dict[Name, Profile] = {}
     access: Access = Access()
     state_dir: ConfigPath = DEFAULT_STATE_DIR
@@ -115,15 +117,6 @@ class Settings(Section):
     def level_names(self) -> tuple[str, ...]:
         """The levels, in the order of deployment."""
         return tuple(one.name for one in self.levels)
-
-    def unenforced(self, class_name: str, levels: Iterable[str] = ()) -> list[Problem]:
-        """Return the configured safeguards of a deploy that this version can't enforce yet.
-
-        Args:
-            class_name: the class that is deployed or promoted to.
-            levels: the levels that are deployed; none means all of them.
-        """
-        return standing(self, class_name, levels)
 
     def explain(self) -> tuple[Explained, ...]:
         """Return each value of the settings and where it comes from."""

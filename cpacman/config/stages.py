@@ -11,10 +11,12 @@ from cpacman.config.fields import (
     DEFAULT_HOSTS_D,
     ConfigPath,
     Count,
+    Date,
     Duration,
     HostAmount,
     HostMatch,
     Name,
+    Names,
     Section,
     Source,
     Texts,
@@ -79,6 +81,8 @@ class LevelSettings(Section):
     max_failures: HostAmount | None = None
     soak: Duration = 0
     gate: StrictStr | None = None
+    around: Names = ()
+    approvers: Count = 0
     spread: StrictStr | None = None
     policy: tuple[PolicyLine, ...] = ()
 
@@ -88,6 +92,7 @@ class Budget(Section):
 
     max_failures: HostAmount = Amount(1, percent=True)
     max_unreachable: HostAmount = Amount(5, percent=True)
+    policy: Literal["halt", "per_host"] = "halt"
 
 
 class Profile(Section):
@@ -99,11 +104,14 @@ class Profile(Section):
     approvers: Count | None = None
     concurrency: HostAmount | None = None
     max_failures: HostAmount | None = None
+    until: Date | None = None
 
 
 class Access(Section):
     """Which groups of people may deploy to and approve for a class, and read."""
 
+    plan: dict[Name, Texts] = {}
     deploy: dict[Name, Texts] = {}
+    promote: dict[Name, Texts] = {}
     approve: dict[Name, Texts] = {}
     read: Texts = ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import classes, depot, fleet, pushing, recovering
+from cpacman.report import classes, depot, fleet, pushing, recovering, rollouts
 from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
@@ -89,59 +89,6 @@ def _plan(body: Answer) -> str:
     if any(plan.transactions[number].actions for number in plan.hosts.values()):
         text += f"\nnext: salt-run cpacman.deploy plan={short_id(plan.plan_id)}"
     return text
-
-
-# ---- rollouts ------------------------------------------------------------------------------
-
-
-def _rollout(body: Answer) -> str:
-    hosts: Mapping[str, Answer] = body["hosts"]
-    head = (
-        f"{short_id(body['id'])} {str(body['state']).upper()}  {body['class']}"
-        f"  plan {short_id(body['plan'])}  by {body['who']} {body['ticket'] or ''}"
-    )
-    wrong = {
-        outcome: {h: one for h, one in hosts.items() if one["outcome"] == outcome}
-        for outcome in ("failed", "silent", "refused", "skipped")
-    }
-    lines = [head.rstrip()]
-    for outcome, found in wrong.items():
-        lines += _grouped_details(outcome, found)
-    rows = []
-    for level, sums in body["levels"].items():
-        shown = ", ".join(f"{count} {name}" for name, count in sorted(sums.items()))
-        rows.append((level, f"{sum(sums.values())}:", shown))
-    lines.append(table(rows, indent=""))
-    lines += recovering.findings(hosts)
-    failed = sorted(body.get("failed") or ())
-    if failed:
-        lines.append(f"NOT PLANNED, so not in it: {some(failed)}")
-    lines += _next_after(body, wrong)
-    return clean("\n".join(lines))
-
-
-def _grouped_details(outcome: str, hosts: Mapping[str, Answer]) -> list[str]:
-    """Say once what several hosts have in common."""
-    reasons: dict[str, list[str]] = {}
-    for host, one in sorted(hosts.items()):
-        reasons.setdefault(line(one["detail"] or one["code"] or ""), []).append(host)
-    note = {
-        "refused": ": NOTHING CHANGED",
-        "skipped": ": NOTHING CHANGED",
-        "failed": ": MAY HAVE CHANGED",
-    }.get(outcome, "")
-    return [
-        f"{outcome.upper():8} {some(names)}  {reason}{note}" for reason, names in reasons.items()
-    ]
-
-
-def _next_after(body: Answer, wrong: Mapping[str, Answer]) -> list[str]:
-    if not any(wrong.values()):
-        return ["next: salt-run cpacman.status"]
-    return [
-        f"next: salt-run cpacman.show {short_id(body['id'])} host=..."
-        f" | salt-run cpacman.plan class={body['class']}"
-    ]
 
 
 # ---- inventories, snapshots, promotion -----------------------------------------------------
@@ -403,7 +350,11 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "error": _error,
     "bug": _bug,
     "plan": _plan,
-    "rollout": _rollout,
+    "rollout": rollouts.rollout,
+    "rollouts": rollouts.rollouts,
+    "halt": rollouts.halt,
+    "skip": rollouts.skip,
+    "approve": rollouts.approve,
     "refresh": _refresh,
     "recover": recovering.recover,
     "hostkeys": pushing.hostkeys,

@@ -56,6 +56,10 @@ class Applier:
         self._deadlines.update(dict.fromkeys(hosts, now + self._tools.times.apply))
         self._again.update(dict.fromkeys(hosts, now + APPLY_AGAIN))
 
+    def watch_new(self, hosts: Sequence[str]) -> None:
+        """Wait for the reports of those that nobody waits for yet."""
+        self.watch([host for host in hosts if host not in self._deadlines])
+
     def in_flight(self) -> list[str]:
         """Return the hosts that were told to start and have no outcome yet."""
         return self._record.in_state(self._deadlines, HostState.APPLYING)

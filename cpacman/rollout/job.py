@@ -44,7 +44,8 @@ class Signer(Protocol):
 class Level(NamedTuple):
     """One level of a rollout: its hosts in order, its limits, and what it must pass.
 
-    `soak` is in seconds; `gate` is the name of its checks, "" for none.
+    `soak` is in seconds; `gate` is the name of its checks, "" for none; `around` are the names of
+    what is done to a host before it is changed, and undone afterwards.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Level(NamedTuple):
     max_unreachable: int
     soak: float = 0.0
     gate: str = ""
+    around: tuple[str, ...] = ()
 
 
 class Job(NamedTuple):
@@ -61,7 +63,8 @@ class Job(NamedTuple):
 
     `names` and `demands` are by sha256: the file's name, and what hosts do about its signature.
     `max_failures` and `max_unreachable` are those of the rollout as a whole; each level has its
-    own beside them.
+    own beside them. `settings` are plain values that are kept with the rollout. `forgiven` are
+    hosts that ended badly and that a person decided not to count any more.
     """
 
     rollout: str
@@ -77,6 +80,8 @@ class Job(NamedTuple):
     demands: Mapping[str, str] = {}
     max_failures: int = 2**31
     max_unreachable: int = 2**31
+    settings: Mapping[str, Any] = {}
+    forgiven: frozenset[str] = frozenset()
 
 
 class Times(NamedTuple):
@@ -106,6 +111,14 @@ class Gatekeeper(Protocol):
         """Run the checks of a gate that are meant for a moment; total, each has its finding."""
         ...
 
+    def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """Do to hosts what comes before their change; one finding each."""
+        ...
+
+    def after(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """Undo on hosts what was done before their change; one finding each, or none at all."""
+        ...
+
     def opening(self) -> Opening:
         """Say whether hosts may be started now."""
         ...
@@ -124,6 +137,14 @@ class NoGates:
 
     def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
         """See `Gatekeeper.check`."""
+        return ()
+
+    def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """See `Gatekeeper.before`."""
+        return ()
+
+    def after(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """See `Gatekeeper.after`."""
         return ()
 
     def opening(self) -> Opening:

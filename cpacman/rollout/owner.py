@@ -17,7 +17,9 @@ def owner_of(pid: int) -> str:
 
 
 def is_alive(owner: str) -> bool:
-    """Return whether that process runs; one of another machine counts as running."""
+    """Return whether that process runs; one of another machine counts as running, nobody not."""
+    if not owner:
+        return False
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     if host != socket.gethostname():
         return True

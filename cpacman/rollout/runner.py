@@ -9,9 +9,9 @@ nothing pauses, it never passes; a process that lost the rollout to another one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,8 @@ from cpacman.rollout.record import Record
 from cpacman.rollout.staging import Stager, check_files
 
 CANCELLED = "cancelled"
+OPERATOR = "operator"
+ACTION = "action"
 _FIRST_POLL, _LAST_POLL = 0.2, 2.0
 _BEAT = 1.0
 """Seconds between two signs of life, and so the most that a wish is seen late between starts."""
@@ -77,7 +79,8 @@ def begin_rollout(job: Job, tools: Tools) -> None:
     check_files(job.plan, [host for host, _ in hosts], tools)
     header = {"id": job.rollout, "plan": job.plan.plan_id, "class": job.class_,
               "state": RolloutState.RUNNING.value, "who": job.who, "reason": job.reason,
-              "ticket": job.ticket, "owner": job.owner}  # fmt: skip
+              "ticket": job.ticket, "owner": job.owner,
+              "settings": msgspec.json.encode(job.settings).decode()}  # fmt: skip
     rows = [(host, level, job.plan.hosts[host]) for host, level in hosts]
     levels = [(level.name, limits_of(level)) for level in job.levels]
     tools.store.start_rollout(header, rows, at=tools.clock(), levels=levels)
@@ -86,6 +89,13 @@ def begin_rollout(job: Job, tools: Tools) -> None:
 def limits_of(level: Level) -> dict[str, object]:
     """Return what is fixed of a level when its rollout begins, as plain values."""
     return {k: v for k, v in level._asdict().items() if k not in ("name", "hosts")}
+
+
+def level_of(name: str, hosts: tuple[str, ...], limits: Mapping[str, Any]) -> Level:
+    """Return a level from what `limits_of` gave, read back from the database."""
+    known: dict[str, Any] = dict(limits)
+    known["around"] = tuple(known.get("around", ()))
+    return Level(name=name, hosts=hosts, **known)
 
 
 def continue_rollout(job: Job, tools: Tools) -> End:
@@ -118,9 +128,9 @@ class _Rollout:
             self._pick_up()
             for level in self._job.levels:
                 self._run_level(level)
-            return self._close(End(RolloutState.DONE))
+            return self.close(End(RolloutState.DONE))
         except _Stop as stop:
-            return self._close(stop.end)
+            return self.close(stop.end)
         except ConflictError:
             # Another process has the rollout: what it does with the hosts is not ours to touch.
             raise
@@ -132,6 +142,9 @@ class _Rollout:
         """Take over what an earlier process left: who is in flight is waited for."""
         hosts = [host for level in self._job.levels for host in level.hosts]
         self._applier.watch(self._record.in_state(hosts, HostState.APPLYING))
+        for level in self._job.levels:
+            # Who was staged may have been drained already, and was not changed.
+            self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
         self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
 
     # ---- one level -----------------------------------------------------------------------
@@ -177,7 +190,7 @@ class _Rollout:
         while True:
             self._drain(level)
             self._look()
-            waiting = self._record.in_state(level.hosts, HostState.WAITING)
+            waiting = self._wanted(self._record.in_state(level.hosts, HostState.WAITING))
             if not waiting:
                 return
             self._await_window(level)
@@ -209,10 +222,42 @@ class _Rollout:
                 queue.clear()
             room = level.concurrency - len(self._applier.in_flight())
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
+            group = self._prepare(level, self._wanted(group))
             if group and not self._applier.start(group):
+                self._undo(level, group)
                 self._look(at_once=True)
                 raise _Stop(RolloutState.HALTED, "an operator wished for it")
             pause = self._collect(level, pause)
+
+    def _wanted(self, hosts: Sequence[str]) -> list[str]:
+        """Leave out the hosts that an operator wants to be skipped."""
+        if not hosts:
+            return []
+        skipped = self._tools.store.skips(self._job.rollout)
+        for host in skipped.keys() & set(hosts):
+            self._record.end(host, Outcome.SKIPPED, OPERATOR, f"skipped by {skipped[host]}")
+        return [host for host in hosts if host not in skipped]
+
+    def _prepare(self, level: Level, hosts: Sequence[str]) -> list[str]:
+        """Do what comes before a change; a host on which that fails is not changed."""
+        ready = list(hosts)
+        for name in level.around if ready else ():
+            found = {one.host: one for one in self._tools.gates.before(name, ready)}
+            bad = [h for h in ready if h not in found or found[h].verdict is not Verdict.PASS]
+            self._undo(level, bad)
+            for host in bad:
+                why = found[host].detail if host in found else "no answer"
+                self._record.end(host, Outcome.SKIPPED, ACTION, f"{name}: {why}")
+            ready = [host for host in ready if host not in bad]
+        return ready
+
+    def _undo(self, level: Level, hosts: Sequence[str]) -> None:
+        """Undo what came before the change, the last first; what fails is told, and journaled."""
+        for name in reversed(level.around if hosts else ()):
+            for one in self._tools.gates.after(name, hosts):
+                if one.verdict is not Verdict.PASS:
+                    self._tools.reporter.line(gate.told(one))
+                    self._record.journal("undo failed", one.host, f"{name}: {one.detail}")
 
     def _drain(self, level: Level) -> None:
         """Collect the hosts that are in flight, starting none."""
@@ -224,6 +269,7 @@ class _Rollout:
     def _collect(self, level: Level, pause: float) -> float:
         """Ask the hosts in flight once, and rest; return how long to rest the next time."""
         ended = self._applier.poll()
+        self._undo(level, ended)
         known = [h for h in ended if self._record.outcomes[h][0] is not Outcome.SILENT]
         if known:
             # What was applied is known; a failed look at the host afterwards must not undo that.
@@ -255,7 +301,8 @@ class _Rollout:
             raise _Stop(RolloutState.HALTED, "halted by an operator")
 
     def _check_budget(self, level: Level) -> None:
-        outcomes = self._record.outcomes
+        found = self._record.outcomes
+        outcomes = {host: one for host, one in found.items() if host not in self._job.forgiven}
         ended = [outcomes[host] for host in level.hosts if host in outcomes]
         why = gate.over_budget(
             ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
@@ -351,10 +398,14 @@ class _Rollout:
         for host in [h for h, state in self._record.states.items() if state in NOT_STARTED]:
             self._record.end(host, Outcome.SKIPPED, code, why)
 
-    def _close(self, end: End) -> End:
+    def close(self, end: End) -> End:
         """Write how far the rollout came; those in flight are collected first."""
+        hosts = [host for level in self._job.levels for host in level.hosts]
+        self._applier.watch_new(self._record.in_state(hosts, HostState.APPLYING))
         if end.state in (RolloutState.HALTED, RolloutState.CANCELLED):
             self._tools.reporter.line(f"{end.state.value.upper()} in {end.why}")
+            for level in self._job.levels:
+                self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
             self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
         self._collect_all()
         row, _ = self._tools.store.rollout(self._job.rollout)
@@ -371,12 +422,17 @@ class _Rollout:
         pause = _FIRST_POLL
         while self._applier.in_flight():
             ended = self._applier.poll()
+            for level in self._job.levels:
+                self._undo(level, [host for host in ended if host in level.hosts])
             with suppress(CpacmanError):
                 self._tools.refresh(ended)
             self._tools.sleep(pause)
             pause = min(pause * 1.5, _LAST_POLL)
 
 
-def findings_of(raw: object) -> list[gate.Finding]:
-    """Return findings as they were kept."""
-    return msgspec.convert(raw, list[gate.Finding])
+def close_rollout(job: Job, tools: Tools, state: RolloutState, why: str) -> End:
+    """End a rollout that no process carries out; `job.owner` must own it.
+
+    Who was not told to start is skipped, who was is waited for.
+    """
+    return _Rollout(job, tools).close(End(state, why))

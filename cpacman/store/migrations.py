@@ -30,6 +30,7 @@ from cpacman.store.tables import (
     rollout_levels_table,
     rollouts_table,
     schema_table,
+    skips_table,
 )
 
 
@@ -93,6 +94,11 @@ def _findings(connection: Connection) -> None:
     add_column(connection, rollout_hosts_table.c.findings)
 
 
+def _skips(connection: Connection) -> None:
+    """Keep which hosts of a rollout an operator wants to be skipped."""
+    create(connection, skips_table)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -100,6 +106,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _origins,
     _members,
     _findings,
+    _skips,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

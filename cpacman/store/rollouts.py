@@ -26,6 +26,7 @@ from cpacman.store.tables import (
     rollout_levels_table,
     rollouts_table,
     sequences_table,
+    skips_table,
 )
 
 
@@ -376,6 +377,26 @@ class Rollouts(Database):
         table = approvals_table
         query = sa.select(table.c.who).where(table.c.rollout == rollout).order_by(table.c.who)
         return [str(row["who"]) for row in self._rows(query)]
+
+    def skip_host(
+        self, rollout: str, host: str, *, at: float, who: str, reason: str | None
+    ) -> None:
+        """Keep that a host is to be skipped before its turn comes."""
+        table = skips_table
+        with self._write() as connection:
+            where = sa.and_(table.c.rollout == rollout, table.c.host == host)
+            if connection.execute(sa.select(table.c.who).where(where)).first():
+                return
+            connection.execute(table.insert(), {"rollout": rollout, "host": host, "who": who})
+            entry = {"action": "skip", "subject": rollout, "at": at, "who": who, "host": host,
+                     "reason": reason, "detail": "{}"}  # fmt: skip
+            record(connection, entry)
+
+    def skips(self, rollout: str) -> dict[str, str]:
+        """Return host -> who wants it to be skipped."""
+        table = skips_table
+        query = sa.select(table.c.host, table.c.who).where(table.c.rollout == rollout)
+        return {row["host"]: row["who"] for row in self._rows(query)}
 
     # ---- looking -------------------------------------------------------------------------
 

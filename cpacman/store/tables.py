@@ -131,6 +131,13 @@ approvals_table = sa.Table(
     sa.Column("who", sa.String, primary_key=True),
     sa.Column("at", sa.Float, nullable=False),
 )
+skips_table = sa.Table(
+    "rollout_skips",
+    metadata,
+    sa.Column("rollout", sa.String, primary_key=True),
+    sa.Column("host", sa.String, primary_key=True),
+    sa.Column("who", sa.String, nullable=False),
+)
 rollout_hosts_table = sa.Table(
     "rollout_hosts",
     metadata,

@@ -39,6 +39,7 @@ class FakeHost:
     order: dict[str, Any] = field(default_factory=dict)
     started: int = 0
     started_at: float = 0.0
+    applied: list[str] = field(default_factory=list)
     received: list[Segment] = field(default_factory=list)
 
 
@@ -111,6 +112,9 @@ def _staged(host: FakeHost, _: Mapping[str, Any]) -> Mapping[str, Any]:
 def _apply(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     host.order = json.loads(arguments["order"])
     host.started += 1
+    # A session is applied once, however often it is told to start.
+    if arguments["session"] not in host.applied:
+        host.applied.append(arguments["session"])
     return {"started": True}
 
 

@@ -247,10 +247,19 @@ def test_ticket_that_a_class_demands(ready: World) -> None:
     assert run(ready, ticket="CHG1234")["retcode"] == 0
 
 
-def test_unenforced_safeguard_refuses(ready: World) -> None:
-    """One that nothing enforces yet stops the promotion."""
-    ready.section["classes"] = ["development", {"testing": {"windows": "night"}}, "production"]
-    with pytest.raises(SafetyError, match=r"classes\[1\].windows"):
+def test_nothing_is_promoted_in_a_freeze(ready: World) -> None:
+    """Not even by force."""
+    ready.section["freeze"] = [
+        {"from": "1990-01-01", "until": "2999-01-01", "classes": ["testing"], "reason": "audit"}
+    ]
+    with pytest.raises(SafetyError, match="frozen: audit"):
+        run(ready, force=True, reason="r")
+
+
+def test_who_may_promote(ready: World) -> None:
+    """A class whose promoters are named takes nothing from others, root included."""
+    ready.section["access"] = {"promote": {"testing": ["nobody-knows"]}}
+    with pytest.raises(SafetyError, match="may not promote testing"):
         run(ready, force=True, reason="r")
 
 

@@ -95,7 +95,6 @@ def test_nothing_configured_is_one_class_and_one_level() -> None:
     assert (settings.class_names, settings.level_names) == (("all",), ("all",))
     assert settings.depot == Path("/var/lib/cpacman/depot")
     assert settings.transport.chunk == 16 * 2**20 and settings.transport.window == 3
-    assert settings.unenforced("all") == []
 
 
 def test_directories_follow_the_state_directory() -> None:
@@ -280,20 +279,6 @@ def test_masters_without_a_usable_section(section: Any) -> None:
     """No section, a mixed one and a text are refused, with what to write."""
     with pytest.raises(ConfigError):
         settings_from_opts({"conf_file": "/etc/salt/master", "cpacman": section})
-
-
-def test_unenforced_safeguards_are_named(example: Settings) -> None:
-    """What is configured but not enforced is named for the class and levels that it concerns."""
-    assert {one.path for one in example.unenforced("production", ["canary"])} == {
-        "classes[2].approvers", "classes[2].windows",
-        "levels[0].soak", "levels[0].gate", "access.deploy.production",
-        "access.approve.production", "access.read",
-    }  # fmt: skip
-    development = {one.path for one in example.unenforced("development", ["rest"])}
-    assert not [path for path in development if path.startswith(("classes", "levels"))]
-    assert {"levels[0].gate", "levels[1].spread"} <= {
-        one.path for one in example.unenforced("testing")
-    }
 
 
 def test_explain_says_where_each_value_comes_from(example: Settings) -> None:

@@ -92,7 +92,8 @@ def rollout_answer(*, state: str = "halted") -> dict[str, Any]:
     ]  # fmt: skip
     header = {
         "id": ROLLOUT, "plan": PLAN_ID, "class": "production", "state": state, "who": "alice",
-        "reason": None, "ticket": "CHG1", "created": 1.0, "ended": None,
+        "reason": None, "ticket": "CHG1", "created": 1.0, "ended": None, "why": None,
+        "until": None, "wish": None,
     }  # fmt: skip
     return {"result": False, **rollout_body(header, hosts)}
 
@@ -301,6 +302,29 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
     "bug": bug_answer,
     "plan": plan_answer,
     "rollout": rollout_answer,
+    "hostkeys": lambda: {
+        "result": True,
+        "hosts": {
+            "web1": {"address": "10.0.0.1:22", "state": "new", "keys": ["SHA256:abc (ED25519)"]},
+            "web2": {"address": "10.0.0.2:22", "state": "silent", "keys": []},
+        },
+    },
+    "rollouts": lambda: {
+        "result": True, "active": False,
+        "rollouts": [
+            {"id": ROLLOUT, "plan": PLAN_ID, "class": "production", "state": "paused",
+             "why": "level canary: gate web inconclusive after", "until": None, "who": "alice",
+             "created": 1.0, "alive": None},
+        ],
+    },
+    "halt": lambda: {
+        "result": True,
+        "rollouts": [{"id": ROLLOUT, "in_flight": ["web1", "web2"], "state": "halted"}],
+    },
+    "skip": lambda: {"result": True, "id": ROLLOUT, "hosts": ["web1", "web2"]},
+    "approve": lambda: {
+        "result": True, "id": ROLLOUT, "new": True, "by": ["bob"], "state": "paused",
+    },
     "refresh": lambda: {
         "result": False,
         "hosts": {
@@ -532,8 +556,9 @@ def test_a_rollout_shows_what_went_wrong_first() -> None:
     assert "REFUSED  web4  /var/cache/cpacman: 0 bytes are free: NOTHING CHANGED" in lines
     assert "SKIPPED  web6  no answer in 30 s: NOTHING CHANGED" in lines
     assert "canary  2:  1 applied, 1 unchanged" in lines
-    assert "rest    5:  1 applying, 1 failed, 1 refused, 1 silent, 1 skipped" in lines
-    assert lines[-1].startswith("next: salt-run cpacman.show r-1122a0000000 host=...")
+    row = "rest    5:  1 applying, 1 failed, 1 silent, 1 refused, 1 skipped (1 unreachable)"
+    assert row in lines
+    assert lines[-1].startswith("next: salt-run cpacman.rollout r-1122a0000000 host=...")
 
 
 def test_hosts_with_one_fault_share_a_line() -> None:

@@ -1,0 +1,388 @@
+"""Looking at rollouts and steering them: halt, resume, cancel, skip, retry, approve.
+
+Invariants: a wish is in the database before anything else, so that no host starts after it; a
+rollout is only ever carried out by one process; who goes on with one answers for that with a name;
+what a person decided (to go on in spite of a gate, not to count a failure) is in the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cpacman.commands import access
+from cpacman.commands.answers import rollout_body
+from cpacman.commands.collecting import close_abandoned, is_background
+from cpacman.commands.context import Context
+from cpacman.commands.deploying import check_job, result_of
+from cpacman.commands.jobs import job_again, tools_of
+from cpacman.errors import ConflictError, InputError, Problem, SafetyError, UsageError
+from cpacman.model import Outcome, short_id
+from cpacman.rollout.job import HALTED, Job
+from cpacman.rollout.machine import COUNTS_AS_FAILURE, OPEN, LevelState, RolloutState, Wish
+from cpacman.rollout.owner import is_alive, owner_of
+from cpacman.rollout.runner import close_rollout, continue_rollout
+from cpacman.store import RolloutHost
+
+_OPEN = frozenset(state.value for state in OPEN)
+_LOOK = 0.2
+_RETRIED = frozenset({*COUNTS_AS_FAILURE, Outcome.SKIPPED})
+
+
+def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
+    """List rollouts, the newest first."""
+    rows = context.store.rollouts(active=active)[::-1]
+    shown = [
+        {**{k: row[k] for k in ("id", "plan", "class", "state", "why", "until", "who", "created")},
+         "alive": is_alive(row["owner"]) if row["owner"] else None}
+        for row in rows
+    ]  # fmt: skip
+    return {"rollouts": {"rollouts": shown, "active": active}}
+
+
+def rollout(
+    context: Context, number: str, *, outcome: str | None = None, host: str | None = None
+) -> dict[str, Any]:
+    """Show one rollout, or those hosts of it that ended in one way.
+
+    Raises:
+        InputError: no such rollout, or no such host in it.
+        UsageError: no such outcome.
+    """
+    known = [one.value for one in Outcome]
+    if outcome is not None and outcome not in known:
+        mend = f"known are: {', '.join(known)}"
+        raise UsageError(Problem("outcome", f"there is no outcome {outcome!r}", mend))
+    row, hosts = context.store.rollout(number)
+    if host is not None and host not in {h.host for h in hosts}:
+        raise InputError(Problem(host, f"is not in {short_id(row['id'])}"))
+    body = rollout_body(row, hosts, context.store.rollout_levels(row["id"]))
+    body["hosts"] = {
+        name: one
+        for name, one in body["hosts"].items()
+        if host in (None, name) and outcome in (None, one["outcome"])
+    }
+    return {"rollout": {**body, "full": True}}
+
+
+# ---- stopping ------------------------------------------------------------------------------
+
+
+def halt(
+    context: Context, number: str | None = None, *, everything: bool = False,
+    reason: str | None = None, wait: float = 60.0,
+) -> dict[str, Any]:  # fmt: skip
+    """Let no more hosts of a rollout start, and tell what was in flight at that moment.
+
+    Args:
+        context: the outside world.
+        number: the rollout.
+        everything: every rollout that is open.
+        reason: kept in the journal.
+        wait: seconds to wait for those in flight.
+
+    Raises:
+        UsageError: neither a rollout nor all of them is named, or both.
+        ConflictError: it has ended.
+    """
+    if (number is None) == (not everything):
+        mend = "name one rollout, or say all=True"
+        raise UsageError(Problem("id", "halts one rollout or all", mend))
+    rows = context.store.rollouts(active=True) if number is None else [_row(context, number)]
+    stopped = [_stop(context, row, Wish.HALT, reason) for row in rows]
+    _await_end(context, [one["id"] for one in stopped], wait)
+    for one in stopped:
+        one["state"] = _row(context, one["id"])["state"]
+    return {"halt": {"rollouts": stopped}}
+
+
+def cancel(
+    context: Context, number: str, *, reason: str | None = None, wait: float = 60.0
+) -> dict[str, Any]:
+    """End a rollout for good; who has not started is skipped.
+
+    Raises:
+        ConflictError: it has ended for good already.
+    """
+    row = _row(context, number)
+    if row["state"] == RolloutState.HALTED.value:
+        context.store.move_rollout(
+            row["id"], expected=row["state"], state=RolloutState.CANCELLED.value,
+            at=context.clock(), who=context.who, why=row["why"] or "", reason=reason,
+        )  # fmt: skip
+        return {"halt": {"rollouts": [{"id": row["id"], "in_flight": [], "state": "cancelled"}]}}
+    stopped = _stop(context, row, Wish.CANCEL, reason)
+    _await_end(context, [row["id"]], wait)
+    stopped["state"] = _row(context, row["id"])["state"]
+    return {"halt": {"rollouts": [stopped]}}
+
+
+def _row(context: Context, number: str) -> dict[str, Any]:
+    return context.store.rollout(number)[0]
+
+
+def _stop(
+    context: Context, row: Mapping[str, Any], wish: Wish, reason: str | None
+) -> dict[str, Any]:
+    """Commit the wish; end the rollout here and now when no process carries it out."""
+    access.check_access(context.settings, "deploy", row["class"], context.who)
+    number = row["id"]
+    context.store.wish_rollout(
+        number, wish.value, at=context.clock(), who=context.who, reason=reason
+    )
+    flying = [h.host for h in context.store.rollout(number)[1] if h.state == "applying"]
+    if not (row["owner"] and is_alive(row["owner"])):
+        job = _own(context, row, job_again(context, row))
+        state = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
+        tools = tools_of(context, context.store.plan(row["plan"]), job)
+        close_rollout(job, tools, state, f"{state.value} by {context.who}")
+    return {"id": number, "in_flight": flying}
+
+
+def _await_end(context: Context, numbers: Sequence[str], wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline and not context.stopping():
+        if all(_row(context, number)["state"] not in _OPEN for number in numbers):
+            return
+        time.sleep(_LOOK)
+
+
+def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
+    """Become the one process that carries a rollout out.
+
+    Raises:
+        ConflictError: another process does.
+    """
+    if row["owner"] and is_alive(row["owner"]) and row["state"] in _OPEN:
+        words = "is being carried out by another process"
+        raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
+    me = owner_of(os.getpid())
+    context.store.own_rollout(row["id"], seen=row["owner"], owner=me, at=context.clock())
+    return job._replace(owner=me)
+
+
+# ---- going on ------------------------------------------------------------------------------
+
+
+def resume(
+    context: Context,
+    number: str,
+    *,
+    force: bool = False,
+    background: bool = False,
+    reason: str | None = None,
+    patience: float | None = None,
+) -> dict[str, Any]:
+    """Go on with a rollout that was halted, paused, waits, or lost its process.
+
+    Hosts that were skipped by the halt begin anew; those that failed stay failed, and do not count
+    any more. With `force` the gate at which it stands is passed.
+
+    Args:
+        context: the outside world.
+        number: the rollout.
+        force: pass the gate of the level that stands at it; wants a reason.
+        background: leave the rest to the engine.
+        reason: kept in the journal.
+        patience: seconds to wait here for windows and soaks; left out, as long as it takes.
+
+    Raises:
+        UsageError: it is over, or `force` comes without a reason.
+        SafetyError: a check failed; nothing goes on.
+        ConflictError: another process carries it out, or another rollout has one of its hosts.
+    """
+    if force and not reason:
+        raise UsageError(Problem("reason", "force passes a gate", "say why: reason='...'"))
+    row = _row(context, number)
+    _check_resumable(row)
+    hosts = context.store.rollout(row["id"])[1]
+    again = [h.host for h in hosts if h.outcome == Outcome.SKIPPED.value and h.code == HALTED]
+    return _go_on(context, row, hosts, again, "resume", force, background, reason, patience)
+
+
+def _check_resumable(row: Mapping[str, Any]) -> None:
+    over = {RolloutState.DONE.value, RolloutState.CANCELLED.value}
+    if row["state"] in over:
+        mend = "failed hosts are tried again by: salt-run cpacman.retry"
+        raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}", mend))
+
+
+def retry(
+    context: Context,
+    number: str,
+    *,
+    host: Sequence[str] = (),
+    reason: str | None = None,
+    patience: float | None = None,
+) -> dict[str, Any]:
+    """Try hosts of a rollout again that did not end where they should.
+
+    Args:
+        context: the outside world.
+        number: the rollout.
+        host: only these; without any, all that were refused, failed, silent or skipped.
+        reason: kept in the journal.
+        patience: seconds to wait here for windows and soaks; left out, as long as it takes.
+
+    Raises:
+        UsageError: no host is left to be tried, or one that is named has the plan or is at it.
+    """
+    row, hosts = context.store.rollout(number)
+    wrong = set(host) - {h.host for h in hosts}
+    if wrong:
+        raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
+    wanted = {one.value for one in _RETRIED}
+    again = [h.host for h in hosts if h.outcome in wanted and (not host or h.host in host)]
+    left = sorted(set(host) - set(again))
+    if left or not again:
+        faults = [Problem(h, "has the plan, or is still at it", "leave it out") for h in left]
+        raise UsageError(faults or Problem(short_id(row["id"]), "has no host to be tried again"))
+    if row["state"] == RolloutState.CANCELLED.value:
+        raise UsageError(Problem(short_id(row["id"]), "is cancelled", "plan and deploy again"))
+    return _go_on(context, row, hosts, again, "retry", False, False, reason, patience)
+
+
+def _go_on(
+    context: Context,
+    row: Mapping[str, Any],
+    hosts: Sequence[RolloutHost],
+    again: Sequence[str],
+    verb: str,
+    force: bool,
+    background: bool,
+    reason: str | None,
+    patience: float | None,
+) -> dict[str, Any]:
+    number, plan = row["id"], context.store.plan(row["plan"])
+    failed = {one.value for one in COUNTS_AS_FAILURE}
+    lost = [h.host for h in hosts if h.outcome in failed or h.code == "unreachable"]
+    job = job_again(context, row, [host for host in lost if host not in again])
+    # Who asks must be allowed to; the starter's own right was checked when it began.
+    check_job(context, plan, job._replace(who=context.who, reason=reason or job.reason))
+    job = _own(context, row, job)
+    _reopen(context, row, hosts, again, verb)
+    _pass_gate(context, row, reason) if force else None
+    if row["state"] != RolloutState.RUNNING.value:
+        context.store.move_rollout(
+            number, expected=row["state"], state=RolloutState.RUNNING.value, at=context.clock(),
+            who=context.who, why=verb, reason=reason, owner=job.owner,
+        )  # fmt: skip
+    if background:
+        context.store.own_rollout(number, seen=job.owner, owner="", at=context.clock())
+        return result_of(context, number)
+    tools = tools_of(context, plan, job)
+    if patience is not None:
+        tools = tools._replace(times=tools.times._replace(patience=patience))
+    continue_rollout(job, tools)
+    return result_of(context, number)
+
+
+def _reopen(
+    context: Context,
+    row: Mapping[str, Any],
+    hosts: Sequence[RolloutHost],
+    again: Sequence[str],
+    verb: str,
+) -> None:
+    """Let hosts begin anew, and with them their levels."""
+    if not again:
+        return
+    number, now = row["id"], context.clock()
+    context.store.reopen_hosts(number, again, at=now, who=context.who, action=verb)
+    touched = {h.level for h in hosts if h.host in set(again)}
+    for one in context.store.rollout_levels(number):
+        begun = one.state not in (LevelState.WAITING.value, LevelState.RUNNING.value)
+        if one.level in touched and begun:
+            context.store.move_level(
+                number, one.level, expected=one.state, state=LevelState.RUNNING.value, at=now
+            )
+
+
+def _pass_gate(context: Context, row: Mapping[str, Any], reason: str | None) -> None:
+    """Let the level that stands at its gate pass by an operator's word."""
+    number, now = row["id"], context.clock()
+    standing = {LevelState.CHECKING.value, LevelState.SOAKING.value}
+    for one in context.store.rollout_levels(number):
+        if one.state in standing:
+            context.store.move_level(
+                number, one.level, expected=one.state, state=LevelState.PASSED.value, at=now
+            )
+            context.store.record(
+                "gate passed by force", number, at=now, who=context.who, reason=reason,
+                detail={"level": one.level},
+            )  # fmt: skip
+            return
+    words = "no level of it stands at a gate"
+    raise UsageError(Problem("force", words, "resume it without force"))
+
+
+# ---- hosts and approvals -------------------------------------------------------------------
+
+
+def skip(
+    context: Context, number: str, host: Sequence[str], *, reason: str | None = None
+) -> dict[str, Any]:
+    """Leave hosts of a rollout out before their turn comes.
+
+    Raises:
+        UsageError: no host is named.
+        InputError: a host is not in the rollout.
+        SafetyError: a host was told to start already, or has ended.
+    """
+    row, hosts = context.store.rollout(number)
+    if not host:
+        raise UsageError(Problem("host", "nobody is named", "host=web1"))
+    access.check_access(context.settings, "deploy", row["class"], context.who)
+    states = {one.host: one.state for one in hosts}
+    unknown = [Problem(h, f"is not in {short_id(row['id'])}") for h in host if h not in states]
+    if unknown:
+        raise InputError(unknown)
+    late = [h for h in host if states[h] in ("applying", "ended")]
+    if late:
+        raise SafetyError([Problem(h, f"is {states[h]} already") for h in late])
+    for one in host:
+        context.store.skip_host(row["id"], one, at=context.clock(), who=context.who, reason=reason)
+    return {"skip": {"id": row["id"], "hosts": sorted(host)}}
+
+
+def approve(
+    context: Context, number: str, *, reason: str | None = None, ticket: str | None = None
+) -> dict[str, Any]:
+    """Approve of a rollout, as somebody else than who started it.
+
+    Raises:
+        SafetyError: the starter approves, or somebody who may not.
+        UsageError: it is over.
+    """
+    row = _row(context, number)
+    if row["state"] not in _OPEN:
+        raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}"))
+    access.check_access(context.settings, "approve", row["class"], context.who)
+    if context.who == row["who"]:
+        mend = "ask somebody else"
+        raise SafetyError(Problem("approve", f"{context.who} started it", mend))
+    new = context.store.approve(
+        row["id"], at=context.clock(), who=context.who, reason=reason, ticket=ticket
+    )
+    approved = context.store.approvals(row["id"])
+    return {"approve": {"id": row["id"], "new": new, "by": approved, "state": row["state"]}}
+
+
+# ---- the engine's part ---------------------------------------------------------------------
+
+
+def due(context: Context) -> list[str]:
+    """Return the rollouts in the background that somebody has to go on with now."""
+    close_abandoned(context)
+    now = context.clock()
+    found = []
+    for row in context.store.rollouts(active=True):
+        owned = bool(row["owner"]) and is_alive(row["owner"])
+        ripe = row["state"] == RolloutState.RUNNING.value or (
+            row["state"] == RolloutState.WAITING.value and (row["until"] or 0) <= now
+        )
+        if is_background(row) and ripe and not owned:
+            found.append(row["id"])
+    return found

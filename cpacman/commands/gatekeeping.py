@@ -1,0 +1,201 @@
+"""What a rollout has to pass, as the configuration says it now: checks, calendar, approvals.
+
+Invariants: everything is read anew, so that a freeze that is written down takes effect at once; a
+name that is used and not described refuses; who started a rollout is not who approves of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cpacman.commands.context import Context
+from cpacman.config import Profile, Settings
+from cpacman.config.gates import ActionSettings, CheckSettings, FreezeSettings
+from cpacman.errors import Problem
+from cpacman.model import short_id
+from cpacman.rollout.calendars import read_openings
+from cpacman.rollout.checks import Check, run_checks
+from cpacman.rollout.gate import Expected, Finding, Moment
+from cpacman.rollout.windows import Freeze, Opening, Span, judge, openings
+
+
+class Gates:
+    """The `Gatekeeper` of one rollout.
+
+    Args:
+        context: the outside world.
+        rollout: its id.
+        class_: the class that is deployed.
+        starter: who started it.
+        meta: host -> metadata, for checks that are not for every host.
+        profile: the exceptions that it was started with.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        rollout: str,
+        class_: str,
+        starter: str,
+        meta: Mapping[str, Mapping[str, Any]],
+        profile: Profile,
+    ) -> None:
+        self._context = context
+        self._rollout = rollout
+        self._class = class_
+        self._starter = starter
+        self._meta = meta
+        self._profile = profile
+
+    def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
+        """See `Gatekeeper.check`."""
+        wanted = [
+            (check_of(one), self._meant(one, hosts))
+            for one in self._context.settings.gates[gate].checks
+            if moment.value in one.when
+        ]
+        return run_checks([(c, h) for c, h in wanted if h or not c.per_host], self._context.probes)
+
+    def _meant(self, check: CheckSettings, hosts: Sequence[str]) -> list[str]:
+        scope = check.scope
+        return [h for h in hosts if scope is None or scope.fits(self._meta.get(h, {}))]
+
+    def every(self, gate: str) -> float:
+        """See `Gatekeeper.every`."""
+        checks = self._context.settings.gates[gate].checks
+        return min((one.every for one in checks if Moment.SOAK.value in one.when), default=60.0)
+
+    def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """See `Gatekeeper.before`."""
+        return self._act(name, self._context.settings.around[name].before, hosts)
+
+    def after(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
+        """See `Gatekeeper.after`."""
+        action = self._context.settings.around[name].after
+        return () if action is None else self._act(name, action, hosts)
+
+    def _act(self, name: str, action: ActionSettings, hosts: Sequence[str]) -> Sequence[Finding]:
+        return run_checks([(action_of(name, action), hosts)], self._context.probes)
+
+    def opening(self) -> Opening:
+        """See `Gatekeeper.opening`."""
+        now = self._context.clock()
+        return opening_of(self._context.settings, self._class, now, self._profile.windows)
+
+    def approval(self, level: str) -> str:
+        """See `Gatekeeper.approval`."""
+        settings = self._context.settings
+        class_ = next(one for one in settings.classes if one.name == self._class)
+        wanted = [one.approvers for one in settings.levels if one.name == level]
+        of_class = class_.approvers if self._profile.approvers is None else self._profile.approvers
+        wanted_in_all = max([of_class, *wanted])
+        have = [who for who in self._context.store.approvals(self._rollout) if who != self._starter]
+        if len(have) >= wanted_in_all:
+            return ""
+        how = f"salt-run cpacman.approve {short_id(self._rollout)}"
+        return f"approved by {len(have)} of {wanted_in_all}: {how}"
+
+
+def check_of(settings: CheckSettings) -> Check:
+    """Return a check as it is run."""
+    return Check(
+        name=settings.name,
+        kind=settings.kind,
+        target=str(getattr(settings, settings.kind)),
+        args=settings.args,
+        kwargs=settings.kwargs,
+        expected=Expected(settings.expect, settings.matches),
+        timeout=settings.timeout,
+        retries=settings.retries,
+        pause=settings.pause,
+        required=settings.required,
+        per_host=settings.per_host,
+    )
+
+
+IGNORE = "ignore"
+"""The window of a profile that waits for none."""
+
+
+def action_of(name: str, settings: ActionSettings) -> Check:
+    """Return an action as it is run: it must succeed as a check must pass."""
+    return Check(
+        name=name,
+        kind="salt" if settings.salt is not None else "master",
+        target=str(settings.salt if settings.salt is not None else settings.master),
+        args=settings.args,
+        kwargs=settings.kwargs,
+        expected=Expected(settings.expect),
+        timeout=settings.timeout,
+    )
+
+
+def opening_of(settings: Settings, class_: str, now: float, window: str | None = None) -> Opening:
+    """Say whether hosts of a class may be changed now, by its window and the freezes.
+
+    Args:
+        settings: the settings.
+        class_: the class.
+        now: seconds since the epoch.
+        window: the window of a profile, instead of that of the class; `ignore` for none at all.
+    """
+    if window == IGNORE:
+        return Opening(True)
+    moment = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
+    name = window or next(one.windows for one in settings.classes if one.name == class_)
+    freezes = [freeze_of(one) for one in settings.freeze]
+    spans = None if name is None else spans_of(settings, name, moment)
+    return judge(spans, freezes, class_=class_, now=moment, name=name or "")
+
+
+def spans_of(settings: Settings, name: str, now: datetime.datetime) -> list[Span]:
+    """Return the openings of a window around a moment.
+
+    Raises:
+        ConfigError: its calendar can't be read.
+    """
+    window = settings.windows[name]
+    spans = openings(window.weekly, window.timezone, now)
+    if window.calendar is not None:
+        spans += read_openings(window.calendar, window.timezone, now)
+    return spans
+
+
+def freeze_of(settings: FreezeSettings) -> Freeze:
+    """Return a freeze with aware times; one that is given by days ends with its last day."""
+    start, end = settings.from_, settings.until
+    if end.time() == datetime.time():
+        end += datetime.timedelta(days=1)
+    return Freeze(
+        start.replace(tzinfo=start.tzinfo or settings.timezone),
+        end.replace(tzinfo=end.tzinfo or settings.timezone),
+        settings.classes,
+        settings.reason,
+    )
+
+
+def missing_names(settings: Settings, class_: str, levels: Sequence[str]) -> list[Problem]:
+    """Return the gates, windows and actions that are named and described nowhere."""
+    found = []
+    for index, one in enumerate(settings.classes):
+        name = one.windows
+        if one.name == class_ and name is not None and name not in settings.windows:
+            found.append(_missing(f"classes[{index}].windows", "window", name, "windows"))
+    for index, level in enumerate(settings.levels):
+        if level.name not in levels:
+            continue
+        if level.gate is not None and level.gate not in settings.gates:
+            found.append(_missing(f"levels[{index}].gate", "gate", level.gate, "gates"))
+        found += [
+            _missing(f"levels[{index}].around", "action", name, "around")
+            for name in level.around
+            if name not in settings.around
+        ]
+    return found
+
+
+def _missing(path: str, what: str, name: str, section: str) -> Problem:
+    return Problem(path, f"there is no {what} {name!r}", f"describe it: {section}: {{{name}: ...}}")

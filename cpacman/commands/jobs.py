@@ -1,0 +1,335 @@
+"""What a rollout is given, from the database and the configuration: its job and its tools.
+
+Invariants: the hosts of a level and its limits are fixed when the rollout begins; what must be
+passed (gates, windows, approvals) is read anew each time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cpacman.commands import planning
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Fleet, place_all
+from cpacman.commands.gatekeeping import Gates
+from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.config import LevelSettings, Profile
+from cpacman.depot.snapshot import load_snapshot
+from cpacman.errors import Problem, UsageError
+from cpacman.model import FailedError, Inventory
+from cpacman.planner.policy import PROTECTED
+from cpacman.rollout.job import ALREADY, CHANGED, Job, Level, Recheck, Times, Tools, new_rollout_id
+from cpacman.rollout.manifest import is_done, nevras_of
+from cpacman.rollout.owner import owner_of
+from cpacman.rollout.reports import INTERRUPTED
+from cpacman.rollout.runner import level_of
+from cpacman.rollout.spread import spread_hosts
+from cpacman.store import StoredPlan
+
+
+class Terms(NamedTuple):
+    """On what terms a rollout is carried out, beside its plan; kept with it as plain values.
+
+    Attributes:
+        profile: the name of a profile whose exceptions hold, "" for none.
+        background: whether the engine carries it out.
+    """
+
+    profile: str = ""
+    background: bool = False
+
+
+PLAIN = Terms()
+
+
+def new_job(
+    context: Context,
+    stored: StoredPlan,
+    levels: Sequence[str],
+    reason: str | None,
+    ticket: str | None,
+    terms: Terms = PLAIN,
+) -> Job:
+    """Return the job of carrying a plan out from its beginning.
+
+    Raises:
+        UsageError: no such levels, or the plan has no host in them.
+    """
+    fleet = place_all(context, sorted(stored.plan.hosts))
+    return _job(
+        context,
+        stored,
+        rollout=new_rollout_id(),
+        levels=_levels(context, stored, fleet, levels, terms),
+        who=context.who,
+        reason=reason,
+        ticket=ticket,
+        settings=terms._asdict(),
+    )
+
+
+def job_again(context: Context, row: Mapping[str, Any], forgiven: Sequence[str] = ()) -> Job:
+    """Return the job of a rollout that began before, with the levels that were fixed then.
+
+    Args:
+        context: the outside world.
+        row: the rollout as the database has it.
+        forgiven: hosts whose failure a person has seen and does not count any more.
+    """
+    number = row["id"]
+    members: dict[str, list[str]] = {}
+    for one in context.store.rollout(number)[1]:
+        members.setdefault(one.level, []).append(one.host)
+    meta = _meta(place_all(context, [h for hosts in members.values() for h in hosts]))
+    levels = []
+    for stage in context.store.rollout_levels(number):
+        spread = _settings_of(context, stage.level).spread
+        hosts = _ordered(members.get(stage.level, []), meta, spread)
+        levels.append(level_of(stage.level, hosts, stage.limits))
+    job = _job(
+        context,
+        context.store.plan(row["plan"]),
+        rollout=number,
+        levels=tuple(levels),
+        who=row["who"],
+        reason=row["reason"],
+        ticket=row["ticket"],
+        settings=msgspec.json.decode(row["settings"] or "{}"),
+    )
+    return job._replace(forgiven=frozenset(forgiven))
+
+
+def _job(
+    context: Context,
+    stored: StoredPlan,
+    *,
+    rollout: str,
+    levels: tuple[Level, ...],
+    who: str,
+    reason: str | None,
+    ticket: str | None,
+    settings: Mapping[str, Any],
+) -> Job:
+    budget, total = context.settings.budget, sum(len(level.hosts) for level in levels)
+    return Job(
+        rollout=rollout,
+        plan=stored.plan,
+        class_=stored.class_,
+        levels=levels,
+        names=_file_names(context, stored),
+        demands=_demands(context, stored),
+        protected=PROTECTED,
+        who=who,
+        reason=reason,
+        ticket=ticket,
+        owner=owner_of(os.getpid()),
+        max_failures=max([budget.max_failures.of(total), *(one.max_failures for one in levels)]),
+        max_unreachable=max(
+            [budget.max_unreachable.of(total, least=1), *(one.max_unreachable for one in levels)]
+        ),
+        settings=settings,
+    )
+
+
+def _levels(
+    context: Context, stored: StoredPlan, fleet: Fleet, asked: Sequence[str], terms: Terms
+) -> tuple[Level, ...]:
+    known = context.settings.level_names
+    wrong = [name for name in asked if name not in known]
+    if wrong:
+        mend = f"known are: {', '.join(known)}"
+        raise UsageError([Problem("levels", f"there is no level {n!r}", mend) for n in wrong])
+    members: dict[str, list[str]] = {name: [] for name in known}
+    for host in sorted(stored.plan.hosts):
+        # Who lost its place is told so by the recheck, in the last level, and gets nothing.
+        level = fleet.placements[host].host.level
+        members[level if level in members else known[-1]].append(host)
+    wanted = [n for n in known if members[n] and (not asked or n in asked)]
+    if not wanted:
+        raise UsageError(Problem("levels", "the plan has no host in these levels"))
+    profile = profile_of(context, terms.profile)
+    meta = _meta(fleet)
+    return tuple(_level(context, name, members[name], meta, profile) for name in wanted)
+
+
+def _level(
+    context: Context,
+    name: str,
+    hosts: Sequence[str],
+    meta: Mapping[str, Mapping[str, Any]],
+    profile: Profile,
+) -> Level:
+    settings, budget, total = _settings_of(context, name), context.settings.budget, len(hosts)
+    failures = _first(profile.max_failures, settings.max_failures, budget.max_failures)
+    # Where every host stands for itself, however many fail or are down halts nothing.
+    each = total if budget.policy == "per_host" else 0
+    return Level(
+        name=name,
+        hosts=_ordered(hosts, meta, settings.spread),
+        concurrency=_first(profile.concurrency, settings.concurrency).of(total, least=1),
+        max_failures=failures.of(total, least=each),
+        # A share of a small level rounds to none, and one host that is down must not halt it.
+        max_unreachable=budget.max_unreachable.of(total, least=max(1, each)),
+        soak=_first(profile.soak, settings.soak),
+        gate=settings.gate or "",
+        around=settings.around,
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _settings_of(context: Context, level: str) -> LevelSettings:
+    """Return a level's settings; one that was taken out of the configuration has the defaults."""
+    found = [one for one in context.settings.levels if one.name == level]
+    return found[0] if found else LevelSettings(name=level)
+
+
+def _meta(fleet: Fleet) -> dict[str, Mapping[str, Any]]:
+    return {name: one.host.meta for name, one in fleet.placements.items()}
+
+
+def _ordered(
+    hosts: Sequence[str], meta: Mapping[str, Mapping[str, Any]], key: str | None
+) -> tuple[str, ...]:
+    return tuple(spread_hosts(hosts, meta, key) if key else sorted(hosts))
+
+
+def profile_of(context: Context, name: str) -> Profile:
+    """Return a profile; one without exceptions when none is named.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    if not name:
+        return Profile()
+    profiles = context.settings.profiles
+    if name not in profiles:
+        mend = f"known are: {', '.join(profiles) or 'none'}"
+        raise UsageError(Problem("profile", f"there is no profile {name!r}", mend))
+    return profiles[name]
+
+
+def _demands(context: Context, stored: StoredPlan) -> dict[str, str]:
+    """Return sha256 -> what the package's repository wants hosts to do about its signature."""
+    found = {}
+    for channel, snapshot in stored.plan.snapshots.items():
+        modes = context.settings.channels[channel].signature_modes
+        for package in load_snapshot(context.settings.depot, snapshot).packages:
+            found[package.sha256] = modes.get(package.repository, "off")
+    return found
+
+
+def _file_names(context: Context, stored: StoredPlan) -> dict[str, str]:
+    return {
+        package.sha256: Path(package.location).name
+        for snapshot in stored.plan.snapshots.values()
+        for package in load_snapshot(context.settings.depot, snapshot).packages
+    }
+
+
+def tools_of(
+    context: Context, stored: StoredPlan, job: Job, *, patience: float = math.inf
+) -> Tools:
+    """Return what a rollout works with.
+
+    Args:
+        context: the outside world.
+        stored: its plan.
+        job: the rollout.
+        patience: seconds that this process waits for a window or a soak.
+    """
+    transport = context.settings.transport
+    return Tools(
+        store=context.store,
+        transport=context.transport,
+        files=context.pool,
+        signer=context.key,
+        verify=context.transport.verify,
+        recheck=lambda hosts: _recheck(context, stored, hosts),
+        refresh=lambda hosts: _refresh(context, hosts),
+        reporter=context.reporter,
+        stopping=context.stopping,
+        times=Times(transport.answer, transport.apply, patience),
+        clock=context.clock,
+        gates=_gates(context, job),
+    )
+
+
+def _gates(context: Context, job: Job) -> Gates:
+    hosts = [host for level in job.levels for host in level.hosts]
+    return Gates(
+        context,
+        rollout=job.rollout,
+        class_=job.class_,
+        starter=job.who,
+        meta=_meta(place_all(context, hosts)),
+        profile=profile_of(context, str(job.settings.get("profile") or "")),
+    )
+
+
+def _refresh(context: Context, hosts: Sequence[str]) -> None:
+    refresh_hosts(context, hosts)
+
+
+def _recheck(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> Mapping[str, Recheck]:
+    """Ask hosts whether they are still what the plan was made for."""
+    results = refresh_hosts(context, hosts)
+    fleet = place_all(context, hosts)
+    inventories = context.store.inventories(hosts)
+    return {
+        host: _judge(context, stored, host, results[host], fleet, inventories.get(host))
+        for host in hosts
+    }
+
+
+def _judge(
+    context: Context,
+    stored: StoredPlan,
+    host: str,
+    asked: Refreshed,
+    fleet: Fleet,
+    inventory: Inventory | None,
+) -> Recheck:
+    if asked.error or inventory is None:
+        return Recheck(None, asked.code, asked.error)
+    if unfit := _unfit(stored, fleet, inventory):
+        return unfit
+    if inventory.cookie == stored.plan.inventories[host].cookie:
+        return Recheck(inventory)
+    if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
+        return Recheck(None, ALREADY, "has it already")
+    return _solve_again(context, stored, host, fleet, inventory)
+
+
+def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | None:
+    """Return why a host can't be worked on at all, whatever it has installed."""
+    host = inventory.host
+    place = fleet.placements[host]
+    if session := inventory.facts.get("interrupted"):
+        mend = f"run: salt-run cpacman.recover {host}"
+        return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
+    if place.problems or place.host.class_ != stored.class_:
+        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
+    if host in fleet.held:
+        return Recheck(None, FailedError.NOT_ACCEPTED.value, fleet.held[host].words)
+    return None
+
+
+def _solve_again(
+    context: Context, stored: StoredPlan, host: str, fleet: Fleet, inventory: Inventory
+) -> Recheck:
+    again = planning.make_plan(
+        context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
+    )
+    if again.hosts.get(host) == stored.plan.hosts[host]:
+        return Recheck(inventory, "", "packages changed since the plan; solved again, same actions")
+    mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
+    return Recheck(None, CHANGED, f"its packages changed since the plan; {mend}")

@@ -1,0 +1,159 @@
+"""Screens of rollouts: what went wrong first, the levels, and the next command to type.
+
+Invariant: what a host said is one clean line; every host is counted in exactly one place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cpacman.model import short_id
+from cpacman.report import recovering
+from cpacman.report.text import age, clean, line, some, table, when
+
+Answer = Mapping[str, Any]
+_WRONG = ("failed", "silent", "refused", "skipped")
+_NOTES = {
+    "refused": ": NOTHING CHANGED",
+    "skipped": ": NOTHING CHANGED",
+    "failed": ": MAY HAVE CHANGED",
+}
+_ORDER = ("applied", "unchanged", "applying", "staged", "staging", *_WRONG, "waiting")
+
+
+def rollout(body: Answer) -> str:
+    """One rollout: how it stands, what failed where and why, each level, what to type next."""
+    hosts: Mapping[str, Answer] = body["hosts"]
+    wrong = {
+        outcome: {h: one for h, one in hosts.items() if one["outcome"] == outcome}
+        for outcome in _WRONG
+    }
+    lines = [_head(body)]
+    for outcome, found in wrong.items():
+        lines += _grouped_details(outcome, found)
+    lines.append(table([_level(body, name) for name in body["levels"]], indent=""))
+    lines += [*_findings(body), *recovering.findings(hosts)]
+    failed = sorted(body.get("failed") or ())
+    if failed:
+        lines.append(f"NOT PLANNED, so not in it: {some(failed)}")
+    return clean("\n".join([*lines, f"next: {' | '.join(_next(body, wrong))}"]))
+
+
+def _head(body: Answer) -> str:
+    why = f" ({line(body['why'])})" if body.get("why") else ""
+    until = f", until {when(body['until'])}" if body.get("until") else ""
+    return (
+        f"{short_id(body['id'])} {str(body['state']).upper()}{why}{until}  {body['class']}"
+        f"  plan {short_id(body['plan'])}  by {body['who']} {body['ticket'] or ''}"
+    ).rstrip()
+
+
+def _grouped_details(outcome: str, hosts: Mapping[str, Answer]) -> list[str]:
+    """Say once what several hosts have in common."""
+    reasons: dict[str, list[str]] = {}
+    for host, one in sorted(hosts.items()):
+        reasons.setdefault(line(one["detail"] or one["code"] or ""), []).append(host)
+    note = _NOTES.get(outcome, "")
+    return [
+        f"{outcome.upper():8} {some(names)}  {reason}{note}" for reason, names in reasons.items()
+    ]
+
+
+def _level(body: Answer, name: str) -> tuple[str, str, str, str]:
+    sums: Mapping[str, int] = body["levels"][name]
+    codes = Counter(
+        one["code"] for one in body["hosts"].values()
+        if one["level"] == name and one["outcome"] == "skipped"
+    )  # fmt: skip
+    shown = []
+    for word in sorted(sums, key=lambda w: _ORDER.index(w) if w in _ORDER else len(_ORDER)):
+        causes = ", ".join(f"{count} {code}" for code, count in sorted(codes.items()))
+        shown.append(f"{sums[word]} {word}" + (f" ({causes})" if word == "skipped" else ""))
+    return name, f"{sum(sums.values())}:", ", ".join(shown), _gate(body, name)
+
+
+def _gate(body: Answer, name: str) -> str:
+    """Say where a level is beyond its hosts: at its gate, in its soak."""
+    one = body.get("gates", {}).get(name)
+    if not one:
+        return ""
+    gate = f"gate {one['gate']} " if one["gate"] else ""
+    soak = f"soak {age(one['soak'])} " if one["soak"] else ""
+    if one["state"] == "passed" and (gate or soak):
+        return f"{gate}{soak}passed"
+    if one["state"] == "soaking":
+        return f"{gate}passed, {soak}until {when(one['since'] + one['soak'])}"
+    return f"at {gate}" if gate and one["state"] == "checking" else ""
+
+
+def _findings(body: Answer) -> Iterable[str]:
+    """Yield what the checks found that did not pass, in levels that are not through."""
+    for name, one in body.get("gates", {}).items():
+        if one["state"] == "passed":
+            continue
+        for found in one["findings"]:
+            if found["verdict"] != "pass":
+                where = f" {found['host']}" if found["host"] else ""
+                wanted = "" if found["required"] else " (not required)"
+                said = line(found["detail"])
+                yield f"check {name} {found['check']}{where}: {found['verdict']}{wanted}  {said}"
+
+
+def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
+    number, state = short_id(body["id"]), body["state"]
+    if state == "running":
+        return [f"salt-run cpacman.rollout {number}", f"salt-run cpacman.halt {number}"]
+    if state == "waiting":
+        return [f"salt-run cpacman.resume {number}", f"salt-run cpacman.cancel {number}"]
+    if state == "paused":
+        missing = "approve" if "approved by" in str(body.get("why")) else "resume"
+        return [f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
+    if not any(wrong.values()):
+        return ["salt-run cpacman.status"]
+    commands = [f"salt-run cpacman.rollout {number} host=..."]
+    bad = [host for name in ("failed", "silent", "refused") for host in wrong[name]]
+    if bad and state != "cancelled":
+        commands.append(f"salt-run cpacman.retry {number} host={','.join(sorted(bad)[:3])}")
+    if state == "halted":
+        commands.append(f"salt-run cpacman.resume {number}")
+    return [*commands, f"salt-run cpacman.plan class={body['class']}"]
+
+
+def rollouts(body: Answer) -> str:
+    """Every rollout as a line, the newest first."""
+    if not body["rollouts"]:
+        return "no rollout is open" if body["active"] else "no rollout yet"
+    rows = [
+        (
+            short_id(one["id"]), one["state"] + ("" if one["alive"] is not False else " (died)"),
+            one["class"], when(one["created"]), one["who"], line(one["why"] or ""),
+        )
+        for one in body["rollouts"]
+    ]  # fmt: skip
+    return table(rows, indent="")
+
+
+def halt(body: Answer) -> str:
+    """What was stopped, and who was in flight when the wish was written down."""
+    if not body["rollouts"]:
+        return "no rollout is open"
+    lines = []
+    for one in body["rollouts"]:
+        flying = one["in_flight"]
+        then = f"in flight then: {some(flying)}" if flying else "nobody was in flight"
+        lines.append(f"{short_id(one['id'])} {str(one['state']).upper()}  {then}")
+    return clean("\n".join([*lines, "next: salt-run cpacman.rollout " + short_id(one["id"])]))
+
+
+def skip(body: Answer) -> str:
+    """Who is left out of a rollout."""
+    return clean(f"{short_id(body['id'])}: {some(body['hosts'])} will be skipped")
+
+
+def approve(body: Answer) -> str:
+    """Who approved of a rollout so far."""
+    again = "" if body["new"] else " (you did before)"
+    text = f"{short_id(body['id'])} {body['state']}: approved by {some(body['by'])}{again}"
+    return clean(f"{text}\nnext: salt-run cpacman.resume {short_id(body['id'])}")
