@@ -16,6 +16,7 @@ try:
     from cpacman.commands import (
         adopting,
         blocking,
+        board,
         collecting,
         comparing,
         controlling,
@@ -931,7 +932,7 @@ def status(class_: Names = None, channel: Names = None):
         salt-run cpacman.status
     """
     with _context() as context:
-        return looking.status(context, listed(class_), listed(channel))
+        return board.status(context, listed(class_), listed(channel))
 
 
 @runner

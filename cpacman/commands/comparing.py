@@ -1,7 +1,8 @@
 """How hosts, snapshots, classes and plans differ.
 
 Invariants: nothing is changed and no host is asked; two things are compared only when they are of
-one kind, one thing alone with itself: the hosts of a class, or of the groups of a plan.
+one kind, or as an offer and a host; one thing alone with itself: the hosts of a class, or of the
+groups of a plan.
 """
 
 from __future__ import annotations
@@ -9,22 +10,16 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cpacman.commands.alike import changes_between, class_groups, plan_groups, versions_of
 from cpacman.commands.context import Context
+from cpacman.commands.lacking import Thing, fixes_of, offer_and_host
 from cpacman.depot.compare import Change, SnapshotDiff, diff_snapshots
-from cpacman.depot.snapshot import load_snapshot
+from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Action, Inventory, Plan, Transaction
 from cpacman.rollout.manifest import nevras_digest, nevras_of
-
-
-class _Thing(NamedTuple):
-    """What was named: its kind and its whole id."""
-
-    kind: str
-    id: str
 
 
 def diff(context: Context, a: str, b: str | None = None) -> dict[str, Any]:
@@ -43,13 +38,17 @@ def diff(context: Context, a: str, b: str | None = None) -> dict[str, Any]:
     if b is None:
         return {"diff": {"kind": one.kind, "a": {"id": one.id}, "groups": _alike(context, one)}}
     two = _thing(context, b)
+    if {one.kind, two.kind} in ({"class", "host"}, {"snapshot", "host"}):
+        kind = f"{one.kind} and {two.kind}"
+        return {"diff": {"kind": kind, **offer_and_host(context, one, two)}}
     if one.kind != two.kind:
         what = f"{a} is a {one.kind}, {b} a {two.kind}"
-        raise UsageError(Problem("diff", what, "compare two of one kind"))
+        mend = "compare two of one kind, or a class or a snapshot and a host"
+        raise UsageError(Problem("diff", what, mend))
     return {"diff": {"kind": one.kind, **kinds[one.kind](context, one.id, two.id)}}
 
 
-def _alike(context: Context, thing: _Thing) -> dict[str, Any]:
+def _alike(context: Context, thing: Thing) -> dict[str, Any]:
     """Return the groups of hosts that one thing has, and how alike they are.
 
     Raises:
@@ -63,16 +62,16 @@ def _alike(context: Context, thing: _Thing) -> dict[str, Any]:
     raise UsageError(Problem(thing.id, f"is a {thing.kind}, and has no hosts of its own", mend))
 
 
-def _thing(context: Context, word: str) -> _Thing:
+def _thing(context: Context, word: str) -> Thing:
     if word.startswith("p-"):
-        return _Thing("plan", context.store.plan(word).plan.plan_id)
+        return Thing("plan", context.store.plan(word).plan.plan_id)
     if word.startswith("s-"):
-        return _Thing("snapshot", load_snapshot(context.settings.depot, word).id)
+        return Thing("snapshot", load_snapshot(context.settings.depot, word).id)
     if word in context.settings.class_names:
-        return _Thing("class", word)
+        return Thing("class", word)
     hosts = context.store.inventory_heads()
     if word in hosts:
-        return _Thing("host", word)
+        return Thing("host", word)
     near = difflib.get_close_matches(word, [*context.settings.class_names, *hosts], 1)
     mend = f"did you mean {near[0]}?" if near else "a host needs an inventory first"
     raise UsageError(Problem(word, "is no plan, snapshot, class or host that is known", mend))
@@ -118,12 +117,16 @@ def _diff_snapshots(context: Context, a: str, b: str) -> dict[str, Any]:
     return {
         "a": {"id": one.id, "channel": one.channel},
         "b": {"id": two.id, "channel": two.channel},
-        **_snapshot_rows(found),
+        **_snapshot_rows(found, one, two),
     }
 
 
-def _snapshot_rows(found: SnapshotDiff) -> dict[str, Any]:
+def _snapshot_rows(found: SnapshotDiff, before: Snapshot, after: Snapshot) -> dict[str, Any]:
+    """Return the rows, those that came with the advisories that deliver them."""
     rows = _rows(added=found.added, removed=found.removed, updated=found.updated)
+    tell = fixes_of((*before.advisories, *after.advisories))
+    for row in (*rows["added"], *rows["updated"]):
+        row["advisories"] = tell(row["name"], row["arch"], row["after"])
     return {**rows, "advisories": list(found.advisories)}
 
 
@@ -140,7 +143,7 @@ def _diff_classes(context: Context, a: str, b: str) -> dict[str, Any]:
         if one and two:
             depot = context.settings.depot
             before, after = (load_snapshot(depot, p["snapshot"]) for p in (one, two))
-            body |= _snapshot_rows(diff_snapshots(before, after))
+            body |= _snapshot_rows(diff_snapshots(before, after), before, after)
         channels[channel] = body
     return {"a": {"id": a}, "b": {"id": b}, "channels": channels}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cpacman.commands.board import standing_of
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, select
-from cpacman.commands.looking import standing_of
 from cpacman.errors import Problem, UsageError
 
 STATES = (
-    "current", "behind", "unknown", "new", "rebuilt", "moved", "unplaced", "retired",
+    "current", "behind", "ahead", "unknown", "new", "rebuilt", "moved", "unplaced", "retired",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Commands that only look: show, status, history, config, version.
+"""Commands that only look: show, history, config, version.
 
 Invariant: nothing here changes anything, asks a host, or needs one to be up.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,14 +16,12 @@ import msgspec
 from cpacman import __version__
 from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, everyone, place_all
-from cpacman.commands.planning import plan_quietly
+from cpacman.commands.fleet import place_all
 from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
 from cpacman.model import short_id
 from cpacman.report.table import group_hosts
-from cpacman.rollout.owner import is_alive
 
 _AGO = re.compile(r"([0-9]+)([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -73,7 +70,15 @@ def _show_snapshot(
     body = {"id": snapshot.id, "channel": snapshot.channel, "packages": packages}
     lineage = msgspec.to_builtins(snapshot.lineage)
     signatures = snapshot_signatures(context, snapshot)
-    return {"snapshot": {**body, "lineage": lineage, "signatures": signatures}}
+    said = {"lineage": lineage, "signatures": signatures, "moves": _moves(context, snapshot.id)}
+    return {"snapshot": {**body, **said}}
+
+
+def _moves(context: Context, snapshot: str) -> list[dict[str, Any]]:
+    """Return how classes came to a snapshot, oldest first."""
+    shown = ("class", "action", "at", "who")
+    rows = (row for row in context.store.moves() if row["snapshot"] == snapshot)
+    return [{name: row[name] for name in shown} for row in rows]
 
 
 def _show_rollout(
@@ -83,101 +88,6 @@ def _show_rollout(
     if host is not None and host not in {h.host for h in hosts}:
         raise InputError(Problem(host, f"is not in {short_id(row['id'])}"))
     return {"rollout": rollout_body(row, [h for h in hosts if host in (None, h.host)])}
-
-
-# ---- the board -----------------------------------------------------------------------------
-
-
-def status(
-    context: Context, classes: Sequence[str] = (), channels: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Show classes and channels: snapshot, age, how many hosts stand how."""
-    wanted = _known("class", classes, context.settings.class_names)
-    serving = _known("channel", channels, tuple(context.settings.channels))
-    fleet = place_all(context, everyone(context))
-    pointers = context.store.pointers()
-    standing = standing_of(context, fleet)
-    now = context.clock()
-    heads = context.store.inventory_heads()
-    ages = {host: int(now - taken) for host, (_, taken) in heads.items()}
-    cells = {
-        channel: {
-            class_: _cell(pointers.get((class_, channel)), standing, class_, channel, now)
-            for class_ in wanted
-        }
-        for channel in serving
-    }
-    return {
-        "status": {
-            "classes": list(wanted),
-            "board": cells,
-            "hosts": _host_rows(fleet, standing, wanted, serving, ages),
-            "unplaced": _unplaced(fleet),
-            "rollouts": [_active(row) for row in context.store.rollouts(active=True)],
-        }
-    }
-
-
-def _known(what: str, asked: Sequence[str], known: Sequence[str]) -> Sequence[str]:
-    wrong = [name for name in asked if name not in known]
-    if wrong:
-        mend = f"known are: {', '.join(known)}"
-        raise UsageError([Problem(what, f"there is no {what} {name!r}", mend) for name in wrong])
-    return asked or known
-
-
-def standing_of(context: Context, fleet: Fleet) -> dict[str, str]:
-    """Return host -> how it stands to its class's snapshot, or what about it nobody accepted."""
-    found: dict[str, str] = {}
-    held = fleet.held
-    hosts = {name: host for name, host in fleet.hosts.items() if name not in held}
-    for class_ in sorted({host.class_ for host in hosts.values()}):
-        members = {name: host for name, host in hosts.items() if host.class_ == class_}
-        plan = plan_quietly(context, class_, members, fleet)
-        for name, number in plan.hosts.items():
-            found[name] = "behind" if plan.transactions[number].actions else "current"
-        found.update(dict.fromkeys(members.keys() & plan.failed.keys(), "unknown"))
-    return {**found, **{name: change.state for name, change in held.items()}}
-
-
-def _cell(
-    pointer: Mapping[str, Any] | None,
-    standing: Mapping[str, str],
-    class_: str,
-    channel: str,
-    now: float,
-) -> dict[str, Any]:
-    if pointer is None:
-        return {"snapshot": None}
-    return {
-        "snapshot": pointer["snapshot"],
-        "previous": pointer["previous"],
-        "age": int(now - pointer["since"]),
-    }
-
-
-def _host_rows(
-    fleet: Fleet,
-    standing: Mapping[str, str],
-    classes: Iterable[str],
-    channels: Iterable[str],
-    ages: Mapping[str, int],
-) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"class": host.class_, "level": host.level, "channel": host.channel,
-               "state": standing.get(name, "unknown"), "age": ages.get(name)}
-        for name, host in sorted(fleet.hosts.items())
-        if host.class_ in set(classes) and host.channel in set(channels)
-    }  # fmt: skip
-
-
-def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
-    return {host: [str(p) for p in found] for host, found in sorted(fleet.problems.items())}
-
-
-def _active(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: row[name] for name in ("id", "class", "who", "created")}
-    return {**shown, "alive": is_alive(row["owner"])}
 
 
 # ---- history, config, version --------------------------------------------------------------

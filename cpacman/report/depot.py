@@ -17,6 +17,8 @@ def snapshot(body: Answer) -> str:
     rows = [(p["nevra"], p["repository"], f"{p['size'] / 1e6:.1f} MB") for p in body["packages"]]
     lines = [f"snapshot {short_id(body['id'])}  {body['channel']}  {len(rows)} packages"]
     lines += [f"from {one}" for one in lineage(body.get("lineage"))]
+    lines += [f"{m['action']} {m['class']}  {when(m['at'])} by {m['who']}"
+              for m in body.get("moves") or ()]  # fmt: skip
     lines += signatures(body.get("signatures"), full=True)
     return "\n".join([*map(line, lines), table(rows)])
 

@@ -137,7 +137,7 @@ def _status(body: Answer) -> str:
     rows: list[Sequence[str]] = [("", *classes, "")]
     for channel, cells in body["board"].items():
         rows.append((channel, *(_pointer(cells[c]) for c in classes), ""))
-        rows.append(("", *(_counts(body["hosts"], c, channel) for c in classes), ""))
+        rows.append(("", *(_counts(cells[c]["hosts"]) for c in classes), ""))
     lines = [table(rows, indent="")]
     hosts = [
         (name, one["class"], one["level"], one["state"], asked(one.get("age")))
@@ -161,12 +161,14 @@ def _pointer(cell: Answer) -> str:
     return f"{short_id(cell['snapshot'])} {age(cell['age'])}{was}"
 
 
-def _counts(hosts: Mapping[str, Answer], class_: str, channel: str) -> str:
-    found: dict[str, int] = {}
-    for one in hosts.values():
-        if (one["class"], one["channel"]) == (class_, channel):
-            found[one["state"]] = found.get(one["state"], 0) + 1
-    return " ".join(f"{count} {state}" for state, count in sorted(found.items())) or "no hosts"
+_ORDER = ("current", "behind", "ahead", "unknown")
+
+
+def _counts(found: Mapping[str, int]) -> str:
+    """Return how many hosts stand how, in the order of the board."""
+    rows = [(state, found[state]) for state in (*_ORDER, *sorted(found.keys() - set(_ORDER)))
+            if found.get(state)]  # fmt: skip
+    return " ".join(f"{count} {state}" for state, count in rows) or "no hosts"
 
 
 def _history(body: Answer) -> str:
@@ -291,7 +293,8 @@ def _side(side: Answer) -> str:
     if "snapshots" in side:
         of = " ".join(short_id(one) for one in side["snapshots"].values())
         return line(f"{short_id(side['id'])}  {side['hosts']} hosts  {of}")
-    return line(f"{short_id(side['id'])}  {side['channel']}")
+    of = f"  {short_id(side['snapshot'])}" if side.get("snapshot") else ""
+    return line(f"{short_id(side['id'])}  {side['channel']}{of}")
 
 
 def _differences(one: Answer) -> list[str]:
@@ -304,8 +307,9 @@ def _differences(one: Answer) -> list[str]:
     for sign, what in (("+", "added"), ("-", "removed"), ("~", "updated")):
         for row in one[what]:
             versions = [", ".join(row[side]) for side in ("before", "after")]
+            fixes = some(row.get("advisories") or (), 3)
             rows.append((sign, f"{row['name']}.{row['arch']}",
-                         " -> ".join(filter(None, versions)) or "other bytes"))  # fmt: skip
+                         " -> ".join(filter(None, versions)) or "other bytes", fixes))  # fmt: skip
     sums = f"  +{len(one['added'])} ~{len(one['updated'])} -{len(one['removed'])}"
     more = f", {len(one['advisories'])} advisories" if one.get("advisories") else ""
     return [f"{sums}{more}", table(rows)]

@@ -15,9 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cpacman.commands.context import Context
 from cpacman.commands.offering import sources_of
@@ -34,6 +32,7 @@ from cpacman.store import Store
 from tests.bench.bench_fleet import BASES, bases, fleet
 from tests.bench.bench_plan import Row, _row
 from tests.bench.fleet import DATA, NAMES, Variants
+from tests.unit.commands.world import Directory
 
 HOSTS, DISTINCT = 1000, 50
 SEED = 1
@@ -58,30 +57,13 @@ def rows() -> list[Row]:
     ]
 
 
-class _Directory:
-    """All hosts of the fleet are accepted."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
-
-    def accepted(self) -> list[str]:
-        """Every one of them."""
-        return self._names
-
-    def transport_of(self, host: str) -> str:
-        """Nothing is asked."""
-        return ""
-
-    def grains(self, hosts: Sequence[str]) -> dict[str, Any]:
-        """None."""
-        return {}
-
-
 class _World:
     """A class with its fleet, what it holds, and what is to come."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
+        self.hosts: set[str] = set()
+        self.keys: dict[str, str] = {}
         (base / "hosts.d").mkdir()
         (base / "hosts.d" / "all.yaml").write_text("'*': {class: production}\n")
         self.newer = _whole(base / "cache")
@@ -90,7 +72,8 @@ class _World:
         inventories = list(fleet(made, HOSTS, DISTINCT))
         self.store = Store.open(f"sqlite:///{base}/cpacman.db")
         self.store.put_inventories(inventories, at=NOW)
-        self.context = self._context([one.host for one in inventories])
+        self.hosts = {one.host for one in inventories}
+        self.context = self._context()
         for snapshot in (self.newer, self.held):
             Universe(sources_of(snapshot), arch="x86_64", cache=self._solver).admit(())
 
@@ -104,14 +87,18 @@ class _World:
     def _solver(self) -> Path:
         return self.base / "cache" / "solver"
 
-    def _context(self, names: Sequence[str]) -> Context:
+    def _context(self) -> Context:
         match = {"arch": "x86_64"}
         repositories = {name: {"path": str(DATA / name)} for name in NAMES}
         settings = load_settings(
             {
                 "channels": {"el9": {"match": match, "repositories": repositories}},
                 "classes": ["testing", "production"],
-                "membership": {"hosts_d": str(self.base / "hosts.d"), "sources": ["files"]},
+                "membership": {
+                    "hosts_d": str(self.base / "hosts.d"),
+                    "sources": ["files"],
+                    "on_new": "accept",
+                },
                 "state_dir": str(self.base),
             },
             source="bench",
@@ -119,7 +106,7 @@ class _World:
         )
         return Context(
             settings=settings, store=self.store, pool=None, key=None,  # type: ignore[arg-type]
-            directory=_Directory(names), transport=None, who="bench",  # type: ignore[arg-type]
+            directory=Directory(self), transport=None, who="bench",  # type: ignore[arg-type]
             clock=lambda: NOW,
         )  # fmt: skip
 

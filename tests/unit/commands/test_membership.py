@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cpacman.commands.adopting import adopt
+from cpacman.commands.board import status
 from cpacman.commands.fleet import Selection, place_all
 from cpacman.commands.hosts import hosts
-from cpacman.commands.looking import status
 from cpacman.commands.membership import accept, retire
 from cpacman.commands.planning import plan
 from cpacman.commands.promoting import promote

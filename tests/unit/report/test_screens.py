@@ -111,12 +111,15 @@ def moves() -> dict[str, Any]:
 
 def status_answer() -> dict[str, Any]:
     """Two classes, one of which holds nothing, hosts in all states, one without a place."""
-    cell = {"snapshot": SNAPSHOT, "previous": BEFORE, "age": 7200}
+    counts = {"new": 1, "unknown": 1, "behind": 1, "current": 1, "ahead": 2}
+    cell = {"snapshot": SNAPSHOT, "previous": BEFORE, "age": 7200, "hosts": counts}
     place = {"class": "development", "level": "canary", "channel": "el9-x86_64"}
     return {
         "result": True,
         "classes": ["development", "production"],
-        "board": {"el9-x86_64": {"development": cell, "production": {"snapshot": None}}},
+        "board": {
+            "el9-x86_64": {"development": cell, "production": {"snapshot": None, "hosts": {}}}
+        },
         "hosts": {
             "web1": {**place, "state": "current"},
             "web2": {**place, "state": "behind"},
@@ -436,9 +439,7 @@ def poisoned(value: Any, ours: frozenset[str]) -> Any:
     return value + HOSTILE if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize(
-    "what", sorted(set(ANSWERS) - {"plan", "snapshot", "promote", "advisories"})
-)
+@pytest.mark.parametrize("what", sorted(set(ANSWERS) - {"plan", "snapshot", "advisories"}))
 def test_nothing_steers_the_terminal(what: str) -> None:
     """Escape sequences, bells, carriage returns and reversed text come out as question marks."""
     check_is_clean(screen(what, poisoned(ANSWERS[what](), CHOSEN)))
@@ -638,7 +639,7 @@ def test_the_board_shows_pointers_counts_and_troubles() -> None:
     """Classes as columns, how hosts stand below, then what needs somebody."""
     text = screen("status", status_answer())
     assert "s-9a02d1000000 2 h, was s-41b7c0000000" in text
-    assert "1 behind 1 current 1 unknown" in text and "no hosts" in text
+    assert "1 current 1 behind 2 ahead 1 unknown 1 new" in text and "no hosts" in text
     assert "db1: belongs to no class" in text
     assert "r-1122a0000000" in text and "alice" in text
 
