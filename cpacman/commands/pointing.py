@@ -14,8 +14,9 @@ from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
 from cpacman.commands.promoting import end_of
 from cpacman.commands.safeguards import check_force, safeguards
-from cpacman.commands.snapshots import channels_of
+from cpacman.commands.snapshots import channels_of, check_there
 from cpacman.depot.compare import diff_snapshots
+from cpacman.depot.locks import using
 from cpacman.depot.promotion import (
     Move,
     held,
@@ -232,9 +233,16 @@ def _point(
     ]  # fmt: skip
     new = [one for one in moves if one.snapshot != one.expected]
     if new and not test:
-        context.store.point_all(
-            new, action=action, at=context.clock(), who=context.who, reason=reason, ticket=ticket
-        )
+        with using(context.settings.depot):
+            check_there(context, (one.snapshot for one in new))
+            context.store.point_all(
+                new,
+                action=action,
+                at=context.clock(),
+                who=context.who,
+                reason=reason,
+                ticket=ticket,
+            )
     rows = {one.channel: _row(context, one) for one in moves}
     return {action: {"class": class_, "channels": rows, "test": test}}
 

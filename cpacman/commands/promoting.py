@@ -20,9 +20,10 @@ from cpacman.commands.looking import read_time
 from cpacman.commands.parting import Made, Task, derive_part, make_part
 from cpacman.commands.proving import Members, members_of, proof_body, prove
 from cpacman.commands.safeguards import check_force, frozen, safeguards
-from cpacman.commands.snapshots import channels_of
+from cpacman.commands.snapshots import channels_of, check_there
 from cpacman.commands.witness import Question, Shown, evidence_body, evidence_of, lacking
 from cpacman.depot.compare import diff_snapshots
+from cpacman.depot.locks import using
 from cpacman.depot.partial import Unfit, Wanted, new_in
 from cpacman.depot.promotion import (
     Choice,
@@ -279,8 +280,12 @@ def _move(
     ticket: str | None,
 ) -> None:
     """Keep what was made, then point the class there in all channels at once."""
-    moves = [_move_of(context, to, case, problems[case.channel]) for case in cases if case.is_new]
-    if moves:
+    new = [case for case in cases if case.is_new]
+    if not new:
+        return
+    with using(context.settings.depot):
+        moves = [_move_of(context, to, case, problems[case.channel]) for case in new]
+        check_there(context, (one.snapshot for one in moves))
         context.store.point_all(
             moves, action="promote", at=context.clock(), who=context.who, reason=reason,
             ticket=ticket,

@@ -7,7 +7,7 @@ moves from where it was seen.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.locks import using
 from cpacman.depot.provenance import Door, check_entering, standing_of
 from cpacman.depot.repository import Repository, check_files, read_repository
-from cpacman.depot.snapshot import Snapshot, load_snapshot
+from cpacman.depot.snapshot import Snapshot, find_snapshot, load_snapshot
 from cpacman.depot.taking import take_snapshot
 from cpacman.errors import ConfigError, Problem, RepositoryError, UsageError
 from cpacman.model import Package
@@ -39,6 +39,16 @@ def channels_of(context: Context, asked: Sequence[str]) -> list[str]:
         mend = "describe one under cpacman: channels: in the master's configuration"
         raise ConfigError(Problem("channels", "none is configured", mend))
     return list(asked) or known
+
+
+def check_there(context: Context, ids: Iterable[str]) -> None:
+    """Refuse snapshots that were removed since they were chosen; call it within `using`.
+
+    Raises:
+        InputError: one is not in the depot any more.
+    """
+    for one in ids:
+        find_snapshot(context.settings.depot, one)
 
 
 def snapshot(
