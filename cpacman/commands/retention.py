@@ -15,7 +15,7 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.snapshots import channels_of
 from cpacman.depot.locks import removing, writing
-from cpacman.depot.pool import io_error
+from cpacman.depot.pool import io_error, sweep_temporary
 from cpacman.depot.prune import Garbage, find_garbage, remove_garbage
 from cpacman.depot.retention import Held, Rules, reasons_to_stay
 from cpacman.depot.snapshot import SnapshotHead, list_snapshots
@@ -75,6 +75,8 @@ def _prune(
     context: Context, *, test: bool, reason: str | None, ticket: str | None
 ) -> dict[str, Any]:
     depot = context.settings.depot
+    if not test:
+        sweep_temporary(depot)
     heads = list_snapshots(depot)
     reasons = _reasons(context, heads)
     garbage = find_garbage(depot, {one for one, why in reasons.items() if why})

@@ -21,7 +21,7 @@ import yaml
 
 from cpacman.depot.folder import write_xml
 from cpacman.depot.locks import writing
-from cpacman.depot.pool import io_error
+from cpacman.depot.pool import io_error, sweep_temporary
 from cpacman.depot.repository import sorted_packages
 from cpacman.depot.rpmmd import Metadata, hash_files, read_primary
 from cpacman.depot.snapshot import (
@@ -81,11 +81,10 @@ def derive_snapshot(
     try:
         if scratch is not None:
             return _drafted(job, created, scratch)
-        with (
-            writing(depot, "deriving a snapshot"),
-            tempfile.TemporaryDirectory(dir=depot / "tmp", prefix="derive-") as own,
-        ):
-            return _published(_drafted(job, created, Path(own)), depot)
+        with writing(depot, "deriving a snapshot"):
+            sweep_temporary(depot)
+            with tempfile.TemporaryDirectory(dir=depot / "tmp", prefix="derive-") as own:
+                return _published(_drafted(job, created, Path(own)), depot)
     except OSError as error:
         raise io_error(depot, error) from error
 

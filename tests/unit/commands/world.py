@@ -119,7 +119,7 @@ class World:
 
     def __init__(self, base: Path, files: Mapping[str, Path]) -> None:
         self.base, self.files = base, files
-        (base / "hosts.d").mkdir()
+        (base / "hosts.d").mkdir(exist_ok=True)
         self.now = 1_800_000_000.0
         self.hosts: set[str] = set()
         self.keys: dict[str, str] = {}
