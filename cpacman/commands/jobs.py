@@ -259,6 +259,7 @@ def tools_of(
         stopping=context.stopping,
         times=Times(transport.answer, transport.apply, patience),
         clock=context.clock,
+        sleep=context.sleep,
         gates=_gates(context, job),
     )
 
