@@ -17,6 +17,10 @@ EXIT_NOT_PLANNED = 3
 EXIT_NOT_THERE = 4
 
 
+MAX_TEXT = 1000
+"""Characters of one part of a problem that are shown: names in bad input may be of any length."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong: where it is, what it is, and the mend (which may be empty)."""
 
@@ -27,6 +31,11 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         text = f"{self.path}: {self.message}" if self.path else self.message
         return f"{text}; {self.mend}" if self.mend else text
+
+    def shortened(self) -> Problem:
+        """Return it with what is longer than anybody reads cut."""
+        parts = (p if len(p) <= MAX_TEXT else f"{p[: MAX_TEXT - 3]}..." for p in self)
+        return Problem(*parts)
 
 
 class CpacmanError(Exception):
@@ -43,7 +52,7 @@ class CpacmanError(Exception):
             problems = Problem("", problems)
         if isinstance(problems, Problem):
             problems = (problems,)
-        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(one.shortened() for one in problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
