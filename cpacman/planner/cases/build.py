@@ -93,10 +93,11 @@ def request_of(case: Case) -> Request:
         for row, _ in section.lines:
             kind, _, spec = row.partition(":")
             words.setdefault(kind, []).append(spec.strip())
-    flags = ("strict", "sync", "security", "minimal")
-    if unknown := words.keys() - set(Request.__struct_fields__):
+    fields = {one.name: one.type for one in msgspec.structs.fields(Request)}
+    if unknown := words.keys() - fields.keys():
         raise ValueError(f"a request has no {' and no '.join(sorted(unknown))}")
-    return msgspec.convert({k: True if k in flags else v for k, v in words.items()}, Request)
+    said = {k: v[-1] != "no" if fields[k] is bool else v for k, v in words.items()}
+    return msgspec.convert(said, Request)
 
 
 def advisories_of(case: Case) -> tuple[Advisory, ...]:

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cpacman import __version__
 from cpacman.errors import InputError, Problem, UsageError
 from cpacman.model import Dependency, Failure, Inventory, Plan, Request, short_id
@@ -199,13 +201,16 @@ def _policy(policy: Policy) -> Iterator[str]:
 
 
 def _request(request: Request) -> Iterator[str]:
+    """Yield what was asked for; a flag that is off by request says no."""
     yield "request"
-    for key in request.__struct_fields__:
-        value = getattr(request, key)
-        if value is True:
-            yield f"  {key}"
-        elif value:
-            yield from (f"  {key}: {word}" for word in value)
+    for field in msgspec.structs.fields(Request):
+        value = getattr(request, field.name)
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            yield f"  {field.name}" if value else f"  {field.name}: no"
+        else:
+            yield from (f"  {field.name}: {word}" for word in value)
 
 
 def _result(plan: Plan, host: str) -> Iterator[str]:
