@@ -235,12 +235,16 @@ def _pinned(settings):
     return _agent().read_text(os.path.join(settings["state_dir"], "pin")).strip()
 
 
-def pin(key):
+def pin(key, rotations=None):
     """
     Pin the public half of the master's plan key, unless another one is pinned.
 
     key
         The raw public key in base64, as the master's runner sends it.
+
+    rotations
+        ``[text, signature]`` pairs by which each key named the one after it: where the pinned key
+        named this one, over whatever steps, this one takes its place.
 
     CLI Example:
 
@@ -248,22 +252,42 @@ def pin(key):
 
         salt web1 cpacman.pin 'base64...'
     """
-    return _answer(_pin, key)
+    return _answer(_pin, key, rotations or ())
 
 
-def _pin(agent, key):
+def _pin(agent, key, rotations):
     raw, settings = _raw_key(agent, key), _settings()
     agent.make_private(settings["state_dir"])
     with agent.locked(os.path.join(settings["state_dir"], "begin.lock"), 30) as mine:
         if not mine:
             raise agent.Refused("busy", "another call holds the lock")
         pinned = _pinned(settings)
-        if pinned and _raw_key(agent, pinned) != raw:
+        if pinned and _follow(agent, pinned, rotations) != raw:
             raise agent.Refused("pin", "another key is pinned: %s" % _fingerprint(agent, pinned))
-        if not pinned:
-            text = base64.b64encode(raw).decode("ascii")
-            agent.write_atomically(os.path.join(settings["state_dir"], "pin"), text + "\n")
+        if not pinned or _raw_key(agent, pinned) != raw:
+            place = os.path.join(settings["state_dir"], "pin")
+            if pinned:
+                # What it signed lies here in sessions that are still to be started or recovered.
+                agent.write_atomically(place + ".previous", pinned + "\n")
+            agent.write_atomically(place, base64.b64encode(raw).decode("ascii") + "\n")
     return {"pinned": _fingerprint(agent, key)}
+
+
+def _follow(agent, pinned, rotations):
+    """The key that the pinned one leads to: each step signed by the key before it."""
+    raw = _raw_key(agent, pinned)
+    for pair in rotations:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise agent.Refused("pin", "a rotation is a text and a signature")
+        try:
+            said = json.loads(pair[0])
+            mine = said["kind"] == "rotation" and _raw_key(agent, said["from"]) == raw
+        except (KeyError, TypeError, ValueError):
+            raise agent.Refused("pin", "a rotation that can't be read")
+        if mine:
+            _verify(agent, raw, pair[0], pair[1])
+            raw = _raw_key(agent, said["to"])
+    return raw
 
 
 def _fingerprint(agent, key):
@@ -271,20 +295,33 @@ def _fingerprint(agent, key):
     return "sha256:" + hashlib.sha256(_raw_key(agent, key)).hexdigest()
 
 
-def _check_signature(agent, settings, text, signature):
-    """Refuse a manifest or an order that the pinned key did not sign, to the byte."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+def _check_signature(agent, settings, text, signature, kept=False):
+    """Refuse a manifest or an order that the pinned key did not sign, to the byte.
 
+    What is kept here, taken in before the key was rotated, may be signed by the one before.
+    """
     pinned = _pinned(settings)
     if not pinned:
         raise agent.Refused("pin", "no plan key is pinned on this host")
+    previous = agent.read_text(os.path.join(settings["state_dir"], "pin.previous")).strip()
+    if kept and previous:
+        try:
+            return _verify(agent, _raw_key(agent, previous), text, signature)
+        except agent.Refused:
+            pass
+    return _verify(agent, _raw_key(agent, pinned), text, signature)
+
+
+def _verify(agent, raw, text, signature):
+    """Refuse a text that a key did not sign."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     if not isinstance(text, str) or not isinstance(signature, str):
         raise agent.Refused("signature", "what is signed, and the signature, are texts")
     try:
-        raw = base64.b64decode(signature, validate=True)
-        Ed25519PublicKey.from_public_bytes(_raw_key(agent, pinned)).verify(
-            raw, text.encode("utf-8")
+        Ed25519PublicKey.from_public_bytes(raw).verify(
+            base64.b64decode(signature, validate=True), text.encode("utf-8")
         )
     except (InvalidSignature, ValueError):
         raise agent.Refused("signature", "the pinned plan key did not sign this")
@@ -393,7 +430,7 @@ def _apply(agent, session, order, signature):
     manifest, signed = (
         agent.read_text(os.path.join(path, name)) for name in ("manifest.json", "manifest.sig")
     )
-    _check_signature(agent, settings, manifest, signed.strip())
+    _check_signature(agent, settings, manifest, signed.strip(), kept=True)
     program = agent.read_text(_agent_path())
     agent.start_session(settings, session, program, lambda: _python(agent))
     return {"started": True}

@@ -22,6 +22,7 @@ try:
         controlling,
         deploying,
         explaining,
+        keys,
         looking,
         membership,
         planning,
@@ -33,6 +34,9 @@ try:
     from cpacman.commands import hostkeys as hostkeying
     from cpacman.commands import hosts as listing
     from cpacman.commands import refresh as refreshing
+    from cpacman.commands import (
+        rollback as rolling_back,
+    )
     from cpacman.commands import snapshots as snapshotting
     from cpacman.commands.context import open_context
     from cpacman.commands.fleet import Selection
@@ -425,6 +429,84 @@ def refresh(
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return refreshing.refresh(context, selection, full=full)
+
+
+@runner
+def key(
+    do: str = "show",
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Show the key that signs what hosts carry out and which hosts have it, or change it.
+
+    do
+        ``show``, or ``rotate``: make a new key; hosts learn it by a message that the old one
+        signed, when they are asked for their inventory the next time
+    test
+        check whether it could be rotated, and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.key show
+        salt-run cpacman.key rotate ticket=CHG1
+    """
+    with _context() as context:
+        return keys.key(context, do, test=test, reason=reason, ticket=ticket)
+
+
+@runner
+def rollback(
+    rollout: str | None = None,
+    host: str | None = None,
+    at: str = "before",
+    now: bool = False,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+):
+    """
+    Plan the way back of a rollout, or of the last rollout of one host, and show it.
+
+    It refuses when a host has changed since, or when a package that a host had before is not in
+    the depot any more: all of them are named, and nothing is planned.
+
+    rollout
+        the rollout, by id or a unique prefix
+    host
+        only this host; alone, it is about the last rollout that changed it
+    at
+        ``before`` the rollout is the only moment
+    now
+        carry it out at once
+    test
+        with ``now``: run every check and change nothing
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.rollback rollout=r-1122a
+        salt-run cpacman.rollback host=web1 now=True
+    """
+    with _context(watch=True) as context:
+        return rolling_back.rollback(
+            context,
+            rollout=rollout,
+            host=host,
+            at=at,
+            now=now,
+            test=test,
+            reason=reason,
+            ticket=ticket,
+        )
 
 
 @runner

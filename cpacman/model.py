@@ -42,6 +42,7 @@ class Reason(str, Enum):
     OBSOLETES = "obsoletes"
     SYNC = "sync"
     LIMIT = "limit"
+    ROLLBACK = "rollback"
 
 
 class HeldReason(str, Enum):
@@ -305,7 +306,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `exclude` and `lock` are rules for this plan only. With `advisory` (ids and CVEs), `security`
     or `severity` only what those advisories fix is upgraded, with `minimal` no further than that.
     Beside those, and beside `sync`, `upgrade` names the only packages that it is about. Without
-    `reasons` the solver is not asked why it holds what no rule of ours holds.
+    `reasons` the solver is not asked why it holds what no rule of ours holds. A plan that
+    takes a rollout back has its id as `rollback`; it was not solved, it is what hosts had before.
     """
 
     upgrade: tuple[str, ...] = ()
@@ -320,6 +322,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     severity: tuple[str, ...] = ()
     minimal: bool = False
     reasons: bool = True
+    rollback: str = ""
 
     @property
     def upgrade_all(self) -> bool:

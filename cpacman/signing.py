@@ -2,7 +2,8 @@
 
 Invariants: the private half never leaves its file, which is made once, whole, and readable by
 its owner only; what is signed is the exact text that travels; a report that does not verify is
-an error, never an empty report.
+an error, never an empty report. A key is followed by another only with a message that it signed:
+hosts that know the old one learn the new one by that, and by nothing else.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpacman.errors import HostError, Problem, SafetyError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_FILE = Path("keys") / "plan.key"
+ROTATIONS_FILE = Path("keys") / "rotations.json"
 
 
 class PlanKey:
@@ -59,7 +62,79 @@ def load_plan_key(state_dir: Path) -> PlanKey:
     path = state_dir / KEY_FILE
     if not path.exists():
         _make_key(path)
+    _finish_rotation(path)
     return PlanKey(_read_key(path))
+
+
+class Rotation(NamedTuple):
+    """A message that one plan key signed: from now on the other one counts."""
+
+    text: str
+    signature: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What it says: `from` and `to`, public keys in base64, and `created`."""
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
+
+def load_rotations(state_dir: Path) -> list[Rotation]:
+    """Return how the plan key came to be what it is: the messages, oldest first.
+
+    Raises:
+        SafetyError: the file that keeps them is damaged.
+    """
+    path = state_dir / ROTATIONS_FILE
+    if not path.exists():
+        return []
+    try:
+        return [Rotation(*pair) for pair in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as problem:
+        raise SafetyError(Problem(str(path), f"is damaged: {problem}")) from problem
+
+
+def rotate_plan_key(state_dir: Path, *, now: float) -> Rotation:
+    """Make a new plan key, and the message of the old one that hosts learn it by.
+
+    The message is on disk before the key takes its place, so a death in between loses nothing:
+    the next reader finishes it.
+    """
+    path = state_dir / KEY_FILE
+    old = load_plan_key(state_dir)
+    following = path.with_suffix(".next")
+    following.unlink(missing_ok=True)
+    _make_key(following)
+    new = PlanKey(_read_key(following))
+    body = {"kind": "rotation", "from": old.public_key_b64, "to": new.public_key_b64,
+            "created": int(now)}  # fmt: skip
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    rotation = Rotation(text, old.sign_manifest(text))
+    _write_rotations(state_dir, [*load_rotations(state_dir), rotation])
+    _finish_rotation(path)
+    return rotation
+
+
+def _finish_rotation(path: Path) -> None:
+    """Let the next key take its place, if a message says that it is the one that follows."""
+    following = path.with_suffix(".next")
+    if not following.exists():
+        return
+    rotations = load_rotations(path.parent.parent)
+    if rotations and rotations[-1].body["to"] == PlanKey(_read_key(following)).public_key_b64:
+        following.replace(path)
+        _sync_folder(path.parent)
+
+
+def _write_rotations(state_dir: Path, rotations: Sequence[Rotation]) -> None:
+    path = state_dir / ROTATIONS_FILE
+    handle, name = tempfile.mkstemp(prefix=".rotations-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump([list(one) for one in rotations], stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    Path(name).replace(path)
+    _sync_folder(path.parent)
 
 
 def _read_key(path: Path) -> Ed25519PrivateKey:
@@ -108,7 +183,12 @@ def _link_once(source: Path, path: Path) -> None:
         os.link(source, path)
     except FileExistsError:
         return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -80,11 +80,37 @@ def recover(
         raise UsageError(Problem("recover", "nothing is changed by default", mend))
     close_abandoned(context)
     found = _unsettled(context, selection, rollout)
+    back: dict[str, str] = {}
     if not test:
         for number in sorted({number for number, _ in found.values()}):
             hosts = [host for host, (other, _) in found.items() if other == number]
             _reopen(context, number, hosts, reason, ticket)
-    return _answer(context, found, test)
+            back.update(_take_back(context, number, hosts, reason, ticket))
+    return _answer(context, found, test, back)
+
+
+def _take_back(
+    context: Context, number: str, hosts: Sequence[str], reason: str | None, ticket: str | None
+) -> dict[str, str]:
+    """Bring hosts that can't be brought to their plan back to where they were.
+
+    Returns:
+        host -> `applied`, or why the way back was not gone.
+    """
+    from cpacman.commands.rollback import rollback
+
+    _, rows = context.store.rollout(number)
+    stuck = [h.host for h in rows if h.host in hosts and h.code == INTERRUPTED]
+    told = {}
+    for host in stuck:
+        try:
+            answer = rollback(
+                context, rollout=number, host=host, now=True, reason=reason, ticket=ticket
+            )
+            told[host] = str(answer["rollout"]["hosts"][host]["outcome"])
+        except CpacmanError as error:
+            told[host] = str(error)
+    return told
 
 
 def _unsettled(
@@ -115,15 +141,19 @@ def _reopen(
 
 
 def _answer(
-    context: Context, found: Mapping[str, tuple[str, RolloutHost]], test: bool
+    context: Context,
+    found: Mapping[str, tuple[str, RolloutHost]],
+    test: bool,
+    back: Mapping[str, str],
 ) -> dict[str, Any]:
     hosts = {}
     for host, (number, before) in sorted(found.items()):
         row, rows = context.store.rollout(number)
         told = rollout_body(row, rows)["hosts"][host]
-        hosts[host] = {"rollout": number, "before": before.outcome, **told}
+        way = {"before": before.outcome, "back": back.get(host, "")}
+        hosts[host] = {"rollout": number, **way, **told}
     there = {Outcome.APPLIED.value, Outcome.UNCHANGED.value}
-    missed = [host for host, one in hosts.items() if one["outcome"] not in there]
+    missed = [h for h, one in hosts.items() if not there & {one["outcome"], one["back"]}]
     body = {"test": test, "hosts": hosts}
     return {"recover": body, "retcode": EXIT_NOT_THERE if missed and not test else 0}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
 from cpacman.fleet import HostsFiles, configured_transport, load_hosts_files
 from cpacman.report.progress import Reporter, Silent
 from cpacman.rollout.checks import Nobody, Probes
-from cpacman.signing import PlanKey, load_plan_key
+from cpacman.signing import PlanKey, Rotation, load_plan_key, load_rotations
 from cpacman.store import Store
 from cpacman.transport.hostkeys import known_hosts_files
 from cpacman.transport.master import SaltDirectory
@@ -60,6 +60,7 @@ class Context(NamedTuple):
     stopping: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    rotations: Callable[[], Sequence[Rotation]] = tuple
     probes: Probes = Nobody()
 
     def today(self) -> datetime.date:
@@ -123,6 +124,7 @@ def open_context(
                 reporter=reporter,
                 stopping=stopping,
                 probes=SaltProbes(opts),
+                rotations=lambda: load_rotations(settings.state_dir),
             )
         finally:
             transport.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +19,6 @@ from cpacman.commands.fleet import Fleet, place_all
 from cpacman.commands.gatekeeping import Gates
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.config import LevelSettings, Profile
-from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import FailedError, Inventory
 from cpacman.planner.policy import PROTECTED
@@ -117,13 +115,14 @@ def _job(
     settings: Mapping[str, Any],
 ) -> Job:
     budget, total = context.settings.budget, sum(len(level.hosts) for level in levels)
+    files = _file_facts(context, stored)
     return Job(
         rollout=rollout,
         plan=stored.plan,
         class_=stored.class_,
         levels=levels,
-        names=_file_names(context, stored),
-        demands=_demands(context, stored),
+        names=files.names,
+        demands=files.demands,
         protected=PROTECTED,
         who=who,
         reason=reason,
@@ -217,22 +216,28 @@ def profile_of(context: Context, name: str) -> Profile:
     return profiles[name]
 
 
-def _demands(context: Context, stored: StoredPlan) -> dict[str, str]:
-    """Return sha256 -> what the package's repository wants hosts to do about its signature."""
-    found = {}
-    for channel, snapshot in stored.plan.snapshots.items():
-        modes = context.settings.channels[channel].signature_modes
-        for package in load_snapshot(context.settings.depot, snapshot).packages:
-            found[package.sha256] = modes.get(package.repository, "off")
-    return found
+class _FileFacts(NamedTuple):
+    """What a manifest says of files, by sha256: names, and what to do about signatures."""
+
+    names: dict[str, str]
+    demands: dict[str, str]
 
 
-def _file_names(context: Context, stored: StoredPlan) -> dict[str, str]:
-    return {
-        package.sha256: Path(package.location).name
-        for snapshot in stored.plan.snapshots.values()
-        for package in load_snapshot(context.settings.depot, snapshot).packages
-    }
+def _file_facts(context: Context, stored: StoredPlan) -> _FileFacts:
+    names: dict[str, str] = {}
+    demands: dict[str, str] = {}
+    # Hosts that share a transaction are of one channel.
+    examples = {number: host for host, number in stored.plan.hosts.items()}
+    placed = place_all(context, sorted(examples.values())).hosts
+    for number, host in examples.items():
+        channel = context.settings.channels[placed[host].channel] if host in placed else None
+        modes = channel.signature_modes if channel else {}
+        usual = "require" if channel is None or channel.keys else "off"
+        for one in stored.plan.transactions[number].actions:
+            if one.sha256:
+                names[one.sha256] = f"{one.name}-{one.version}-{one.release}.{one.arch}.rpm"
+                demands[one.sha256] = modes.get(one.repository or "", usual)
+    return _FileFacts(names, demands)
 
 
 def tools_of(
@@ -314,7 +319,8 @@ def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | 
     """Return why a host can't be worked on at all, whatever it has installed."""
     host = inventory.host
     place = fleet.placements[host]
-    if session := inventory.facts.get("interrupted"):
+    session = inventory.facts.get("interrupted")
+    if session and not stored.plan.request.rollback:
         mend = f"run: salt-run cpacman.recover {host}"
         return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
     if place.problems or place.host.class_ != stored.class_:
@@ -327,6 +333,8 @@ def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | 
 def _solve_again(
     context: Context, stored: StoredPlan, host: str, fleet: Fleet, inventory: Inventory
 ) -> Recheck:
+    if stored.plan.request.rollback:
+        return Recheck(None, CHANGED, "its packages changed since; run rollback again")
     again = planning.make_plan(
         context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
     )

@@ -152,6 +152,10 @@ def accept(
     fleet = place_all(context, chosen)
     changes = {h: c for h, c in fleet.changes.items() if _is_wanted(h, c, hosts)}
     _check_acceptable(context, fleet, changes, hosts)
+    if not test:
+        # Who is accepted may be introduced to the plan key again, should it have lost it.
+        named = [host for host in chosen if host in changes or host in hosts]
+        context.store.forget_pins(named, at=context.clock(), who=context.who)
     if not test and changes:
         _accept(context, fleet, changes, reason, ticket)
     return {"accept": {"hosts": _rows(fleet, changes), "test": test,

@@ -92,7 +92,7 @@ def refresh_hosts(
         lot = {host: changed[host] for host in answered[at : at + _AT_ONCE]}
         results.update(_keep(context, lot, heads.keys()))
     for host, refused in _pin(
-        context, [h for h, key in pinned.items() if key != context.key.fingerprint]
+        context, {h: key for h, key in pinned.items() if key != context.key.fingerprint}
     ):
         results[host] = results[host]._replace(code=refused.code, error=refused.error)
     return results
@@ -231,18 +231,28 @@ def _join(context: Context, host: str, thin: _Thin) -> Inventory:
     return inventory
 
 
-def _pin(context: Context, hosts: Sequence[str]) -> Iterator[tuple[str, Answer]]:
-    """Introduce the plan key to hosts that have none; yield those that have another one."""
+def _pin(context: Context, pinned: Mapping[str, str]) -> Iterator[tuple[str, Answer]]:
+    """Introduce the plan key to hosts that have none or one of before; yield those that refuse.
+
+    A host that had one and has none now is another machine, or was tampered with: it is not
+    introduced again before somebody accepted it.
+    """
+    before = context.store.pins()
+    lost = [host for host, key in pinned.items() if not key and host in before]
+    for host in sorted(lost):
+        words = "has lost the plan key: was it rebuilt?"
+        mend = f"look at it, then: salt-run cpacman.accept hosts={host}"
+        yield host, Answer(host, {}, "pin", f"{words} {mend}")
+    hosts = sorted(set(pinned) - set(lost))
     if not hosts:
         return
-    before = context.store.pinned_hosts(context.key.fingerprint)
-    requests = {host: {"key": context.key.public_key_b64} for host in hosts}
+    rotations = [list(one) for one in context.rotations()]
+    arguments = {"key": context.key.public_key_b64, "rotations": rotations}
+    requests = dict.fromkeys(hosts, arguments)
     timeout = context.settings.transport.answer
     for answer in context.transport.call("pin", requests, timeout=timeout):
         if answer.code:
             words = f"takes no plan of this master: {answer.error}"
             yield answer.host, answer._replace(error=words)
             continue
-        if answer.host in before:
-            context.reporter.line(f"{answer.host}: had lost the plan key: was it rebuilt?")
         context.store.pin(answer.host, context.key.fingerprint, at=context.clock(), who=context.who)

@@ -30,8 +30,9 @@ def recover(body: Answer) -> str:
         rows = [
             (host, number, before, "TEST, nothing done", "") for host, number, before, *_ in rows
         ]
-    wrong = [host for host, one in hosts.items() if one["outcome"] not in THERE]
+    wrong = [h for h, one in hosts.items() if not {one["outcome"], one["back"]} & set(THERE)]
     words = [table(rows, indent="")]
+    words += [f"{h}: the way back: {line(one['back'])}" for h, one in hosts.items() if one["back"]]
     if wrong and not body["test"]:
         words.append(f"NOT AT THEIR PLAN: {some(wrong)}")
         words.append(f"next: salt-run cpacman.rollback host={wrong[0]}")
@@ -61,3 +62,19 @@ def findings(hosts: Mapping[str, Answer]) -> list[str]:
                 f"{words}: {len(found) - MOST} more, see: salt-run cpacman.show r-... host="
             )
     return lines
+
+
+def key(body: Answer) -> str:
+    """The plan key, and which hosts still know an older one."""
+    words = ["TEST, nothing done"] if body["test"] else []
+    words += ["rotated: hosts learn the new key when they are asked the next time"] if (
+        body["rotated"]) else []  # fmt: skip
+    now, hosts = body["fingerprint"], body["hosts"]
+    words.append(f"plan key {now}")
+    words.append(f"{len(hosts.get(now, ()))} hosts have it")
+    for old in body["previous"]:
+        behind = hosts.get(old["fingerprint"], ())
+        words.append(f"before {old['fingerprint']}: {some(behind) if behind else 'no host'}")
+    if any(name != now for name in hosts):
+        words.append("next: salt-run cpacman.refresh '*'")
+    return clean("\n".join(words))

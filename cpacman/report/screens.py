@@ -361,6 +361,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "approve": rollouts.approve,
     "refresh": _refresh,
     "recover": recovering.recover,
+    "key": recovering.key,
     "hostkeys": pushing.hostkeys,
     "snapshot": _snapshot,
     "promote": classes.promote,

@@ -33,7 +33,10 @@ def nevras_after(before: Iterable[str], transaction: Transaction) -> list[str]:
     count = Counter(before)
     for nevra in _leaving(transaction.actions):
         count[nevra] = 0
-    count.update({action.nevra for action in transaction.actions if action.action in _ADDS})
+    # What was cut off may stand there already, or twice; afterwards it stands there once.
+    for action in transaction.actions:
+        if action.action is not ActionKind.REMOVE:
+            count[action.nevra] = 1
     return sorted(count.elements())
 
 
@@ -83,8 +86,12 @@ def write_manifest(
     names: Mapping[str, str],
     protected: Sequence[str],
     demands: Mapping[str, str],
+    recovers: str = "",
 ) -> str:
-    """Return the manifest as the one text that is signed and sent."""
+    """Return the manifest as the one text that is signed and sent.
+
+    `recovers` is the session that was cut off on the host and that this one takes back, or "".
+    """
     before = nevras_of(inventory)
     body = {
         "schema": 1,
@@ -104,6 +111,8 @@ def write_manifest(
         "after": nevras_digest(nevras_after(before, transaction)),
         "protected": sorted(protected),
     }
+    if recovers:
+        body["recovers"] = recovers
     return canonical_json(body).decode()
 
 

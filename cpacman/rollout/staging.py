@@ -105,7 +105,13 @@ class Stager:
             names=self._job.names,
             protected=self._job.protected,
             demands=self._job.demands,
+            recovers=self._recovers(inventory),
         )
+
+    def _recovers(self, inventory: Inventory) -> str:
+        """Return what was cut off on a host, when this rollout is the way back."""
+        cut_off = inventory.facts.get("interrupted")
+        return str(cut_off) if cut_off and self._job.plan.request.rollback else ""
 
     def _needs(self, answers: Iterable[Answer]) -> dict[str, list[Segment]]:
         needs: dict[str, list[Segment]] = {}

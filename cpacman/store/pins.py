@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from cpacman.store.engine import Database
@@ -12,10 +14,19 @@ from cpacman.store.tables import pins_table
 class Pins(Database):
     """The plan key and who has it."""
 
-    def pinned_hosts(self, key: str) -> set[str]:
-        """Return the hosts that took the plan key with this fingerprint."""
-        query = sa.select(pins_table.c.host).where(pins_table.c.key == key)
-        return {row["host"] for row in self._rows(query)}
+    def pins(self) -> dict[str, str]:
+        """Return host -> fingerprint of the plan key that it took."""
+        return {row["host"]: row["key"] for row in self._rows(sa.select(pins_table))}
+
+    def forget_pins(self, hosts: Sequence[str], *, at: float, who: str) -> None:
+        """Let hosts take a plan key as if they were new: somebody has accepted them."""
+        p = pins_table
+        with self._write() as connection:
+            for host in sorted(hosts):
+                if connection.execute(p.delete().where(p.c.host == host)).rowcount:
+                    entry = {"action": "unpin", "subject": host, "host": host, "at": at,
+                             "who": who, "detail": "{}"}  # fmt: skip
+                    record(connection, entry)
 
     def pin(self, host: str, key: str, *, at: float, who: str) -> None:
         """Note that a host took a plan key."""

@@ -86,6 +86,9 @@ class Server(object):
         )
         # Nothing is pinned where the channel binds: it takes the plans of whoever holds it.
         answer["pinned"] = self.pin
+        cut_off = self.agent.interrupted_session(self.settings["state_dir"])
+        if cut_off:
+            answer["head"]["facts"]["interrupted"] = cut_off
         return answer
 
     def verb_details(self, digests):

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cpacman.inventory import decode_inventory, merge_thin
 from cpacman.model import InstalledPackage
-from cpacman.signing import load_plan_key, verify_report
+from cpacman.signing import load_plan_key, rotate_plan_key, verify_report
 from tests.unit.agent import agenthost
 
 
@@ -161,6 +161,31 @@ def test_only_the_pinned_key_counts(door, host, plan_key, tmp_path):
     assert code(door.begin(text, other.sign_manifest(text))) == "signature"
     for key in ("", "x", plan_key.public_key_b64[:-4], None, 7):
         assert code(door.pin(key)) == "key"
+
+
+def test_a_rotated_key_takes_the_place_of_the_one_that_named_it(door, host, plan_key, tmp_path):
+    """Over any number of steps, each signed by the key before; nothing else replaces a pin."""
+    text = host.manifest(host.action("install", "base-1"), after=["base-1"])
+    session = json.loads(text)["session"]
+    door.begin(text, plan_key.sign_manifest(text))
+    push(door, host, text)
+    master = tmp_path / "master"
+    steps = [list(rotate_plan_key(master, now=n)) for n in (1, 2)]
+    new = load_plan_key(master)
+    other = tmp_path / "other"
+    load_plan_key(other)
+    strange = [list(rotate_plan_key(other, now=1))]
+    forged = [[steps[0][0], strange[0][1]], steps[1]]
+    for bad in ([], steps[1:], steps[:1], strange, forged, [["{}", "x"]], [["x"]], "x", [[1, 2]]):
+        assert code(door.pin(new.public_key_b64, bad)) in ("pin", "signature"), bad
+    assert door.pin(new.public_key_b64, steps) == {"pinned": new.fingerprint}
+    assert door.pin(new.public_key_b64) == {"pinned": new.fingerprint}
+    assert code(door.pin(plan_key.public_key_b64, steps)) == "pin", "there is no way back"
+    late = host.manifest(host.action("install", "base-1"), after=["base-1"])
+    assert code(door.begin(late, plan_key.sign_manifest(late))) == "signature"
+    assert code(start(door, plan_key, session)) == "signature", "the old key starts nothing"
+    assert start(door, new, session) == {"started": True}, "what was taken in before stays valid"
+    assert json.loads(wait_for_end(door, session)["report"])["outcome"] == "applied"
 
 
 def test_without_a_pin_nothing_is_taken(door, host, plan_key):

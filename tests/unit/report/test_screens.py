@@ -336,13 +336,20 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
             "db1": {"state": "failed", "packages": 0, "code": "unreachable", "error": "no answer"},
         },
     },
+    "key": lambda: {
+        "result": True, "test": False, "rotated": True, "fingerprint": "sha256:b",
+        "public": "b64", "previous": [{"fingerprint": "sha256:a", "until": 1}],
+        "hosts": {"sha256:a": ["web1"], "sha256:b": ["web2", "web3"]},
+    },
     "recover": lambda: {
         "result": True,
         "test": False,
         "hosts": {
-            "web1": {"rollout": "r-1122a", "before": "silent", "level": "rest", "state": "ended",
+            "web1": {"rollout": "r-1122a", "before": "silent", "back": "", "level": "rest",
+                     "state": "ended",
                      "outcome": "applied", "code": None, "detail": "", "transaction": "t-1"},
-            "web2": {"rollout": "r-1122a", "before": "failed", "level": "rest", "state": "ended",
+            "web2": {"rollout": "r-1122a", "before": "failed", "back": "no way",
+                     "level": "rest", "state": "ended",
                      "outcome": "failed", "code": "interrupted", "detail": "cut off",
                      "transaction": "t-1"},
         },

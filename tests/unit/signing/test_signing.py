@@ -6,14 +6,23 @@ import base64
 import json
 import multiprocessing
 import stat
+from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
+from cpacman import signing
 from cpacman.errors import HostError, SafetyError
-from cpacman.signing import KEY_FILE, fingerprint, load_plan_key, verify_report
+from cpacman.signing import (
+    KEY_FILE,
+    fingerprint,
+    load_plan_key,
+    load_rotations,
+    rotate_plan_key,
+    verify_report,
+)
 
 
 def test_the_key_is_made_once_and_is_private(tmp_path):
@@ -127,3 +136,48 @@ def test_a_signed_text_that_is_no_report(host_key, text):
     """A signature does not make an object of a text."""
     with pytest.raises(HostError, match="the report is not"):
         verify_report(text, signed(host_key, text), public_pem(host_key))
+
+
+def test_a_rotated_key_is_another_one_that_the_old_one_named(tmp_path: Path) -> None:
+    """After a rotation the new key is loaded, and the old one signed the way to it."""
+    old = load_plan_key(tmp_path)
+    made = rotate_plan_key(tmp_path, now=7)
+    new = load_plan_key(tmp_path)
+    assert made.body == {"kind": "rotation", "from": old.public_key_b64, "to": new.public_key_b64,
+                         "created": 7}  # fmt: skip
+    assert old.sign_manifest(made.text) == made.signature
+    again = rotate_plan_key(tmp_path, now=8)
+    assert load_rotations(tmp_path) == [made, again]
+    assert {path.name for path in (tmp_path / "keys").iterdir()} == {"plan.key", "rotations.json"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "keys").iterdir())
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_rotation_that_died_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Once the message is kept the next reader finishes it; before that nothing has happened."""
+    old = load_plan_key(tmp_path)
+    name = "_finish_rotation" if told else "_write_rotations"
+    calls = []
+
+    def die(*_: object) -> None:
+        calls.append(name)
+        if not told or len(calls) > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(signing, name, die)
+    with pytest.raises(KeyboardInterrupt):
+        rotate_plan_key(tmp_path, now=7)
+    monkeypatch.undo()
+    now = load_plan_key(tmp_path)
+    assert (now.fingerprint == old.fingerprint) == (not told)
+    assert rotate_plan_key(tmp_path, now=8).body["from"] == now.public_key_b64
+
+
+def test_damaged_rotations_are_an_error(tmp_path: Path) -> None:
+    """Not a list of messages: said, since hosts would be lost without them."""
+    load_plan_key(tmp_path)
+    (tmp_path / "keys" / "rotations.json").write_text("[1]")
+    with pytest.raises(SafetyError, match="damaged"):
+        load_rotations(tmp_path)

@@ -86,4 +86,4 @@ def test_what_contradicts_is_a_conflict(store: Store) -> None:
     with pytest.raises(ConflictError, match="contradicts"), store._write() as connection:
         for _ in range(2):
             connection.execute(pins_table.insert(), {"host": "a", "key": "k", "since": 1.0})
-    assert store.pinned_hosts("k") == set()
+    assert store.pins() == {}
