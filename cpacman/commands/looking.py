@@ -20,6 +20,7 @@ from cpacman.commands.fleet import place_all
 from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
+from cpacman.fleet import lines_for
 from cpacman.model import short_id
 from cpacman.report.table import group_hosts
 
@@ -154,6 +155,14 @@ def config(context: Context, host: str | None = None) -> dict[str, Any]:
     values = [
         {"path": name, "value": value, "source": sources.get(name, "default")}
         for name, value in flat.items()
+    ]
+    values += [
+        {
+            "path": f"policy.{line.kind}",
+            "value": dict(line.pin) or list(line.words),
+            "source": where,
+        }
+        for where, line, _ in lines_for(context.settings, placement)
     ]
     problems = [str(problem) for problem in placement.problems]
     return {"config": {"host": host, "values": values, "problems": problems}}

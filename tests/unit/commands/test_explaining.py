@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cpacman.cli import main
-from cpacman.commands import comparing, explaining, offering, planning
+from cpacman.commands import comparing, explaining, looking, offering, planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.config import load_settings
@@ -447,3 +447,15 @@ def test_what_the_depot_lacks_cannot_be_undone(
     again = planning.make_plan(context, "testing", hosts, Request())
     assert asked == [{"openssl-3-1.x86_64"}] and again.plan_id == made.plan_id
     assert all(one.reversible and not one.irreversible for one in again.transactions.values())
+
+
+def test_a_host_shows_its_lines_of_policy(context: Context) -> None:
+    """Each line that may hold for a host stands with what places it, and where it is written."""
+    file = context.settings.membership.hosts_d / "web2.yaml"
+    file.write_text("web2: {policy: [{lock: zlib}, {pin: {openssl: base}}]}\n")
+    rows = looking.config(context, "web2")["config"]["values"]
+    assert [row for row in rows if row["path"].startswith("policy")] == [
+        {"path": "policy.lock", "value": ["zlib"], "source": "hosts.d/web2.yaml: web2.policy[0]"},
+        {"path": "policy.pin", "value": {"openssl": "base"},
+         "source": "hosts.d/web2.yaml: web2.policy[1]"},
+    ]  # fmt: skip
