@@ -146,6 +146,16 @@ class Host:
         rows = self.preferred(open_) if open_ else rows
         return [c for c in rows if self.is_newer(c, package.evr)]
 
+    def has_successor(self, candidate: Candidate) -> bool:
+        """Return whether something of another name is installed that obsoletes a candidate."""
+        rows = ((p.name, dep) for p in self.packages for dep in p.obsoletes)
+        return any(
+            name != candidate.name
+            and dep[0] == candidate.name
+            and (not dep[1] or policy.is_within(candidate.evr, dep[1], dep[2], self.compare))
+            for name, dep in rows
+        )
+
     def successors(self, goal: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """Return what obsoletes a package that would come, the newest of each name.
 

@@ -211,7 +211,7 @@ def _forbids(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -
     if not (globs or ranges):
         return None
     own = forms(candidate.name, candidate.evr, candidate.arch)
-    within = any(_is_within(candidate.evr, found[2], found[3], compare) for found in ranges)
+    within = any(is_within(candidate.evr, found[2], found[3], compare) for found in ranges)
     return not (within or any(matches(form, globs) for form in own))
 
 
@@ -239,7 +239,7 @@ def locks_installed(line: Line, package: InstalledPackage) -> bool:
     return any(matches(form, named) for form in own) or matches(package.name, ranged)
 
 
-def _is_within(evr: str, flags: str, bound: str, compare: Compare) -> bool:
+def is_within(evr: str, flags: str, bound: str, compare: Compare) -> bool:
     """Return whether a version is in a range; as in a dependency, no release means any."""
     if "-" not in bound:
         evr = evr.rpartition("-")[0] or evr

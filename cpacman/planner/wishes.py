@@ -237,7 +237,8 @@ def _install_tasks(
     arches = {c.arch for c in rows}
     targets = {p.arch: p for p in have if p.arch in arches}
     if not targets or (beside and not just_name):
-        new = [c for c in rows if c.nevra not in host.by_nevra]
+        here = [p.evr for p in have if any(c.nevra == p.nevra for c in rows)]
+        new = [c for c in rows if all(host.is_newer(c, evr) for evr in here)]
         yield from _install_new(host, new, bare)
         return
     for package in targets.values():
@@ -263,13 +264,16 @@ def _allowed_older(
 def _install_new(host: Host, rows: Sequence[Candidate], bare: bool) -> Iterator[Task]:
     """Yield the task that brings the newest; as in dnf priority comes before the architecture.
 
-    Only a bare name may be had from a successor: who says more means the very package.
+    Only a bare name may be had from a successor, and is there when one is installed: who says
+    more means the very package.
     """
     usable = [c for c in rows if c not in host.hidden]
     if not usable:
         _fail_if_forbidden(host, rows)
         return
     goal = host.newest(native(host.preferred(usable)))
+    if bare and any(map(host.has_successor, goal)):
+        return
     yield Task(Verb.INSTALL, (bare and host.successors(goal)) or goal)
 
 
