@@ -38,8 +38,8 @@ types: setup ## mypy, strict on the library
 bench: setup ## a table, and build/bench.json; ONLY=plan runs a part
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
-property: setup ## many random cases against dnf
-	CPACMAN_PROPERTY_CASES=2000 $(PYTEST) tests/property
+property: setup ## 2,000 random cases against dnf; FIRST=2000 CASES=500 tries others
+	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) tests/property
 
 chaos: setup ## hundreds of kills, cuts and damages, on trees and in the lab
 	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos

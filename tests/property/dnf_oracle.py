@@ -4,13 +4,17 @@ Reads questions from stdin, one JSON document a line, and answers each on stdout
 
     {"root": empty directory, "repos": {name: {"path": dir with repodata, "priority": 99,
                                                "module_hotfixes": whether modules hide nothing}},
-     "modules": [enabled "name:stream"], "installed": [package, ...], "upgrade": [spec],
-     "install": [spec], "exclude": [spec], "best": false}
+     "modules": [enabled "name:stream"], "modules_disabled": [name], "installed": [package, ...],
+     "upgrade": [spec], "install": [spec], "remove": [spec], "sync": false, "exclude": [spec],
+     "best": false, "left_out": [[repository, nevra]], "protected": [name], "limit": 0,
+     "weak": true, "advisory": [id], "cve": [id], "security": false, "severity": [word],
+     "minimal": false}
 
 A package is `{"name", "epoch", "version", "release", "arch", "vendor", "buildtime", "provides",
 ..., "files"}` as an inventory has it. Installed packages become headers without payload, which
-`rpmdb --importdb` puts into a real database. The answer is `{"actions": [[kind, nevra, from]],
-"error": text, "seconds": of the resolution, loading included}`.
+`rpmdb --importdb` puts into a real database. The answer is `{"actions": [[nevra, repository,
+[replaced nevras]]], "error": text, "seconds": of the resolution, loading included}`; what leaves
+for nothing has an empty nevra. A question with `come` and `leave` is answered by rpm, see `check`.
 """
 
 from __future__ import annotations
@@ -63,12 +67,14 @@ def header_of(package):
                 FLAGS[flags] | (RICH if name.startswith("(") else 0) for name, flags, _ in rows
             ]
             header[tag + "version"] = [evr for _, _, evr in rows]
-    add_files(header, package.get("files") or ())
+    own = [f"/usr/share/{package['name']}.{package['arch']}"]
+    files = sorted({*(package.get("files") or ()), *(own if package.get("colored") else ())})
+    add_files(header, files, package["arch"])
     return header
 
 
-def add_files(header, files):
-    """Put paths into a header, as directories and base names."""
+def add_files(header, files, arch):
+    """Put paths into a header, as directories and base names, in the colour of an architecture."""
     if not files:
         return
     directories = sorted({f.rpartition("/")[0] + "/" for f in files})
@@ -76,6 +82,7 @@ def add_files(header, files):
     header["basenames"] = [f.rpartition("/")[2] for f in files]
     header["dirindexes"] = [directories.index(f.rpartition("/")[0] + "/") for f in files]
     header["filemodes"] = [0o100644 for _ in files]
+    header["filecolors"] = [{"noarch": 0, "i686": 1}.get(arch, 2) for _ in files]
     for tag in ("filesizes", "filemtimes", "fileflags", "filerdevs", "filedevices", "fileinodes"):
         header[tag] = [0 for _ in files]
     for tag in ("filedigests", "filelinktos", "filelangs"):
@@ -84,12 +91,13 @@ def add_files(header, files):
     header["filegroupname"] = ["root" for _ in files]
 
 
-def enable_modules(root, names):
-    """Enable module streams, given as name:stream, below a root."""
+def enable_modules(root, names, disabled):
+    """Enable module streams, given as name:stream, below a root, and disable modules."""
     folder = Path(root) / "etc/dnf/modules.d"
     folder.mkdir(parents=True, exist_ok=True)
-    for module, _, stream in (name.partition(":") for name in names):
-        text = f"[{module}]\nname={module}\nstream={stream}\nprofiles=\nstate=enabled\n"
+    rows = [(*name.split(":", 1), "enabled") for name in names]
+    for module, stream, state in [*rows, *((name, "", "disabled") for name in disabled)]:
+        text = f"[{module}]\nname={module}\nstream={stream}\nprofiles=\nstate={state}\n"
         (folder / f"{module}.module").write_text(text)
 
 
@@ -117,7 +125,10 @@ def open_base(question):
     base.conf.module_platform_id = "platform:el9"
     base.conf.best = question.get("best", False)
     base.conf.allow_vendor_change = question.get("allow_vendor_change", True)
-    base.conf.installonly_limit = 0
+    base.conf.installonly_limit = question.get("limit", 0)
+    base.conf.install_weak_deps = question.get("weak", True)
+    base.conf.clean_requirements_on_remove = False
+    base.conf.protected_packages = list(question.get("protected", ()))
     base.conf.plugins = False
     base.conf.excludepkgs = list(question.get("exclude", ()))
     base.conf.assumeyes = True
@@ -139,29 +150,104 @@ def ask(question):
     start = time.perf_counter()
     base = open_base(question)
     base.fill_sack(load_system_repo=True, load_available_repos=True)
+    leave_out(base, question.get("left_out", ()))
     try:
-        for spec in question.get("upgrade", ()):
-            base.upgrade(spec)
-        for spec in question.get("install", ()):
-            base.install(spec)
-        if not (question.get("upgrade") or question.get("install")):
-            base.upgrade_all()
-        base.resolve(allow_erasing=False)
+        demand(base, question)
+        base.resolve(allow_erasing=bool(question.get("remove")))
     except dnf.exceptions.Error as error:
         return {"actions": [], "error": str(error), "seconds": time.perf_counter() - start}
     seconds = time.perf_counter() - start
     return {"actions": sorted(actions_of(base)), "error": "", "seconds": seconds}
 
 
+def leave_out(base, rows):
+    """Make dnf blind to some packages of some repositories."""
+    rows = {tuple(row) for row in rows}
+    if rows:
+        found = [p for p in base.sack.query().available() if (p.reponame, str(p)) in rows]
+        base.sack.add_excludes(base.sack.query().filterm(pkg=found))
+
+
+def demand(base, question):
+    """Ask as dnf's commands do."""
+    filter_advisories(base, question)
+    for spec in question.get("remove", ()):
+        base.remove(spec)
+    for spec in question.get("upgrade", ()):
+        base.upgrade(spec)
+    for spec in question.get("install", ()):
+        base.install(spec)
+    if question.get("sync"):
+        base.distro_sync()
+    elif not any(question.get(kind) for kind in ("remove", "upgrade", "install")):
+        base.upgrade_all()
+
+
+def filter_advisories(base, question):
+    """Ask for what some advisories deliver only."""
+    how = "eq" if question.get("minimal") else "gte"
+    types = ("security",) if question.get("security") else ()
+    words = {key: question.get(key, ()) for key in ("advisory", "severity")}
+    words["cves"] = question.get("cve", ())
+    if types or any(words.values()):
+        base.add_security_filters(how, types=types, **words)
+
+
 def actions_of(base):
-    """Yield what comes and what it replaces: [nevra, [replaced nevras]], and what leaves."""
+    """Yield what comes, from where and what it replaces, and what leaves."""
     goal = base._goal
     for package in [*goal.list_installs(), *goal.list_upgrades(), *goal.list_downgrades()]:
-        yield [str(package), sorted(map(str, goal.obsoleted_by_package(package)))]
+        olds = sorted(map(str, goal.obsoleted_by_package(package)))
+        yield [str(package), package.reponame, olds]
     for package in goal.list_reinstalls():
-        yield [str(package), ["reinstall"]]
+        yield [str(package), package.reponame, [str(package)]]
     for package in goal.list_erasures():
-        yield ["", [str(package)]]
+        yield ["", "", [str(package)]]
+
+
+def check(question):
+    """Return what rpm finds wrong with a transaction, and what it would remove besides.
+
+    The question has `come` (packages, with `beside` for those that replace nothing) and `leave`
+    (NEVRAs). What was wrong before the transaction is not told.
+    """
+    import rpm
+
+    rpm.reloadConfig()  # forgets what earlier questions have defined
+    for macro, value in (("_dbpath", "/var/lib/rpm"), ("_transaction_color", "3")):
+        rpm.addMacro(macro, value)
+    transaction = rpm.TransactionSet(question["root"])
+    transaction.setVSFlags(-1)
+    for package in question["come"]:
+        how = "i" if package["beside"] else "u"
+        transaction.addInstall(header_of(package), package["name"], how)
+    leaving = set(question["leave"])
+    removed = {nevra_of(e) for e in transaction if e.Type() == rpm.TR_REMOVED}
+    for header in transaction.dbMatch():
+        if nevra_of_header(header) in leaving - removed:
+            transaction.addErase(header)
+    removed = {nevra_of(e) for e in transaction if e.Type() == rpm.TR_REMOVED}
+    found = [f"rpm removes {n}" for n in sorted(removed - leaving)]
+    transaction.check()
+    return {"found": found + [str(problem) for problem in transaction.problems()]}
+
+
+def nevra_of(element):
+    """Return an element's NEVRA as inventories have it."""
+    epoch = element.E()
+    evr = f"{element.V()}-{element.R()}"
+    return (
+        f"{element.N()}-{epoch}:{evr}.{element.A()}"
+        if epoch not in (None, "0")
+        else (f"{element.N()}-{evr}.{element.A()}")
+    )
+
+
+def nevra_of_header(header):
+    """Return a header's NEVRA as inventories have it."""
+    epoch = f"{header['epoch']}:" if header["epoch"] else ""
+    evr = f"{epoch}{header['version']}-{header['release']}"
+    return f"{header['name']}-{evr}.{header['arch']}"
 
 
 def main():
@@ -172,8 +258,11 @@ def main():
         question = json.loads(line)
         if not question.get("ready"):
             make_database(question["root"], question["installed"])
-        enable_modules(question["root"], question.get("modules", ()))
-        answers.write(json.dumps(ask(question)) + "\n")
+        enable_modules(
+            question["root"], question.get("modules", ()), question.get("modules_disabled", ())
+        )
+        answer = check(question) if "come" in question else ask(question)
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 

@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.sax.saxutils import quoteattr
 
 import msgspec
 
-from cpacman.model import Inventory, Request, Transaction
+from cpacman.model import Advisory, Inventory, Request, Transaction
+from cpacman.planner.actions import split_nevra
 from cpacman.planner.solver import Source
 
 PYTHON = "/usr/bin/python3"
@@ -26,12 +28,22 @@ class Effects(NamedTuple):
     leave: frozenset[str]
 
 
+Step = tuple[str, str, Sequence[str]]
+"""What comes (or nothing), from which repository, and the NEVRAs that leave for it."""
+
+
 class Answer(NamedTuple):
     """What dnf would do; an error; how many seconds it took inside the process."""
 
-    effects: Effects
+    steps: tuple[Step, ...]
     error: str
     seconds: float
+
+    @property
+    def effects(self) -> Effects:
+        """What comes and what leaves."""
+        come = frozenset(nevra for nevra, _, _ in self.steps if nevra)
+        return Effects(come, frozenset(old for _, _, olds in self.steps for old in olds))
 
 
 def is_there() -> bool:
@@ -56,16 +68,27 @@ class Dnf:
 
     def ask(self, question: Mapping[str, Any]) -> Answer:
         """Return dnf's answer."""
+        answer = self._answer(question)
+        steps = tuple((nevra, repository, olds) for nevra, repository, olds in answer["actions"])
+        return Answer(steps, answer["error"], answer["seconds"])
+
+    def check(
+        self, root: Path, installed: Sequence[Any], come: Sequence[Any], leave: Sequence[str]
+    ) -> list[str]:
+        """Return what rpm has against a transaction; see `check` in the script."""
+        rows = {"installed": installed, "come": come}
+        colored = {key: [{**p, "colored": True} for p in found] for key, found in rows.items()}
+        found: list[str] = self._answer({"root": str(root), **colored, "leave": leave})["found"]
+        return found
+
+    def _answer(self, question: Mapping[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, f"dnf died; see {self._errors.name}"
-        answer = json.loads(line)
-        come = frozenset(nevra for nevra, _ in answer["actions"] if nevra)
-        leave = frozenset(old for _, olds in answer["actions"] for old in olds)
-        return Answer(Effects(come, leave), answer["error"], answer["seconds"])
+        return json.loads(line)
 
     def close(self) -> None:
         """End the process."""
@@ -75,14 +98,39 @@ class Dnf:
         self._errors.close()
 
 
-def make_repository(source: Source, directory: Path) -> Path:
+def updateinfo_xml(advisories: Iterable[Advisory]) -> str:
+    """Return advisories as repositories have them."""
+    return "<updates>" + "".join(map(_update_xml, advisories)) + "</updates>"
+
+
+def _update_xml(advisory: Advisory) -> str:
+    rows = []
+    for name, evr, arch in map(split_nevra, advisory.packages):
+        epoch, _, bare = evr.rpartition(":")
+        version, _, release = bare.rpartition("-")
+        values = {"name": name, "version": version, "release": release, "arch": arch}
+        words = " ".join(f"{key}={quoteattr(value)}" for key, value in values.items())
+        rows.append(f'<package {words} epoch="{epoch or 0}"><filename>x.rpm</filename></package>')
+    cves = "".join(f'<reference href="x" id="{cve}" type="cve"/>' for cve in advisory.cves)
+    return (
+        f'<update type={quoteattr(advisory.type)} from="x" status="final" version="1">'
+        f"<id>{advisory.id}</id><title>x</title><severity>{advisory.severity}</severity>"
+        f'<issued date="2026-01-01 00:00:00"/><references>{cves}</references>'
+        f'<pkglist><collection short="x"><name>x</name>{"".join(rows)}</collection></pkglist>'
+        "</update>"
+    )
+
+
+def make_repository(source: Source, directory: Path, advisories: Iterable[Advisory] = ()) -> Path:
     """Give the metadata of a source the directory layout that dnf wants."""
     repodata = directory / source.name / "repodata"
     repodata.mkdir(parents=True, exist_ok=True)
     rows = []
     kinds = {"primary": source.primary, "filelists": source.filelists, "modules": source.modules}
-    for kind, text in ((kind, text) for kind, text in kinds.items() if text):
-        data = Path(text).read_bytes()
+    found = {kind: Path(text).read_bytes() for kind, text in kinds.items() if text}
+    if advisories:
+        found["updateinfo"] = updateinfo_xml(advisories).encode()
+    for kind, data in found.items():
         name = f"{kind}.{'yaml' if kind == 'modules' else 'xml'}"
         (repodata / name).write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
@@ -119,11 +167,19 @@ def question_of(
             for name, (path, priority) in repos.items()
         },
         "modules": inventory.modules,
+        "modules_disabled": inventory.modules_disabled,
         "installed": msgspec.to_builtins(inventory.packages),
         "upgrade": request.upgrade,
         "install": request.install,
+        "remove": request.remove,
+        "sync": request.sync,
         "exclude": request.exclude,
-        "best": not request.upgrade_all,
+        "advisory": [word for word in request.advisory if not word.startswith("CVE-")],
+        "cve": [word for word in request.advisory if word.startswith("CVE-")],
+        "security": request.security,
+        "severity": request.severity,
+        "minimal": request.minimal,
+        "best": not (request.upgrade_all or request.sync),
     }
 
 

@@ -1,22 +1,13 @@
-"""What the planner says is what dnf 4.14 says, except where an invariant of ours says otherwise.
-
-`CPACMAN_PROPERTY_CASES` is how many random families of packages are tried (200).
-"""
+"""What the planner says is what dnf 4.14 says, for every case file and for real packages."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from cpacman.model import Inventory, Plan, Request
 from cpacman.planner.modules import read_modules
@@ -24,31 +15,14 @@ from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.solver import Source
 from tests.bench.fleet import DATA, NAMES, Maker
 from tests.property import oracle
-from tests.unit.planner.casefile import (
-    Case,
-    Pkg,
-    Section,
-    channel_of,
-    read_case,
-    request_of,
-)
+from tests.unit.planner.casefile import channel_of, read_case, request_of
 
 CASES = sorted((Path(__file__).parents[1] / "unit" / "planner" / "cases").glob("*.txt"))
-COUNT = int(os.environ.get("CPACMAN_PROPERTY_CASES", "200"))
-_numbers = itertools.count()
 
 pytestmark = [
     pytest.mark.property,
     pytest.mark.skipif(not oracle.is_there(), reason="dnf is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def dnf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[oracle.Dnf]:
-    """A dnf that answers."""
-    process = oracle.Dnf(tmp_path_factory.mktemp("dnf") / "errors")
-    yield process
-    process.close()
 
 
 def compare(
@@ -57,7 +31,7 @@ def compare(
     """Plan every host, ask dnf about each, and return the plan and what differs."""
     plan = plan_hosts([channel], request=request)
     repos = {
-        s.name: (oracle.make_repository(s, directory / "repos"), s.priority)
+        s.name: (oracle.make_repository(s, directory / "repos", channel.advisories), s.priority)
         for s in channel.sources
     }
     found = []
@@ -73,7 +47,7 @@ def compare(
     return plan, found
 
 
-ASKABLE = {"upgrade", "install", "exclude"}
+ASKABLE = {"upgrade", "install", "exclude", "advisory", "security", "severity", "minimal"}
 """What the oracle can be asked."""
 
 
@@ -166,108 +140,3 @@ def _name(nevra: str) -> str:
 def _keeps_arch(nevra: str, come: frozenset[str]) -> bool:
     arch = nevra.rpartition(".")[2]
     return any(_name(n) == _name(nevra) and n.endswith(f".{arch}") for n in come)
-
-
-# Random families
-
-_NAME = st.sampled_from("abcdef")
-_VERSION = st.integers(1, 3)
-
-
-@st.composite
-def _capability(draw: st.DrawFn) -> str:
-    """A dependency on one of the names or of two things that several of them may provide."""
-    name = draw(st.sampled_from([*"abcdef", "x", "y"]))
-    flags = draw(st.sampled_from(["", "=", ">=", "<="]))
-    return f"{name} {flags} {draw(_VERSION)}" if flags else name
-
-
-@st.composite
-def _package(draw: st.DrawFn) -> Pkg:
-    name, version = draw(_NAME), draw(_VERSION)
-    said: dict[str, str] = {}
-    kinds = {"requires": 2, "conflicts": 1, "obsoletes": 1, "recommends": 1, "supplements": 1}
-    for kind, most in kinds.items():
-        rows = draw(st.lists(_capability(), max_size=most))
-        rows = [row for row in rows if not row.startswith(name)]
-        if rows and draw(st.booleans()):
-            said[kind] = ", ".join(rows)
-    provides = draw(st.lists(st.sampled_from(["x", "y", f"x = {version}"]), max_size=1))
-    if provides:
-        said["provides"] = provides[0]
-    return Pkg(f"{name}-{version}-1.x86_64", said)
-
-
-def _distinct(rows: list[Pkg]) -> list[Pkg]:
-    return list({row.nevra: row for row in rows}.values())
-
-
-def _one_each(rows: list[Pkg]) -> list[Pkg]:
-    return list({row.nevra[0]: row for row in rows}.values())
-
-
-class Family(NamedTuple):
-    """What two repositories offer, what is installed, and what dnf can be told about it."""
-
-    offered: list[Pkg]
-    others: list[Pkg]
-    installed: list[Pkg]
-    priority: int
-    excluded: list[str]
-
-
-_FAMILY = st.builds(
-    Family,
-    st.lists(_package(), min_size=2, max_size=10).map(_distinct),
-    st.one_of(st.just([]), st.lists(_package(), max_size=4).map(_distinct)),
-    st.lists(_package(), min_size=1, max_size=5).map(_one_each),
-    st.sampled_from([99, 50]),
-    st.lists(st.sampled_from(["a", "b*", "c-2-1", "d-3*", "e.x86_64", "f"]), max_size=1),
-)
-
-
-def _family_case(family: Family) -> Case:
-    """Return a case; what both repositories have under one NEVRA is only in the first."""
-    have = {p.nevra for p in family.offered}
-    others = [p for p in family.others if p.nevra not in have]
-    sections = [Section(("repo", "base"), _rows(family.offered))]
-    if others:
-        head = ("repo", "other", f"priority={family.priority}")
-        sections.append(Section(head, _rows(others)))
-    return Case("", [*sections, Section(("installed", "h"), _rows(family.installed))])
-
-
-def _rows(found: list[Pkg]) -> tuple[tuple[str, dict[str, str]], ...]:
-    return tuple((p.nevra, p.said) for p in found)
-
-
-def _is_sound(inventory: Inventory) -> bool:
-    """Return whether installed packages neither conflict with nor obsolete each other."""
-    names = {p.name for p in inventory.packages} | {
-        name for p in inventory.packages for name, _, _ in p.provides
-    }
-    return not any(
-        name in names for p in inventory.packages for name, _, _ in (*p.conflicts, *p.obsoletes)
-    )
-
-
-@settings(
-    max_examples=COUNT,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-@given(family=_FAMILY)
-def test_families(
-    family: Family, dnf: oracle.Dnf, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Random small families, excludes and priorities are planned as dnf does it."""
-    directory = tmp_path_factory.getbasetemp() / f"family-{next(_numbers)}"
-    case = _family_case(family)
-    channel = channel_of(case, directory / "m")
-    if not _is_sound(channel.inventories[0]):
-        return
-    request = Request(exclude=tuple(family.excluded))
-    _, found = compare(dnf, channel, request, directory)
-    shutil.rmtree(directory)
-    assert not found

@@ -1,0 +1,283 @@
+"""A case planned by us and by dnf, and what differs.
+
+Invariant: dnf is told what our invariants leave out (`invariants.py`), and asked again when what
+it answers breaks one; then there is no difference that is not a bug, but for the `NAMED` ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cpacman.model import Action, ActionKind, HeldReason, Plan, Reason, Transaction
+from cpacman.planner.plan import plan_hosts
+from tests.property import oracle
+from tests.property.invariants import PROTECTED, World, wrong
+from tests.property.soundness import compare
+from tests.unit.planner.casefile import Case, channel_of, request_of
+
+_ROUNDS = 20
+_ARCHES = (".i686", ".x86_64", ".noarch")
+
+NAMED = {
+    "remove": "dnf removes what needs the removed, too; ours fails (remove-needed-fails)",
+    "stays": "what is protected, locked or running is not removed (remove-protected-fails)",
+    "nothing": "what is not there, or excluded, is no error (remove-not-installed)",
+    "best": "dnf fails where its best also wants a second thing (multilib-named-one)",
+    "limit": "a kernel too many that is needed stays (kernel-limit-needed)",
+    "sync": "dnf fails where something can't be synchronised; ours holds it (sync-held)",
+    "order": "which of two that exclude each other is synchronised (sync-either)",
+    "beside": "dnf's sync adds architectures and installs again (sync-adds-nothing)",
+    "follows": "the other architecture follows what an advisory names (multilib-advisory-follows)",
+    "absent": "a name in an architecture that is not installed (named-upgrade-not-installed)",
+    "successor": "what is named comes, unless its newest is obsoleted (install-successor-of-old)",
+    "arch": "name.arch is upgraded by its successor, too (upgrade-arch-obsoleted)",
+    "narrow": "dnf takes no 32-bit fix beside another version in 64 bit (advisory-narrow)",
+    "wide": "no second architecture comes to replace something (upgrade-other-arch-obsoletes)",
+    "rank": "an older version in a better repository hides no update (priority-older-installed)",
+    "color": "what obsoletes nothing for its colour is an update (obsoletes-wrong-color-update)",
+}
+"""The differences that are meant, and the case that shows each."""
+
+_WHOLE = frozenset(NAMED) - {"limit", "beside"}
+"""Those of which nothing more can be compared."""
+
+
+class Compared(NamedTuple):
+    """A plan, what differs from dnf, the invariants dnf was told of, the meant differences."""
+
+    plan: Plan
+    differences: tuple[str, ...]
+    told: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+
+
+class Asking:
+    """One case and a dnf that is asked about it."""
+
+    def __init__(self, case: Case, dnf: oracle.Dnf, directory: Path) -> None:
+        self.case, self.dnf, self.directory = case, dnf, directory
+        self.channel = channel_of(case, directory / "m")
+        self.request = request_of(case)
+        self.world = World(case)
+        self.told: set[str] = set()
+        self._left_out: set[tuple[str, str]] = set()
+        self._number = 0
+
+    def plan(self) -> Plan:
+        """Return our plan."""
+        return plan_hosts([self.channel], request=self.request, workers=1)
+
+    def answer(self, **more: Any) -> oracle.Answer:
+        """Return what dnf does when it keeps to our invariants."""
+        forbidden = self.world.forbidden()
+        self.told |= set(forbidden.values())
+        self._left_out |= set(forbidden)
+        for _ in range(_ROUNDS):
+            answer = self._ask(more)
+            found = set(wrong(self.world, answer.steps, older=self.request.sync))
+            fresh = {(repository, nevra) for repository, nevra, _ in found} - self._left_out
+            if not fresh:
+                return answer
+            self.told |= {rule for _, _, rule in found}
+            self._left_out |= fresh
+        raise AssertionError("dnf can't be kept to the invariants")
+
+    def leave_out(self, rows: set[tuple[str, str]]) -> None:
+        """Leave repository and NEVRA of some more out of what dnf sees."""
+        self._left_out |= rows
+
+    def _ask(self, more: dict[str, Any]) -> oracle.Answer:
+        self._number += 1
+        root = str(self.directory / f"root-{self._number}")
+        left_out = sorted(self._left_out)
+        return self.dnf.ask({**self._question(), "root": root, "left_out": left_out, **more})
+
+    def _question(self) -> dict[str, Any]:
+        directory, advisories = self.directory / "repos", self.channel.advisories
+        repos = {
+            s.name: (oracle.make_repository(s, directory, advisories), s.priority)
+            for s in self.channel.sources
+        }
+        hot = [s.name for s in self.channel.sources if s.module_hotfixes]
+        (host,) = self.channel.inventories
+        # dnf takes a protected package that is obsoleted for a removal, and fails.
+        protected = PROTECTED if self.request.remove else ()
+        asked = oracle.question_of(repos, host, self.request, directory, hot)
+        return {**asked, "limit": self.limit, "protected": protected}
+
+    @property
+    def limit(self) -> int:
+        """How many kernels may stay; without a running one ours lets all be."""
+        (host,) = self.channel.inventories
+        return self.channel.policy.installonly_limit if host.kernel else 0
+
+
+def compare_case(case: Case, dnf: oracle.Dnf, directory: Path) -> Compared:
+    """Plan the one host of a case and ask dnf about it."""
+    asking = Asking(case, dnf, directory)
+    plan = asking.plan()
+    transaction = next(iter(plan.transactions.values()), None)
+    if asking.request.minimal and transaction:
+        asking.leave_out(set(_twins(asking.world, transaction)))
+    found, named = _judge(asking, plan, transaction, asking.answer())
+    if found and asking.limit:
+        found, named = _judge(asking, plan, _unlimited(transaction), asking.answer(limit=0))
+        named |= {"limit"}
+    return Compared(plan, found, frozenset(asking.told), named)
+
+
+def _judge(
+    asking: Asking, plan: Plan, transaction: Transaction | None, answer: oracle.Answer
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what differs and is not meant, and the names of what is meant."""
+    found = tuple(_differences(plan, transaction, answer))
+    named = frozenset(_named(asking, transaction, answer)) if found else frozenset[str]()
+    if named & _WHOLE:
+        return (), named
+    if "beside" in named:
+        found = tuple(_differences(plan, transaction, _without_more(answer, transaction)))
+    return found, named
+
+
+def _unlimited(transaction: Transaction | None) -> Transaction | None:
+    """Return a transaction without the kernels that leave because they are too many."""
+    if transaction is None:
+        return None
+    kept = tuple(a for a in transaction.actions if a.reason is not Reason.LIMIT)
+    return msgspec.structs.replace(transaction, actions=kept)
+
+
+def _without_more(answer: oracle.Answer, transaction: Transaction | None) -> oracle.Answer:
+    """Return an answer without what comes in place of nothing and that we don't take."""
+    ours = oracle.effects_of(transaction)
+    steps = (s for s in answer.steps if s[2] or s[0] in ours.come)
+    return answer._replace(steps=tuple(s for s in steps if list(s[2]) != [s[0]]))
+
+
+def _twins(world: World, transaction: Transaction) -> Iterator[tuple[str, str]]:
+    """Yield what shares a NEVRA with what we take: `minimal` of dnf looks at one of them only."""
+    taken = {a.nevra_: a.repository for a in transaction.actions if a.repository}
+    for row in world.offered:
+        if taken.get(row.package.nevra, row.repository) != row.repository:
+            yield row.repository, row.package.nevra
+
+
+def _named(asking: Asking, transaction: Transaction | None, answer: oracle.Answer) -> Iterator[str]:
+    """Yield the names of the meant differences that a case may show."""
+    request, world = asking.request, asking.world
+    if transaction is None:
+        meant = world.meant(request.remove)
+        if any(world.stays(row) for row in meant):
+            yield "stays"
+        if request.remove and answer.effects.leave - {row.package.nevra for row in meant}:
+            yield "remove"
+        if world.is_elsewhere(request.upgrade):
+            yield "absent"
+        if any(word.endswith(_ARCHES) for word in request.upgrade) and not answer.steps:
+            yield "arch"
+        return
+    none = ("No match for argument", "All matches were filtered out")
+    if any(words in answer.error for words in none) and (
+        not transaction.actions or world.meant([answer.error.rpartition(": ")[2]])
+    ):
+        yield "nothing"
+    idle = not transaction.actions
+    if "cannot install the best" in answer.error and (idle or _takes_newest(world, transaction)):
+        yield "best"
+    ours = [a for a in transaction.actions if a.nevra not in answer.effects.come]
+    if any(
+        "." in word and a.from_ and f".{a.arch}" in word for a in ours for word in request.upgrade
+    ):
+        yield "arch"
+    theirs = {new for new, _, _ in answer.steps} - {a.nevra for a in transaction.actions}
+    rows = [row for row in world.offered if row.package.nevra in theirs]
+    named = (*request.upgrade, *request.install)
+    if named and any(r.arch not in {o.arch for o in world.of_name(r.name)} for r in rows):
+        yield "wide"
+    if ours and all(_is_above_rank(world, a) for a in ours if a.from_):
+        yield "rank"
+    if any(_is_of_no_color(world, action) for action in ours):
+        yield "color"
+    if request.sync:
+        yield from _of_sync(transaction, answer, asking.told)
+    if request.by_advisory:
+        yield from (name for name in _of_sync(transaction, answer, ()) if name != "sync")
+    if request.by_advisory and ours and all(a.arch == "i686" for a in ours):
+        yield "narrow"
+    if (request.by_advisory or "together" in asking.told) and _follows(transaction):
+        yield "follows"
+    if request.install and _is_successor_of_old(world, transaction, answer):
+        yield "successor"
+
+
+def _takes_newest(world: World, transaction: Transaction) -> bool:
+    """Return whether something that is named comes, and nothing newer of it was allowed."""
+    shut = world.forbidden()
+    asked = [a for a in transaction.actions if a.reason is Reason.REQUESTED]
+    return bool(asked) and not any(
+        compare(row.evr, action.evr) > 0
+        for action in asked
+        for row in world.offered
+        if (row.name, row.arch) == (action.name, action.arch)
+        and (row.repository, row.package.nevra) not in shut
+    )
+
+
+def _is_above_rank(world: World, action: Action) -> bool:
+    """Return whether a better repository has only older versions than the installed one."""
+    rank = {r: int(o.partition("=")[2]) for r, o in world.priorities()}
+    kin = [r for r in world.offered if r.name == action.name]
+    better = [r for r in kin if rank.get(r.repository, 99) < rank.get(action.repository or "", 99)]
+    old = next((r for r in world.installed if r.package.nevra == action.from_), None)
+    return bool(better and old) and all(compare(r.evr, old.evr) < 0 for r in better if old)
+
+
+def _is_of_no_color(world: World, action: Action) -> bool:
+    """Return whether what comes obsoletes the name of something in another architecture."""
+    row = next((r for r in world.offered if r.package.nevra == action.nevra), None)
+    olds = {name for name, _, _ in row.package.deps("obsoletes")} if row else set()
+    return any(r.name in olds and r.arch != action.arch for r in world.installed)
+
+
+def _of_sync(
+    transaction: Transaction, answer: oracle.Answer, told: Collection[str]
+) -> Iterator[str]:
+    apart = (HeldReason.CONFLICTS, HeldReason.REQUIRES, HeldReason.TOGETHER)
+    if answer.error:
+        yield "sync"
+    elif "together" in told or any(held.reason in apart for held in transaction.held):
+        yield "order"
+    else:
+        yield "beside"
+
+
+def _follows(transaction: Transaction) -> bool:
+    """Return whether another architecture comes along with one."""
+    rows = [a for a in transaction.actions if a.action is ActionKind.UPGRADE]
+    first = {a.name for a in transaction.actions if a.reason is not Reason.DEPENDENCY}
+    weak = [a for a in rows if a.reason is Reason.DEPENDENCY]
+    return any(a.name in first or a.arch != "x86_64" for a in weak)
+
+
+def _is_successor_of_old(world: World, transaction: Transaction, answer: oracle.Answer) -> bool:
+    """Return whether dnf takes, for what is named, what obsoletes only old versions of it."""
+    asked = {a.name for a in transaction.actions if a.reason is Reason.REQUESTED}
+    theirs = {new for new, _, _ in answer.steps}
+    rows = [row for row in world.offered if row.package.nevra in theirs]
+    return any(name in asked for row in rows for name, _, _ in row.package.deps("obsoletes"))
+
+
+def _differences(
+    plan: Plan, transaction: Transaction | None, answer: oracle.Answer
+) -> Iterator[str]:
+    if bool(answer.error) != (transaction is None):
+        yield f"dnf fails with {answer.error!r}, ours with {plan.failed}"
+        return
+    ours = oracle.effects_of(transaction)
+    for what, them, us in zip(("come", "leave"), answer.effects, ours, strict=True):
+        if them != us:
+            yield f"{what}: only dnf {sorted(them - us)}, only ours {sorted(us - them)}"
