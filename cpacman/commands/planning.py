@@ -99,9 +99,27 @@ def make_plan(
             with a warning; one that answers with an error is not planned.
         instead: channel -> a snapshot to plan from in place of what the class holds.
     """
+    inventories = inventories_of(context, sorted(hosts))
+    made = solve_plan(
+        context, class_, hosts, request, inventories, fleet=fleet, asked=asked, instead=instead
+    )
+    return _reversible(context, made, inventories)
+
+
+def solve_plan(
+    context: Context,
+    class_: str,
+    hosts: Mapping[str, Host],
+    request: Request,
+    inventories: Mapping[str, Inventory],
+    *,
+    fleet: Fleet | None = None,
+    asked: Mapping[str, Refreshed] | None = None,
+    instead: Mapping[str, Snapshot] | None = None,
+) -> Plan:
+    """Plan as `make_plan` does, from inventories at hand; what can't be undone is not looked up."""
     rules = rules_of(context)
     held = fleet or place_all(context, sorted(hosts))
-    inventories = _inventories(context, sorted(hosts))
     offers = _offers(context, class_, instead or {})
     failed = dict(_not_planned(context, hosts, inventories, held, offers, rules))
     errors = {host: one for host, one in (asked or {}).items() if one.error and host in hosts}
@@ -119,7 +137,6 @@ def make_plan(
         cache=context.settings.cache_dir / "solver",
         reporter=context.reporter,
     )
-    made = _reversible(context, made, inventories)
     return msgspec.structs.replace(
         made,
         failed=dict(sorted({**made.failed, **failed}.items())),
@@ -141,7 +158,7 @@ def _reversible(context: Context, plan: Plan, inventories: Mapping[str, Inventor
     return with_reverse(plan, [(number, one.nevra) for number, one in leaving if one not in kept])
 
 
-def _inventories(context: Context, hosts: Sequence[str]) -> dict[str, Inventory]:
+def inventories_of(context: Context, hosts: Sequence[str]) -> dict[str, Inventory]:
     """Return what hosts reported, with what the journal knows of it."""
     return with_origins(context.store.inventories(hosts), context.store.origins(hosts))
 
@@ -155,7 +172,7 @@ def channel_for(context: Context, host: str) -> ChannelInput:
     if host not in context.directory.accepted():
         raise InputError(Problem(f"host {host}", "the master accepted no key of it"))
     fleet = place_all(context, [host])
-    inventories = _inventories(context, [host])
+    inventories = inventories_of(context, [host])
     class_ = fleet.placements[host].host.class_
     offers, rules = _offers(context, class_, {}), rules_of(context)
     for name, failure in _not_planned(context, fleet.hosts, inventories, fleet, offers, rules):
@@ -243,5 +260,6 @@ def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host], fleet
         hosts: those to plan, all of them accepted.
         fleet: where every host belongs.
     """
-    mine = {name: fleet.placements[name] for name in hosts}
-    return make_plan(context, class_, hosts, Request(), fleet=fleet._replace(placements=mine))
+    mine = fleet._replace(placements={name: fleet.placements[name] for name in hosts})
+    found = inventories_of(context, sorted(hosts))
+    return solve_plan(context, class_, hosts, Request(), found, fleet=mine)

@@ -14,10 +14,10 @@ import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, everyone, place_all
-from cpacman.commands.planning import STALE, make_plan
+from cpacman.commands.planning import STALE, inventories_of, solve_plan
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import Snapshot
-from cpacman.model import Host, Request
+from cpacman.model import Host, Inventory, Plan, Request
 from cpacman.report.table import Group
 from cpacman.rollout.proof import Proof, weigh
 
@@ -69,20 +69,35 @@ def prove(
 ) -> Proof:
     """Plan every host of a class and channel from a snapshot, and from what the class holds."""
     hosts = members.of(candidate.channel)
-    fleet = Fleet({name: members.fleet.placements[name] for name in hosts})
-    asked = {name: one for name, one in members.asked.items() if name in hosts}
-
-    def planned(snapshot: Snapshot) -> Any:
-        instead = {candidate.channel: snapshot}
-        return make_plan(
-            context, class_, hosts, Request(), fleet=fleet, asked=asked, instead=instead
-        )
-
-    plan = planned(candidate)
-    same = held is not None and held.id == candidate.id
-    before = plan if same else planned(held) if held is not None else None
+    inventories = inventories_of(context, sorted(hosts))
+    plan = _planned(context, class_, candidate, hosts, members, inventories)
+    before = None
+    if held is not None:
+        # Only where something is held there is something to compare.
+        some = {h: hosts[h] for h, t in plan.hosts.items() if plan.transactions[t].held}
+        same = held.id == candidate.id
+        before = plan if same else _planned(context, class_, held, some, members, inventories)
     stale = {h: int(members.ages[h]) for h in hosts if members.ages.get(h, 0) > STALE}
     return weigh(plan, before, stale)
+
+
+def _planned(
+    context: Context,
+    class_: str,
+    snapshot: Snapshot,
+    hosts: Mapping[str, Host],
+    members: Members,
+    inventories: Mapping[str, Inventory],
+) -> Plan:
+    fleet = members.fleet._replace(
+        placements={name: members.fleet.placements[name] for name in hosts}
+    )
+    asked = {name: one for name, one in members.asked.items() if name in hosts}
+    return solve_plan(
+        context, class_, hosts, Request(), {name: inventories[name] for name in hosts
+                                            if name in inventories},
+        fleet=fleet, asked=asked, instead={snapshot.channel: snapshot},
+    )  # fmt: skip
 
 
 def proof_body(proof: Proof, members: Members) -> dict[str, Any]:
