@@ -74,6 +74,7 @@ def _settings():
         "state_dir": config.get("state_dir") or agent.STATE_DIR,
         "cache_dir": config.get("cache_dir") or agent.CACHE_DIR,
         "root": config.get("root") or "",
+        "restart": config.get("restart") or None,
     }
 
 

@@ -1006,6 +1006,7 @@ def parse_manifest(text):
     protected = manifest.get("protected", [])
     demand(isinstance(protected, list) and all(isinstance(n, TEXT) for n in protected), "protected")
     recovers = manifest.get("recovers", manifest["session"])
+    demand(isinstance(manifest.get("restart_minion", False), bool), "restart_minion")
     demand(isinstance(recovers, TEXT) and SESSION_NAME.match(recovers), "recovers")
     files = check_files(manifest.get("files"))
     check_actions(manifest.get("actions"), files)
@@ -1629,6 +1630,7 @@ class Session(object):
         self.lock_file = os.path.join(settings["state_dir"], "apply.lock")
         self.state_dir = settings["state_dir"]
         self.lock_wait = settings.get("lock_wait", LOCK_WAIT)
+        self.restart = settings.get("restart")
         self.manifest = manifest
         self.started = round(time.time(), 3)
         self.journal = read_journal(path)
@@ -1645,6 +1647,10 @@ class Session(object):
 
     def __exit__(self, *_):
         os.close(self.writing)
+
+    def is_noted(self, key):
+        """Whether an entry of the journal has this key."""
+        return any(key in entry for entry in read_journal(self.path))
 
     def note(self, **entry):
         """Add an entry to the journal."""
@@ -1721,6 +1727,7 @@ def transact(session, rpm):
     """Check, run and verify; return the report."""
     rows = read_rows(session.root, KEY_TAGS, False, rpm)
     if session.last["state"] == "verifying":
+        restart_minion(session)
         return judge_rows(
             session, rows, session.last.get("problems"), session.last.get("scriptlets") or []
         )
@@ -1796,7 +1803,36 @@ def check_and_run(session, steps, rows, rpm):
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
+    restart_minion(session)
     return judge(session, problems, transaction.scriptlets, rpm)
+
+
+def restart_minion(session):
+    """Restart Salt's minion, once, when what it runs on was replaced: the last step of all.
+
+    We are no child of it. Its report is written only after that, so whoever asks gets it from the
+    new one; should we die with it, the next start finds `verifying` and goes on from there.
+    """
+    if not session.manifest.get("restart_minion") or session.is_noted("minion"):
+        return
+    command = session.restart or restart_command(session.root)
+    if not command:
+        session.note(minion="not restarted: this host has no service manager that we know")
+        return
+    session.note(minion="restarting")
+    code, output, errors = run_command(command, env=clean_environment(), cwd="/")
+    said = one_line(to_text(output) + errors)
+    session.note(minion="not restarted: " + said if code else "restarted")
+
+
+def restart_command(root):
+    """Return what restarts the minion on this host if it runs, or None."""
+    if not is_live(root):
+        return None
+    if os.path.isdir(SYSTEMD):
+        return ["systemctl", "try-restart", "salt-minion.service"]
+    return ["service", "salt-minion", "restart"] if os.path.exists(
+        "/etc/init.d/salt-minion") else None  # fmt: skip
 
 
 def let_go(transaction):
@@ -1995,9 +2031,13 @@ def find_reboot(session, _):
     return sorted(action_nevra(a) for a in actions if a["name"] in REBOOT_NAMES)
 
 
-def find_salt(_, rows):
-    """Return the installed version of Salt; the door adds which one is running."""
-    return sorted(row_nevra(row) for row in rows if row["NAME"] in SALT_NAMES)
+def find_salt(session, rows):
+    """Return the installed version of Salt, and whether it was restarted.
+
+    The door adds which version is running.
+    """
+    noted = [entry["minion"] for entry in read_journal(session.path) if "minion" in entry][-1:]
+    return sorted(row_nevra(row) for row in rows if row["NAME"] in SALT_NAMES) + noted
 
 
 class Steps(object):

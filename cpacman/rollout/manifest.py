@@ -7,6 +7,7 @@ file by size and sha256; `after` is the package set that the host must end with.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -113,7 +114,20 @@ def write_manifest(
     }
     if recovers:
         body["recovers"] = recovers
+    if restarts_minion(transaction):
+        body["restart_minion"] = True
     return canonical_json(body).decode()
+
+
+_SALT = re.compile(
+    r"salt|salt-minion|salt-common|glibc|openssl|openssl-libs|libopenssl\d.*|libssl\d.*"
+    r"|platform-python|python[23]?(\.?\d+)?(-libs|-base)?|libpython\d.*"
+)
+
+
+def restarts_minion(transaction: Transaction) -> bool:
+    """Whether a transaction replaces what Salt's minion runs on: itself, Python, openssl, glibc."""
+    return any(_SALT.fullmatch(a.name) for a in transaction.actions if a.action in _ADDS)
 
 
 def write_order(session: str, *, created: float, expires: float) -> str:

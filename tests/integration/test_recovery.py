@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 
-from lab import Host, Lab
+from lab import Host, Lab, rpms
+from lab.rpms import Build
 from tests.integration.fleet import Fleet
 from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, wait
 
@@ -75,3 +80,37 @@ def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
     assert answer["recover"]["hosts"]["web1"]["outcome"] == "applied", answer.text
     assert answer.code == 0 and installed(fleet, "web1") > UPDATED
     assert fleet.run("recover", "*")["recover"]["hosts"] == {}
+
+
+RESTART = """#!/bin/sh
+ps -eo pid,args | awk '/[s]alt-minion/ && !/awk/ {{print $1}}' >/run/old-minion
+kill -9 $(cat /run/old-minion)
+setsid {python} {minion} -c /etc/salt </dev/null >/dev/null 2>&1 &
+"""
+
+
+def test_salt_updates_itself(fleet: Fleet) -> None:
+    """A package restarts the minion in mid-transaction: all is installed and reported."""
+    host = fleet.lab.host("web1")
+    built = rpms.build([Build("salt-minion", "1"), Build("salt-minion", "2")])
+    host.install_rpms([built["salt-minion-1-1.noarch"]])
+    shutil.copy(built["salt-minion-2-1.noarch"], fleet.mirror)
+    rpms.write_metadata(fleet.mirror, {})
+    minion = Path(sys.executable).with_name("salt-minion")
+    host.write(
+        "/usr/local/sbin/restart-minion",
+        RESTART.format(python=sys.executable, minion=minion),
+        0o755,
+    )
+    assert fleet.run("snapshot").code == 0 and fleet.run("refresh", "*").code == 0
+    answer = fleet.run("deploy", plan=fleet.plan(tgt="web1")["plan_id"])
+    try:
+        assert answer.outcomes() == {"web1": ("applied", None)}, answer.text
+        assert installed(fleet, "web1") > {*UPDATED, "salt-minion-2-1.noarch"}
+        assert host.read("/run/old-minion").split(), "the minion was killed in the middle"
+        found = answer["rollout"]["hosts"]["web1"]["findings"]["salt"]
+        assert found[0] == "salt-minion-2-1.noarch" and found[-1].startswith("running ")
+        assert host.run(["pgrep", "-f", "salt-minion"]).returncode == 0
+    finally:
+        host.run(["pkill", "-9", "-f", "salt-minion"])
+        host.start_minion()

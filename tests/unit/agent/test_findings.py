@@ -145,3 +145,38 @@ def test_signatures_are_demanded_file_by_file(host, wanted):
     expected = ("refused", "signature") if wanted == "require" else ("applied", "")
     assert (report["outcome"], report["code"]) == expected
     assert ('"warning":"signature"' in (path / "journal.jsonl").read_text()) == (wanted == "warn")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_minion_is_restarted_last(host, tmp_path, wanted):
+    """When what Salt runs on was replaced: after rpm, before the report, and once."""
+    host.settings["restart"] = ["/bin/sh", "-c", f"echo again >>{tmp_path}/restarts"]
+    path = host.stage(
+        host.action("install", "base-1"), after=["base-1"], restart_minion=wanted
+    )  # fmt: skip
+    report = host.apply(path)
+    assert report["outcome"] == "applied"
+    done = (tmp_path / "restarts").read_text() if (tmp_path / "restarts").exists() else ""
+    assert done == ("again\n" if wanted else "")
+    assert report["findings"].get("salt", []) == (["restarted"] if wanted else [])
+    text = (path / "journal.jsonl").read_text()
+    assert not wanted or text.index('"verifying"') < text.index("restarting") < text.index('"done"')
+
+
+def test_dying_with_the_minion_loses_nothing(host, tmp_path):
+    """The restart takes the agent with it: the next start judges, and restarts nothing again."""
+    host.settings["restart"] = ["/bin/sh", "-c", f"echo again >>{tmp_path}/restarts; kill -9 $PPID"]
+    path = host.stage(host.action("install", "base-1"), after=["base-1"], restart_minion=True)
+    agenthost.run(agenthost.SYSTEM_PYTHON, agenthost.AGENT, "apply", path, check=False)
+    assert host.agent.session_status(str(path))["code"] == "interrupted"
+    report = host.apply(path)
+    assert report["outcome"] == "applied"
+    assert (tmp_path / "restarts").read_text() == "again\n"
+
+
+def test_a_restart_that_fails_is_told(host):
+    """The packages are there, so it is applied; that the minion runs old files is a finding."""
+    host.settings["restart"] = ["/bin/sh", "-c", "echo masked >&2; exit 1"]
+    path = host.stage(host.action("install", "base-1"), after=["base-1"], restart_minion=True)
+    report = host.apply(path)
+    assert (report["outcome"], report["findings"]["salt"]) == ("applied", ["not restarted: masked"])
