@@ -1,20 +1,24 @@
 """How long a fleet takes: reading inventories, planning in all processes, keeping the plan.
 
-`CPACMAN_BENCH_DISTINCT=10000` plans that many different hosts for real (some minutes) where
-otherwise 400 are planned and the rest is reckoned, which the row's name says. The fleet is made
+`CPACMAN_BENCH_DISTINCT=400,3000,10000` plans that many different hosts for real (some minutes),
+otherwise it is 400 and 1,000 and the rest is reckoned, which the row's name says. Seconds of
+processors stand beside those of the clock, which say little where others work: their baseline is
+that of the clock times two processors. The fleet is made
 once and kept in `build/`: real metadata, 24 separately made inventories of 700 packages, a third
 to a half outdated, and of each as many variants as it takes.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import resource
 import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +35,8 @@ HOSTS = 10_000
 DISTINCT = 200
 BASES = 24
 SEED = 1
-FEW = 400
+FEW = "400,1000"
+WHAT = "Store.inventories, plan_hosts, Store.put_plan"
 CACHE = Path(__file__).resolve().parents[2] / "build"
 
 
@@ -121,37 +126,74 @@ def _equal(made: Sequence[Variants], scratch: Path) -> list[Row]:
     with Store.open(f"sqlite:///{file}") as store:
         _warm(made, scratch)
         with watched() as peak:
-            seconds = _wall(lambda: _plan(store, names, scratch))
+            seconds, cpu = _spent(lambda: _plan(store, names, scratch))
         again = _wall(lambda: _plan(store, names, scratch))
-    what = "Store.inventories, plan_hosts, Store.put_plan"
     return [
-        _row("plan.fleet.10000x200.seconds", seconds, "s", 8, what),
-        _row("plan.fleet.10000x200.pss.mb", peak[0], "MB", 1500, what),
-        _row("plan.fleet.10000x200.again.seconds", again, "s", seconds, what),
+        _row("plan.fleet.10000x200.seconds", seconds, "s", 8, WHAT),
+        _row("plan.fleet.10000x200.cpu.seconds", cpu, "s", 16, WHAT),
+        _row("plan.fleet.10000x200.pss.mb", peak[0], "MB", 1500, WHAT),
+        _row("plan.fleet.10000x200.again.seconds", again, "s", seconds, WHAT),
     ]
 
 
 def _different(made: Sequence[Variants], scratch: Path) -> list[Row]:
-    """Hosts that are all different, with the reasons of all that is held; beside one dnf."""
-    count = int(os.environ.get("CPACMAN_BENCH_DISTINCT", FEW))
-    file = scratch / "different.db"
-    names = _keep(file, fleet(made, count, count))
-    with Store.open(f"sqlite:///{file}") as store, watched() as peak:
-        shutil.rmtree(scratch / "solver" / "solved", ignore_errors=True)
-        seconds = _wall(lambda: _plan(store, names, scratch))
-    dnf = _dnf_command(made[0].base, scratch)
+    """Hosts that are all different, more and more of them; the most beside one dnf."""
+    counts = sorted({int(n) for n in os.environ.get("CPACMAN_BENCH_DISTINCT", FEW).split(",")})
+    found: list[Row] = []
+    spent: dict[str, float] = {}
+    for count in counts:
+        file = scratch / f"different{count}.db"
+        names = _keep(file, fleet(made, count, count))
+        for mode, most in (("", 250), ("no-reasons.", 150)):
+            with Store.open(f"sqlite:///{file}") as store, watched() as peak:
+                shutil.rmtree(scratch / "solver" / "solved", ignore_errors=True)
+                request = Request(reasons=not mode)
+                wall, cpu = _spent(functools.partial(_plan, store, names, scratch, request))
+            spent[mode] = wall / count
+            found += _fleet_rows(f"plan.fleet.{count}x{count}.{mode}", count, wall, cpu, peak[0])
+            if count == counts[-1]:
+                reckoned = "" if count == HOSTS else f".reckoned.from.{count}"
+                name = f"plan.fleet.{HOSTS}x{HOSTS}.{mode}"
+                whole = HOSTS / count
+                found += [
+                    _row(f"{name}seconds{reckoned}", wall * whole, "s", most, WHAT),
+                    _row(f"{name}cpu.seconds{reckoned}", cpu * whole, "s", 2 * most, WHAT),
+                ]
+    return [*found, *_beside_dnf(made[0].base, spent[""], scratch)]
+
+
+def _fleet_rows(name: str, count: int, wall: float, cpu: float, peak: float) -> list[Row]:
+    """Growth shows in what one host takes."""
+    return [
+        _row(f"{name}host.ms", wall / count * 1000, "ms", None, WHAT),
+        _row(f"{name}host.cpu.ms", cpu / count * 1000, "ms", None, WHAT),
+        _row(f"{name}pss.mb", peak, "MB", 1500, WHAT),
+    ]
+
+
+def _beside_dnf(base: Inventory, seconds: float, scratch: Path) -> list[Row]:
+    dnf = _dnf_command(base, scratch)
     home = str(scratch)  # dnf makes an rpm database in the caller's home
     _run(dnf, HOME=home)
     alone = statistics.median(_wall(lambda: _run(dnf, HOME=home)) for _ in range(3))
-    what = "Store.inventories, plan_hosts, Store.put_plan; baseline: dnf for one host"
-    reckoned = "" if count == HOSTS else f".reckoned.from.{count}"
-    name = f"plan.fleet.10000x10000.seconds{reckoned}"
+    what = f"{WHAT}; baseline: dnf for one host"
     return [
-        _row(name, seconds / count * HOSTS, "s", 250, what),
-        _row(f"plan.fleet.{count}x{count}.pss.mb", peak[0], "MB", 1500, what),
-        _row("plan.fleet.host.seconds", seconds / count, "s", alone, what),
-        _row("plan.fleet.host.over.dnf", seconds / count / alone, "ratio", 1.0, what),
+        _row("plan.fleet.host.seconds", seconds, "s", alone, what),
+        _row("plan.fleet.host.over.dnf", seconds / alone, "ratio", 1.0, what),
     ]
+
+
+def _spent(function: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that a function takes: on the clock, and of all processors in all."""
+    before = _cpu()
+    wall = _wall(function)
+    return wall, _cpu() - before
+
+
+def _cpu() -> float:
+    """Return the seconds of processors that this process and its ended children had."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _channel(inventories: Sequence[Inventory]) -> ChannelInput:
@@ -165,9 +207,11 @@ def _warm(made: Sequence[Variants], scratch: Path) -> None:
     plan_hosts([_channel([made[0].base])], request=Request(), cache=scratch / "solver")
 
 
-def _plan(store: Store, names: Sequence[str], scratch: Path) -> Plan:
+def _plan(
+    store: Store, names: Sequence[str], scratch: Path, request: Request | None = None
+) -> Plan:
     found = list(store.inventories(names).values())
-    made = plan_hosts([_channel(found)], request=Request(), cache=scratch / "solver")
+    made = plan_hosts([_channel(found)], request=request or Request(), cache=scratch / "solver")
     store.put_plan(made, class_="all", at=time.time(), who="bench")
     return made
 
