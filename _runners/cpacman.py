@@ -29,6 +29,7 @@ try:
         pointing,
         promoting,
         retention,
+        ticking,
         verifying,
     )
     from cpacman.commands import hostkeys as hostkeying
@@ -1185,6 +1186,23 @@ def config(host: str | None = None):
     """
     with _context() as context:
         return looking.config(context, host)
+
+
+@runner
+def wake():
+    """
+    Tell the engine that mirrors may have changed; it looks at them once they are quiet.
+
+    Made for reactors: it takes nothing from an event, and many calls are one look.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.wake
+    """
+    with _context() as context:
+        return ticking.wake(context)
 
 
 @runner

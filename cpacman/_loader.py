@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-KINDS = ("runners", "modules", "output")
+KINDS = ("runners", "modules", "output", "engines")
 
 
 def salt_dirs() -> dict[str, list[str]]:

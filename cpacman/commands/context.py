@@ -24,6 +24,7 @@ from cpacman.report.progress import Reporter, Silent
 from cpacman.rollout.checks import Nobody, Probes
 from cpacman.signing import PlanKey, Rotation, load_plan_key, load_rotations
 from cpacman.store import Store
+from cpacman.transport.bus import Bus
 from cpacman.transport.hostkeys import known_hosts_files
 from cpacman.transport.master import SaltDirectory
 from cpacman.transport.port import Directory
@@ -102,7 +103,9 @@ def open_context(
         raise CpacmanError(problem) from error
     directory = SaltDirectory(opts)
     reporter = reporter or Silent()
+    bus = Bus(opts)
     with Store.open(database_url(settings)) as store:
+        store.listener = bus.tell
         key = load_plan_key(settings.state_dir)
         throttle = throttle_of(settings, bandwidth)
         transport = Router(
@@ -128,6 +131,7 @@ def open_context(
             )
         finally:
             transport.close()
+            bus.close()
 
 
 def throttle_of(settings: Settings, bandwidth: Bandwidth) -> Throttle:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from cpacman.commands import access
 from cpacman.commands.answers import rollout_body
 from cpacman.commands.collecting import close_abandoned, is_background
@@ -256,12 +258,12 @@ def _go_on(
     patience: float | None,
 ) -> dict[str, Any]:
     number, plan = row["id"], context.store.plan(row["plan"])
-    failed = {one.value for one in COUNTS_AS_FAILURE}
-    lost = [h.host for h in hosts if h.outcome in failed or h.code == "unreachable"]
-    job = job_again(context, row, [host for host in lost if host not in again])
+    forgiven = _forgiven(row, hosts) - set(again)
+    job = job_again(context, row, sorted(forgiven))
     # Who asks must be allowed to; the starter's own right was checked when it began.
     check_job(context, plan, job._replace(who=context.who, reason=reason or job.reason))
     job = _own(context, row, job)
+    context.store.forgive(number, sorted(forgiven))
     _reopen(context, row, hosts, again, verb)
     _pass_gate(context, row, reason) if force else None
     if row["state"] != RolloutState.RUNNING.value:
@@ -277,6 +279,19 @@ def _go_on(
         tools = tools._replace(times=tools.times._replace(patience=patience))
     continue_rollout(job, tools)
     return result_of(context, number)
+
+
+def _forgiven(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> set[str]:
+    """Return the hosts whose failure does not count any more.
+
+    Those that were forgiven before; and when a person goes on with what was halted, all that
+    had failed by then.
+    """
+    before = set(msgspec.json.decode(row["settings"] or "{}").get("forgiven", ()))
+    if row["state"] not in (RolloutState.HALTED.value, RolloutState.DONE.value):
+        return before
+    failed = {one.value for one in COUNTS_AS_FAILURE}
+    return before | {h.host for h in hosts if h.outcome in failed or h.code == "unreachable"}
 
 
 def _reopen(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PrivateAttr, StrictInt, StrictStr
+from pydantic import BeforeValidator, Field, PrivateAttr, StrictBool, StrictInt, StrictStr
 
 from cpacman.config.channels import Channel
 from cpacman.config.explained import Explained, explain_section
@@ -74,6 +74,22 @@ def _below_state(folder: str) -> Any:
     return Field(default_factory=lambda values: values.get("state_dir", DEFAULT_STATE_DIR) / folder)
 
 
+class EngineSettings(Section):
+    """What the engine does by itself, beside carrying out rollouts; 0 is never.
+
+    `snapshot`, `refresh` and `prune` are how often; `settle` is how long mirrors must have been
+    quiet since somebody said that they changed. `plan` makes a plan of each new snapshot, and
+    `deploy` carries that out in the first class.
+    """
+
+    snapshot: Duration = 0
+    settle: Duration = 60
+    plan: StrictBool = True
+    deploy: StrictBool = False
+    refresh: Duration = 0
+    prune: Duration = 0
+
+
 class Settings(Section):
     """The whole `cpacman:` section, validated. Order of fields is that of the screens."""
 
@@ -94,6 +110,7 @@ class Settings(Section):
     freeze: tuple[FreezeSettings, ...] = ()
     profiles: dict[Name, Profile] = {}
     access: Access = Access()
+    engine: EngineSettings = EngineSettings()
     state_dir: ConfigPath = DEFAULT_STATE_DIR
     depot: ConfigPath = _below_state("depot")
     cache_dir: ConfigPath = _below_state("cache")

@@ -157,3 +157,10 @@ def approve(body: Answer) -> str:
     again = "" if body["new"] else " (you did before)"
     text = f"{short_id(body['id'])} {body['state']}: approved by {some(body['by'])}{again}"
     return clean(f"{text}\nnext: salt-run cpacman.resume {short_id(body['id'])}")
+
+
+def wake(body: Answer) -> str:
+    """Whether anybody will look."""
+    if not body["engine"]:
+        return "noted, but no engine runs: add it to `engines` in the master's configuration"
+    return f"the engine looks once mirrors are quiet for {age(body['settle'])}"

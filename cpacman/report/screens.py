@@ -359,6 +359,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "halt": rollouts.halt,
     "skip": rollouts.skip,
     "approve": rollouts.approve,
+    "wake": rollouts.wake,
     "refresh": _refresh,
     "recover": recovering.recover,
     "key": recovering.key,

@@ -17,6 +17,7 @@ from cpacman.store.connect import engine_of
 from cpacman.store.evidence import Ended, Evidence
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
+from cpacman.store.leases import Leases
 from cpacman.store.members import Members
 from cpacman.store.migrations import SCHEMA_VERSION, migrate
 from cpacman.store.origins import Origins
@@ -53,6 +54,7 @@ class Store(
     Recovery,
     Evidence,
     Origins,
+    Leases,
 ):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 

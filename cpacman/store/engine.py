@@ -6,7 +6,7 @@ beginning, so that what it read still holds when it writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,22 @@ from cpacman.store.connect import told, writer_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+ENTRIES = "entries"
+"""Where a transaction keeps the journal entries that it makes."""
 _MIN_PREFIX = 3
 
 
 class Database:
-    """A connected database; each area of the store adds its functions to it."""
+    """A connected database; each area of the store adds its functions to it.
+
+    Attributes:
+        listener: told of each journal entry, once it is committed.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = writer_of(engine)
+        self.listener: Callable[[Mapping[str, Any]], None] | None = None
 
     def close(self) -> None:
         """Give all connections back."""
@@ -49,7 +56,12 @@ class Database:
             CpacmanError: the database can't be written; nothing of this step was kept.
         """
         with told(self._engine, "written"), self._writer.begin() as connection:
+            connection.info[ENTRIES] = []
             yield connection
+            entries = connection.info[ENTRIES]
+        # Only what is committed is told: an event must never be ahead of the truth.
+        for entry in entries if self.listener else ():
+            self.listener(entry)  # type: ignore[misc]
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cpacman.store.engine import Database
+from cpacman.store.engine import ENTRIES, Database
 from cpacman.store.origins import note_origins
 from cpacman.store.rows import as_json
 from cpacman.store.tables import changes_table, journal_table
@@ -22,6 +22,7 @@ def record(
 ) -> None:
     """Append an entry within the transaction of what it tells."""
     row = {"host": None, "reason": None, "ticket": None, **entry}
+    connection.info.setdefault(ENTRIES, []).append(row)
     seq = connection.execute(journal_table.insert().values(row)).inserted_primary_key
     rows = [{**change, "seq": seq[0] if seq else 0, "host": row["host"]} for change in changes]
     if rows:

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
 from cpacman.store.connect import name_of, told, writer_of
+from cpacman.store.leases import jobs_table, leases_table
 from cpacman.store.members import members_table
 from cpacman.store.origins import origin_sets_table, origins_table
 from cpacman.store.snapshots import moves_table
@@ -99,6 +100,11 @@ def _skips(connection: Connection) -> None:
     create(connection, skips_table)
 
 
+def _leases(connection: Connection) -> None:
+    """Keep which engine acts, and when its jobs ran."""
+    create(connection, leases_table, jobs_table)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -107,6 +113,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _members,
     _findings,
     _skips,
+    _leases,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

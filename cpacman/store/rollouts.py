@@ -398,6 +398,16 @@ class Rollouts(Database):
         query = sa.select(table.c.host, table.c.who).where(table.c.rollout == rollout)
         return {row["host"]: row["who"] for row in self._rows(query)}
 
+    def forgive(self, rollout: str, hosts: Sequence[str]) -> None:
+        """Keep whose failure does not count against the budgets of a rollout any more."""
+        r = rollouts_table
+        with self._write() as connection:
+            where = r.c.id == rollout
+            row = connection.execute(sa.select(r.c.settings).where(where)).first()
+            settings = msgspec.json.decode((row[0] if row else None) or "{}")
+            settings["forgiven"] = list(hosts)
+            connection.execute(r.update().where(where).values(settings=as_json(settings)))
+
     # ---- looking -------------------------------------------------------------------------
 
     def rollouts(self, *, active: bool = False) -> list[dict[str, Any]]:

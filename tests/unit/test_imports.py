@@ -61,7 +61,7 @@ def violations(root: Path) -> list[str]:
     return found
 
 
-ROOMS = ("cpacman", "_runners", "_output", "_modules")
+ROOMS = ("cpacman", "_runners", "_output", "_modules", "_engines")
 LIGHT = {
     "cpacman/__init__.py": (),
     "cpacman/_loader.py": (),
@@ -81,7 +81,7 @@ def _faults(name: str, one: Import) -> Iterator[str]:
         yield "only cpacman/transport/ and the doors import Salt"
     if room == "cpacman" and one.top in ("saltfactories", "pytest", "lab", "tests"):
         yield f"the library does not need {one.top}"
-    if room in ("_runners", "_output") and one.module == "cpacman":
+    if room in ("_runners", "_output", "_engines") and one.module == "cpacman":
         yield "without the library this is the file itself: import a submodule"
     if name == "_modules/cpacman_agent.py" and one.top not in STANDARD | {"rpm"}:
         yield f"the agent has the standard library and rpm, not {one.top}"

@@ -324,6 +324,7 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         "result": True,
         "rollouts": [{"id": ROLLOUT, "in_flight": ["web1", "web2"], "state": "halted"}],
     },
+    "wake": lambda: {"result": True, "engine": False, "settle": 60},
     "skip": lambda: {"result": True, "id": ROLLOUT, "hosts": ["web1", "web2"]},
     "approve": lambda: {
         "result": True, "id": ROLLOUT, "new": True, "by": ["bob"], "state": "paused",
@@ -446,7 +447,7 @@ def poisoned(value: Any, ours: frozenset[str]) -> Any:
     return value + HOSTILE if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("what", sorted(set(ANSWERS) - {"plan", "snapshot", "advisories"}))
+@pytest.mark.parametrize("what", sorted(set(ANSWERS) - {"plan", "snapshot", "advisories", "wake"}))
 def test_nothing_steers_the_terminal(what: str) -> None:
     """Escape sequences, bells, carriage returns and reversed text come out as question marks."""
     check_is_clean(screen(what, poisoned(ANSWERS[what](), CHOSEN)))

@@ -1,0 +1,96 @@
+"""What the engine does: goes on with rollouts in the background, and runs what is due.
+
+Invariants: what is to be done is read from the database and the configuration alone, so that an
+event wakes and never decides; one engine acts, whoever holds the lease; each piece of work is done
+by a process of its own, and can be begun again after any crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from cpacman.commands import controlling, deploying, planning, retention, snapshots
+from cpacman.commands.context import Context
+from cpacman.commands.fleet import Selection
+from cpacman.commands.refresh import refresh_hosts
+from cpacman.model import Request
+
+LEASE = "engine"
+LIFETIME = 30.0
+"""Seconds after which another engine takes over from one that shows no life."""
+PATIENCE = 60.0
+"""Seconds that a process of the engine waits for a window or a soak before it leaves it."""
+CARRY = "carry"
+
+
+class Work(NamedTuple):
+    """One piece of work: carry a rollout on (`subject` is its id), or a job by its name."""
+
+    kind: str
+    subject: str
+
+
+def is_acting(context: Context, owner: str) -> bool:
+    """Take or keep the lease; return whether this engine is the one that acts."""
+    return context.store.hold_lease(LEASE, owner=owner, at=context.clock(), lifetime=LIFETIME)
+
+
+def due_work(context: Context) -> list[Work]:
+    """Return what is to be done now."""
+    carried = [Work(CARRY, number) for number in controlling.due(context)]
+    return [*carried, *(Work("job", name) for name in JOBS if is_due(context, name))]
+
+
+def is_due(context: Context, name: str) -> bool:
+    """Whether a job's time has come, or somebody wants it and has been quiet since."""
+    wanted, ran, _ = context.store.jobs().get(name, (0.0, 0.0, ""))
+    every, now = float(getattr(context.settings.engine, name)), context.clock()
+    if wanted > ran and now >= wanted + context.settings.engine.settle:
+        return True
+    return every > 0 and now >= ran + every
+
+
+def do_work(context: Context, work: Work) -> dict[str, Any]:
+    """Do one piece of work, and note how a job ended."""
+    if work.kind == CARRY:
+        return controlling.resume(context, work.subject, patience=PATIENCE)
+    context.store.ran_job(work.subject, at=context.clock(), result="running")
+    found = JOBS[work.subject](context)
+    context.store.ran_job(work.subject, at=context.clock(), result="ok")
+    return found
+
+
+def wake(context: Context) -> dict[str, Any]:
+    """Note that mirrors may have changed: the engine looks at them once they are quiet."""
+    context.store.want_job("snapshot", at=context.clock())
+    held = context.store.lease(LEASE)
+    alive = held is not None and held[1] + LIFETIME > context.clock()
+    return {"wake": {"engine": alive, "settle": context.settings.engine.settle}}
+
+
+def _snapshot(context: Context) -> dict[str, Any]:
+    """Take snapshots; plan the first class when one is new, and deploy that where told to."""
+    answer = snapshots.snapshot(context)
+    new = any(row["new"] for row in answer["snapshot"]["channels"].values())
+    if not (new and context.settings.engine.plan):
+        return answer
+    selection = Selection(class_=context.settings.class_names[0])
+    answer = planning.plan(context, selection, request=Request())
+    if context.settings.engine.deploy and answer["plan"]["transactions"]:
+        number = answer["plan"]["plan_id"]
+        return deploying.deploy(context, Selection(), plan=number, background=True)
+    return answer
+
+
+def _refresh(context: Context) -> dict[str, Any]:
+    found = refresh_hosts(context, context.directory.accepted())
+    return {"refresh": {"hosts": {host: one.state for host, one in found.items()}}}
+
+
+JOBS: Mapping[str, Callable[[Context], dict[str, Any]]] = {
+    "snapshot": _snapshot,
+    "refresh": _refresh,
+    "prune": retention.prune,
+}
+"""Name, as in the configuration's `engine`, -> what it does."""

@@ -1,0 +1,116 @@
+"""What the engine finds due, and what it does; an event wakes and decides nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpacman.commands import ticking
+from cpacman.commands.access import ENGINE
+from cpacman.commands.ticking import Work
+from tests.unit.commands.test_controlling import Stage, look
+from tests.unit.commands.world import World
+
+
+@pytest.fixture
+def stage(world: World) -> Stage:
+    """Three hosts, two levels."""
+    return Stage(world)
+
+
+def run_due(stage: Stage) -> list[Work]:
+    """Do what is due, as the engine's children do."""
+    work = ticking.due_work(stage.context(ENGINE))
+    for one in work:
+        ticking.do_work(stage.context(ENGINE), one)
+    return work
+
+
+def test_one_engine_acts(stage: Stage) -> None:
+    """A second one waits until the first shows no life."""
+    assert ticking.is_acting(stage.context(), "a") and not ticking.is_acting(stage.context(), "b")
+    stage.world.now += ticking.LIFETIME + 1
+    assert ticking.is_acting(stage.context(), "b") and not ticking.is_acting(stage.context(), "a")
+
+
+def test_nothing_is_due_by_itself(stage: Stage) -> None:
+    """Without a schedule, a wish or a rollout the engine does nothing."""
+    assert ticking.due_work(stage.context(ENGINE)) == []
+
+
+def test_background_rollout_is_carried_out(stage: Stage) -> None:
+    """Through its soak, which no process sits out, though nobody but alice may deploy."""
+    stage.world.section["access"] = {"deploy": {"development": ["alice"]}}
+    stage.level("canary", soak="2h")
+    body = stage.deploy(background=True)
+    assert run_due(stage) == [Work("carry", body["id"])]
+    assert look(stage, body["id"])["state"] == "waiting"
+    assert run_due(stage) == []
+    stage.world.later(7300)
+    assert run_due(stage) == [Work("carry", body["id"])]
+    assert look(stage, body["id"])["state"] == "done"
+
+
+def test_failures_count_on_after_a_soak(stage: Stage) -> None:
+    """The engine forgives nobody: only a person who resumes does."""
+    stage.world.section["levels"] = [
+        {"canary": {"match": "ring:0", "soak": "2h", "max_failures": 1}},
+        {"rest": {"max_failures": 1}},
+    ]
+    stage.world.section["budget"] = {"max_failures": 1}
+    stage.world.host("web2", "development", "app-1-1.noarch", "lib-1-1.noarch", ring=0)
+    for name in ("web2", "web3"):
+        stage.transport.hosts[name].report = {"outcome": "failed", "code": "scriptlet"}
+    body = stage.deploy(background=True)
+    run_due(stage)
+    assert look(stage, body["id"])["state"] == "waiting"
+    stage.world.later(7300)
+    run_due(stage)
+    ended = look(stage, body["id"])
+    assert (ended["state"], ended["why"]) == ("halted", "all levels: failed 2 > 1")
+
+
+def test_wishes_are_one_look_when_mirrors_are_quiet(stage: Stage) -> None:
+    """Whoever forges an event gains a look at the mirrors, and no more."""
+    stage.world.section["engine"] = {"settle": "10m"}
+    for _ in range(3):
+        ticking.wake(stage.context())
+        stage.world.later(60)
+    assert ticking.due_work(stage.context(ENGINE)) == []
+    before = stage.world.held("development")
+    stage.world.later(600)
+    assert run_due(stage) == [Work("job", "snapshot")]
+    assert run_due(stage) == [] and stage.world.held("development") == before
+    assert stage.world.store.rollouts() == []
+
+
+def test_new_snapshot_is_planned_and_deployed_only_where_told(stage: Stage) -> None:
+    """The mirror changed: a snapshot and a plan; a rollout if the configuration says so."""
+    stage.world.mirror("app-2-1.noarch", "lib-2-1.noarch", "tool-2-1.noarch")
+    stage.world.section["engine"] = {"snapshot": "6h"}
+    assert run_due(stage) == [Work("job", "snapshot")]
+    assert len(stage.world.store.snapshots()) == 2 and stage.world.store.rollouts() == []
+    stage.world.mirror("app-2-1.noarch", "lib-2-1.noarch")
+    stage.world.section["engine"] = {"snapshot": "6h", "deploy": True}
+    stage.world.later(6 * 3600)
+    run_due(stage)
+    assert [row["who"] for row in stage.world.store.rollouts()] == [ENGINE]
+
+
+def test_prune_and_refresh_by_the_clock(stage: Stage) -> None:
+    """Each by its own."""
+    stage.world.section["engine"] = {"refresh": "1h", "prune": "2h"}
+    assert run_due(stage) == [Work("job", "refresh"), Work("job", "prune")]
+    stage.world.later(3700)
+    assert run_due(stage) == [Work("job", "refresh")]
+    assert {name: result for name, (_, _, result) in stage.world.store.jobs().items()} == {
+        "refresh": "ok", "prune": "ok",
+    }  # fmt: skip
+
+
+def test_job_that_dies_is_begun_again_at_its_next_time(stage: Stage) -> None:
+    """What it did not finish is told as running, not as done."""
+    stage.world.section["engine"] = {"refresh": "1h"}
+    stage.world.store.ran_job("refresh", at=stage.world.now, result="running")
+    assert run_due(stage) == []
+    stage.world.later(3700)
+    assert run_due(stage) == [Work("job", "refresh")]
