@@ -6,7 +6,7 @@ from `file_roots`; in the wheel they are `cpacman._runners` ..., found by `cpacm
 
 from setuptools import find_packages, setup
 
-KINDS = ("runners", "modules", "output", "engines")
+KINDS = ("runners", "modules", "output", "engines", "states")
 
 setup(
     packages=find_packages(include=["cpacman", "cpacman.*"]) + [f"cpacman._{k}" for k in KINDS],

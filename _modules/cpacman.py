@@ -461,6 +461,28 @@ def _result(agent, session, nonce):
     return {"report": text, "signature": _sign(agent, text)}
 
 
+def compliance():
+    """
+    Tell whether the packages are those that the last transaction of CPacMan left here.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' cpacman.compliance
+    """
+    return _answer(_compliance)
+
+
+def _compliance(agent):
+    manifest = agent.last_success(_settings())
+    if manifest is None:
+        return {"state": "unknown", "plan": "", "session": ""}
+    now = _run_agent(agent, ["state"])
+    state = "equal" if now["packages"] == manifest["after"] else "differs"
+    return {"state": state, "plan": manifest["plan"], "session": manifest["session"]}
+
+
 def _sign(agent, text):
     """Sign a text with the minion's Salt key, whose public half the master has accepted."""
     from cryptography.hazmat.primitives import hashes, serialization

@@ -1456,6 +1456,19 @@ def interrupted_session(state_dir):
     return ""
 
 
+def last_success(settings):
+    """Return the manifest of the newest session whose end the host was proven to have, or None."""
+    found = []
+    for path in glob.glob(os.path.join(settings["state_dir"], "transactions", "*")):
+        session = os.path.basename(path)
+        if SESSION_NAME.match(session) and session_status(path)["outcome"] in (
+            "applied",
+            "unchanged",
+        ):
+            found.append(load_session(settings, session)[1])
+    return max(found, key=lambda manifest: manifest["sequence"]) if found else None
+
+
 def started_at(states):
     """Return when applying began, or None."""
     times = [entry["at"] for entry in states if entry["state"] == "checking"]

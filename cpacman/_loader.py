@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-KINDS = ("runners", "modules", "output", "engines")
+KINDS = ("runners", "modules", "output", "engines", "states")
 
 
 def salt_dirs() -> dict[str, list[str]]:

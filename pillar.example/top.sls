@@ -1,6 +1,7 @@
-# Which hosts get which pillar: ordinary Salt. Copy into your pillar_roots.
+# Which hosts get which pillar: ordinary Salt. Copy into your pillar_roots. Match by id: who matches by
+# grain lets a host choose.
 base:
-  'web*.fra':
+  'web*':
     - cpacman.web
   'db*':
     - cpacman.db

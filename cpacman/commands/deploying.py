@@ -7,6 +7,7 @@ enforced stops the deploy; a rollout whose process died is brought to an end bef
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,10 +53,12 @@ def deploy(
     profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
+    patience: float = math.inf,
 ) -> dict[str, Any]:
     """Carry out a stored plan; or plan the selection, and carry that out only with `now`.
 
-    With `background` the rollout is created, and the engine carries it out.
+    With `background` the rollout is created, and the engine carries it out. A window or a soak
+    that takes longer than `patience` seconds leaves it waiting.
 
     Raises:
         UsageError: neither a plan nor hosts are named, or both.
@@ -74,7 +77,7 @@ def deploy(
     stored = context.store.plan(plan)
     job = new_job(context, stored, levels, reason, ticket, Terms(profile or "", background))
     check_job(context, stored, job)
-    tools = tools_of(context, stored, job)
+    tools = tools_of(context, stored, job, patience=patience)
     if test:
         return _rehearse(context, stored, job)
     if background:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import logging
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import salt.config
 import salt.loader
+import yaml
 from saltfactories.utils.functional import Loaders
 
+from cpacman.commands import states
 from tests.functional.pythons import CHECKOUT, BarePython, write_master
 
 logging.raiseExceptions = False  # Salt flushes kept records to a closed stderr when it ends
 
 HOST_FUNCTIONS = {
-    "apply", "begin", "details", "inventory", "pin", "receive", "result", "staged",
+    "apply", "begin", "compliance", "details", "inventory", "pin", "receive", "result", "staged",
 }  # fmt: skip
 
 
@@ -45,7 +49,7 @@ def runner_functions() -> dict[str, str]:
 def file_root(tmp_path: Path) -> Path:
     """A root of the file server that holds our folders and nothing else."""
     root = tmp_path / "roots"
-    for name in ("_runners", "_output", "_modules"):
+    for name in ("_runners", "_output", "_modules", "_states"):
         shutil.copytree(CHECKOUT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     return root
 
@@ -99,6 +103,64 @@ def test_every_host_function_says_how_to_call_it(name: str) -> None:
     assert "CLI Example:" in text and f" cpacman.{name}" in text
 
 
+STATES = {"snapshot_present", "promoted", "deployed", "blocked", "member", "compliant"}
+
+
+def states_of(opts: dict[str, Any]) -> Any:
+    """Return the loader of states, as a state run makes it."""
+    functions = salt.loader.minion_mods(opts)
+    return salt.loader.states(opts, functions, salt.loader.utils(opts), None)
+
+
+def test_states_are_found_through_the_entry_point(master_opts: dict[str, Any]) -> None:
+    """Each is there for an orchestration, and nothing besides."""
+    assert named(states_of({**master_opts, "id": "m", "grains": {}, "test": False})) == STATES
+
+
+@pytest.mark.parametrize("name", sorted(STATES))
+def test_every_state_says_how_to_write_it(name: str) -> None:
+    """Its docstring holds an example that is YAML, with arguments that it knows."""
+    text = functions_of(CHECKOUT / "_states" / "cpacman.py")[name]
+    example = yaml.safe_load(textwrap.dedent(text.partition(".. code-block:: yaml")[2]))
+    ((body,),) = (one.items() for one in example.values())
+    assert body[0] == f"cpacman.{name}"
+    if name in states.STATES:
+        known = inspect.signature(states.STATES[name]).parameters
+        given = {key if key != "class" else "class_" for one in body[1] for key in one}
+        assert given <= set(known)
+
+
+def test_no_argument_is_one_that_salt_swallows() -> None:
+    """Salt takes these for itself, and a state would never see them."""
+    for function in states.STATES.values():
+        taken = {"retry", "parallel", "order", "state", "fun", "use", "listen", "runas", "creates",
+                 "check_cmd", "require", "watch", "onlyif", "unless", "env"}  # fmt: skip
+        assert not taken & set(inspect.signature(function).parameters)
+
+
+def test_states_load_where_the_library_is_missing(bare: BarePython, tmp_path: Path) -> None:
+    """On a host: those of the master say where they belong, the others work."""
+    code = (
+        "import json, salt.config, salt.loader\n"
+        f"opts = salt.config.apply_minion_config({{'root_dir': '{tmp_path}/m', 'id': 'web1'}})\n"
+        f"opts.update(grains={{}}, test=True, states_dirs=['{CHECKOUT}/_states'])\n"
+        "loader = salt.loader.states(opts, salt.loader.minion_mods(opts), {}, None)\n"
+        "answers = [loader['cpacman.deployed']('x', **{'class': 'testing'}),\n"
+        "           loader['cpacman.member']('x', **{'class': 'testing', 'meta': {'a': 1}}),\n"
+        "           loader['cpacman.member']('x', clas='testing'),\n"
+        "           loader['cpacman.compliant']('x')]\n"
+        "print(json.dumps(answers))\n"
+    )
+    done = bare.run("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    master, member, wrong, compliant = json.loads(done.stdout.splitlines()[-1])
+    assert master["result"] is False and "is for the master" in master["comment"]
+    assert member["result"] is None
+    assert member["changes"] == {"old": None, "new": {"class": "testing", "meta": {"a": 1}}}
+    assert wrong["result"] is False and "no argument clas" in wrong["comment"]
+    assert compliant["result"] is False and "sync_modules" in compliant["comment"]
+
+
 # ---- hosts -----------------------------------------------------------------------------------
 
 
@@ -147,6 +209,7 @@ def test_sync_all_brings_runners_and_outputter(master_opts: dict[str, Any]) -> N
     synced = salt.loader.runner(master_opts)["saltutil.sync_all"]()
     assert "runners.cpacman" in synced["runners"]
     assert "output.cpacman" in synced["output"]
+    assert "states.cpacman" in synced["states"]
     loader = salt.loader.runner(master_opts)
     extmods = Path(master_opts["extension_modules"])
     assert Path(loader.file_mapping["cpacman"][0]) == extmods / "runners" / "cpacman.py"

@@ -59,7 +59,8 @@ def test_the_wheel_carries_the_loader_folders(wheel: Path) -> None:
     for name in (
         "_runners/cpacman.py", "_output/cpacman.py", "_modules/cpacman.py",
         "_modules/cpacman_agent.py", "_runners/__init__.py", "_output/__init__.py",
-        "_modules/__init__.py", "_loader.py", "py.typed", "planner/solver/view.py",
+        "_modules/__init__.py", "_states/cpacman.py", "_states/__init__.py",
+        "_loader.py", "py.typed", "planner/solver/view.py",
     ):  # fmt: skip
         assert f"cpacman/{name}" in names
 
@@ -118,6 +119,7 @@ runners, hosts = salt.loader.runner(master), salt.loader.minion_mods(minion)
 print(json.dumps({
     "runners": [n for n in runners if n.startswith("cpacman.")],
     "modules": [n for n in hosts if n.startswith("cpacman")],
+    "states": [n for n in salt.loader.states(minion, hosts, {}, None) if n.startswith("cpacman")],
     "output": [n for n in salt.loader.outputters(master) if n == "cpacman"],
     "files": [runners.file_mapping["cpacman"][0], hosts.file_mapping["cpacman"][0]],
 }))
@@ -133,6 +135,7 @@ def test_salt_finds_an_installed_wheel(python: BarePython, target: Path, tmp_pat
     assert "cpacman.inventory" in found["modules"]
     assert not [name for name in found["modules"] if name.startswith("cpacman_agent")]
     assert found["output"] == ["cpacman"]
+    assert {"cpacman.deployed", "cpacman.compliant"} <= set(found["states"])
     for path in found["files"]:
         assert Path(path).is_relative_to(target / "cpacman")
 

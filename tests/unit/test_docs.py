@@ -257,6 +257,19 @@ def test_host_functions_are_documented() -> None:
     assert rows == signatures_of(CHECKOUT / "_modules/cpacman.py")
 
 
+def test_states_are_documented() -> None:
+    """Every state of the master has its section, with every argument and no other."""
+    import inspect
+
+    from cpacman.commands.states import STATES
+
+    for name, function in STATES.items():
+        rows = rows_of(section_of(COMMANDS, f"cpacman.{name}"))
+        known = set(inspect.signature(function).parameters) - {"context", "test", "name"}
+        listed = {word for row in rows for word in words_of(row[0])}
+        assert listed == {argument.rstrip("_") for argument in known}
+
+
 @pytest.mark.parametrize("command", ["inventory", "plan", "why"])
 def test_console_options_are_documented(command: str) -> None:
     """Every option of the console is listed, and no other."""
