@@ -204,6 +204,17 @@ def test_rpm_agrees(first: int, dnf: oracle.Dnf, tmp_path: Path) -> None:
     assert tried > 5
 
 
+def test_rpm_would_say(dnf: oracle.Dnf, tmp_path: Path) -> None:
+    """Rpm tells what is missing, what clashes, and what it would remove unsaid."""
+    old, new = Pkg("a-1-1.x86_64", {}), Pkg("a-2-1.x86_64", {"requires": "nobody"})
+    rival = Pkg("b-1-1.x86_64", {"conflicts": "a"})
+    here = [msgspec.to_builtins(installed_package(old))]
+    come = [_coming(new, ActionKind.UPGRADE), _coming(rival, ActionKind.INSTALL)]
+    found = "\n".join(dnf.check(tmp_path / "root", here, come, []))
+    for words in ("rpm removes a-1-1.x86_64", "nobody is needed by", "a conflicts with b-1-1"):
+        assert words in found
+
+
 def _rpm(
     dnf: oracle.Dnf, world: World, channel: ChannelInput, transaction: Transaction, root: Path
 ) -> Sequence[str]:
