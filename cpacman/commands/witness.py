@@ -115,7 +115,7 @@ def _of_snapshot(context: Context, number: str, rows: Sequence[Ended], channel: 
     for row in rows:
         sign = SIGNS.get(row.outcome)
         if snapshots.get(row.plan, {}).get(channel) == number:
-            events += [Event(row.host, row.at, sign)] if sign else []
+            events += [Event(row.host, row.at, sign, row.healthy)] if sign else []
         elif sign is Sign.RAN:
             events.append(Event(row.host, row.at, Sign.LEFT))
     return events
@@ -146,7 +146,7 @@ class _History:
         for action in actions if sign else ():
             came = (action.nevra, action.sha256 or "")
             if sign and came in self.events:
-                self.events[came].append(Event(row.host, row.at, sign))
+                self.events[came].append(Event(row.host, row.at, sign, row.healthy))
             if sign is Sign.RAN:
                 self._note(row, action, came)
 

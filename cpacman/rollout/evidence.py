@@ -2,7 +2,7 @@
 
 Invariants: only what a host was seen to apply counts for a promotion, never that it had nothing to
 change; the last word of a host counts, so one that failed and was mended is no failure; what is
-not known (health, while there are no gates) is not met; what is missing says when it will be there.
+not known (health, where no gate looked) is not met; what is missing says when it will be there.
 
 A subject is what has to prove itself: a snapshot, or one version of a package.
 """
@@ -47,11 +47,15 @@ SIGNS: Mapping[str, Sign] = {
 
 
 class Event(NamedTuple):
-    """Something that a host showed of a subject, at a moment (seconds since the epoch)."""
+    """Something that a host showed of a subject, at a moment (seconds since the epoch).
+
+    `healthy` tells that a gate looked at it afterwards, and passed.
+    """
 
     host: str
     at: float
     sign: Sign
+    healthy: bool = False
 
 
 class Lack(NamedTuple):
@@ -104,24 +108,28 @@ def judge(rule: Rule, events: Iterable[Event], now: float) -> Verdict:
     lacks = [*_too_few(rule, len(since)), *_too_young(rule, begun, soaked)]
     if len(failed) > limit:
         lacks.append(Lack(f"failures {len(failed)} of {limit}: {' '.join(failed[:6])}"))
-    if rule.health:
-        lacks.append(Lack("health is unknown: there are no gates yet"))
+    lacks += _unhealthy(rule, sum(stay.since is not None and stay.healthy for stay in stays))
     return Verdict(rule, len(since), failed, limit, soaked, tuple(lacks))
 
 
 class _Stay(NamedTuple):
-    """Since when a host runs a subject (or long enough ran it), and whether it stands failed."""
+    """Since when a host runs a subject (or long enough ran it), and whether it stands failed.
+
+    `healthy` tells that a gate passed it in that time.
+    """
 
     since: float | None
     failing: bool
+    healthy: bool = False
 
 
 def _stay(events: Sequence[Event], soak: float) -> _Stay:
     since: float | None = None
     enough: float | None = None
-    failing = False
+    failing = healthy = False
     for event in events:
         if event.sign is Sign.RAN:
+            healthy = event.healthy or (healthy and since is not None)
             since, failing = event.at if since is None else since, False
         elif event.sign is Sign.SETTLED:
             failing = False
@@ -130,11 +138,18 @@ def _stay(events: Sequence[Event], soak: float) -> _Stay:
             if since is not None and event.sign is Sign.LEFT and event.at - since >= soak:
                 enough = since if enough is None else enough
             since = None
-    return _Stay(since if enough is None else enough, failing)
+    return _Stay(since if enough is None else enough, failing, healthy)
 
 
 def _too_few(rule: Rule, hosts: int) -> list[Lack]:
     return [Lack(f"hosts {hosts} of {rule.min_hosts}")] if hosts < rule.min_hosts else []
+
+
+def _unhealthy(rule: Rule, hosts: int) -> list[Lack]:
+    needed = max(rule.min_hosts, 1)
+    if not rule.health or hosts >= needed:
+        return []
+    return [Lack(f"health passed on {hosts} of {needed} hosts, by a gate of their level")]
 
 
 def _too_young(rule: Rule, begun: float | None, soaked: float) -> list[Lack]:

@@ -17,13 +17,17 @@ from cpacman.store.rows import parts, unpack
 from cpacman.store.tables import (
     plans_table,
     rollout_hosts_table,
+    rollout_levels_table,
     rollouts_table,
     transactions_table,
 )
 
 
 class Ended(NamedTuple):
-    """How one host ended in one rollout. Times are seconds since the epoch."""
+    """How one host ended in one rollout, and whether a gate passed its level.
+
+    Times are seconds since the epoch.
+    """
 
     rollout: str
     plan: str
@@ -31,6 +35,7 @@ class Ended(NamedTuple):
     transaction: str
     outcome: str
     at: float
+    healthy: bool = False
 
 
 class _Header(msgspec.Struct):
@@ -42,17 +47,28 @@ class Evidence(Database):
 
     def ended(self, class_: str | None = None, *, since: float = 0) -> list[Ended]:
         """Return how hosts ended in rollouts (of a class) since a moment, oldest first."""
-        h, r = rollout_hosts_table.c, rollouts_table.c
+        h, r, v = rollout_hosts_table.c, rollouts_table.c, rollout_levels_table.c
+        # A level without a gate passes, too, but nobody looked at its hosts.
+        healthy = sa.and_(v.state == "passed", v.findings.is_not(None))
         query = (
-            sa.select(h.rollout, r.plan, h.host, h.transaction, h.outcome, h.updated)
+            sa.select(
+                h.rollout,
+                r.plan,
+                h.host,
+                h.transaction,
+                h.outcome,
+                h.updated,
+                sa.func.coalesce(healthy, sa.false()),
+            )
             .join(rollouts_table, r.id == h.rollout)
+            .outerjoin(rollout_levels_table, sa.and_(v.rollout == h.rollout, v.level == h.level))
             .where(h.outcome.is_not(None), h.updated >= since)
             .order_by(h.updated, h.host)
         )
         if class_ is not None:
             query = query.where(r["class"] == class_)
         with self._read() as connection:
-            return [Ended(*row) for row in connection.execute(query)]
+            return [Ended._make((*row[:-1], bool(row[-1]))) for row in connection.execute(query)]
 
     def snapshots_of_plans(self, plans: Iterable[str]) -> dict[str, dict[str, str]]:
         """Return plan -> channel -> the snapshot that it was made from."""

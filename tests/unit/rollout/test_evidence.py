@@ -13,9 +13,11 @@ NOW = 100 * HOUR
 
 
 def events(text: str) -> list[Event]:
-    """Return events from `host sign hour`, separated by commas."""
+    """Return events from `host sign hour [healthy]`, separated by commas."""
     rows = [row.split() for row in text.split(",") if row.strip()]
-    return [Event(host, float(hour) * HOUR, Sign(sign)) for host, sign, hour in rows]
+    return [
+        Event(host, float(hour) * HOUR, Sign(sign), bool(more)) for host, sign, hour, *more in rows
+    ]
 
 
 STRICT = Rule(min_hosts=2, soak=48 * HOUR)
@@ -50,10 +52,16 @@ STRICT = Rule(min_hosts=2, soak=48 * HOUR)
         (Rule(max_failures=Amount(50, percent=True)), "a ran 1, b failed 1", 1, [], None),
         (Rule(max_failures=Amount(40, percent=True)), "a ran 1, b failed 1", 1,
          ["failures 1 of 0: b"], None),
-        # Health is unknown until there are gates.
-        (Rule(health=True), "a ran 1", 1, ["health is unknown: there are no gates yet"], None),
+        # Health is unknown where no gate looked, and as many hosts have to have it.
+        (Rule(health=True), "a ran 1", 1,
+         ["health passed on 0 of 1 hosts, by a gate of their level"], None),
+        (Rule(min_hosts=2, health=True), "a ran 1 healthy, b ran 1", 2,
+         ["health passed on 1 of 2 hosts, by a gate of their level"], None),
+        (Rule(min_hosts=2, health=True), "a ran 1 healthy, b ran 1, b ran 3 healthy", 2, [], None),
+        (Rule(health=True), "a ran 1 healthy, a left 2, a ran 3", 1,
+         ["health passed on 0 of 1 hosts, by a gate of their level"], None),
         (Rule(soak=48 * HOUR, health=True), "a ran 90", 1,
-         ["soak 10 h of 2 d", "health is unknown: there are no gates yet"], None),
+         ["soak 10 h of 2 d", "health passed on 0 of 1 hosts, by a gate of their level"], None),
     ],
 )  # fmt: skip
 def test_judge(rule: Rule, story: str, hosts: int, lacks: list[str], when: float | None) -> None:

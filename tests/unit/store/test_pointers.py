@@ -70,3 +70,20 @@ def test_first_version_gets_its_moves_from_the_journal(store: Store, tmp_path: P
     with Store.open(f"sqlite:///{tmp_path}/cpacman.db") as migrated:
         assert migrated.moves() == expected
         assert migrated.blocks() == []
+
+
+def test_how_hosts_ended_and_whether_a_gate_looked(store: Store) -> None:
+    """A level that passed without findings was looked at by nobody; only ended hosts are told."""
+    for number, level in enumerate(("canary", "rest")):
+        header = {"id": f"r-{level}", "plan": "p-1", "class": "testing", "state": "running",
+                  "who": "me", "owner": "here"}  # fmt: skip
+        hosts = [(f"{level}{n}", level, "t-1") for n in range(2)]
+        store.start_rollout(header, hosts, at=number, levels=[(level, {})])
+        store.end_host(f"r-{level}", f"{level}0", expected="waiting", outcome="applied",
+                       at=5.0 + number, who="me")  # fmt: skip
+        if level == "canary":
+            store.put_findings("r-canary", level, [{"check": "x"}], at=6, who="me")
+        store.move_level(f"r-{level}", level, expected="waiting", state="passed", at=7)
+    rows = [(one.host, one.outcome, one.at, one.healthy) for one in store.ended("testing")]
+    assert rows == [("canary0", "applied", 5.0, True), ("rest0", "applied", 6.0, False)]
+    assert store.ended("production") == [] and store.ended("testing", since=6)[0].host == "rest0"
