@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -391,6 +390,8 @@ def prune(folder: Path, *, keep: Path, most: int = KEPT_BYTES) -> None:
 @lru_cache(maxsize=1)
 def code_fingerprint() -> str:
     """Return the hash of the code that decides what a plan is: another one, other answers."""
+    from importlib.metadata import version
+
     here = Path(__file__).parent
     digest = hashlib.sha256(version("solv").encode())
     for path in (*sorted(here.rglob("*.py")), here.parent / "model.py"):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from cpacman.errors import Problem, RepositoryError
 from cpacman.planner.metadata import read_text
@@ -68,7 +67,7 @@ def read_modules(name: str, path: Path, cache: Path | None) -> Modules:
             pass
     try:
         return parse_modules(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         what = str(error).replace("\n", " ")
         mend = "mirror the repository again"
         problem = Problem(str(path), f"{name}: is no module metadata: {what}", mend)
@@ -79,13 +78,10 @@ def parse_modules(text: bytes) -> Modules:
     """Return what the text of module metadata says.
 
     Raises:
-        ValueError: a document lacks what it must have.
-        yaml.YAMLError: it is no YAML.
+        ValueError: it is no YAML, or a document lacks what it must have.
     """
-    # Only this loader leaves every scalar the text it is.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     streams, defaults = [], []
-    for document in yaml.load_all(text, Loader=loader):
+    for document in _documents(text):
         if not isinstance(document, dict) or not isinstance(document.get("data"), dict):
             raise ValueError("a document has no data")
         kind, data = document.get("document"), document["data"]
@@ -94,6 +90,18 @@ def parse_modules(text: bytes) -> Modules:
         elif kind == "modulemd-defaults" and data.get("stream"):
             defaults.append((_text(data, "module"), _text(data, "stream")))
     return Modules(tuple(streams), tuple(sorted(defaults)))
+
+
+def _documents(text: bytes) -> Iterator[Any]:
+    # Most plans find modules in the cache, or have none, and need not wait for this import.
+    import yaml
+
+    # Only this loader leaves every scalar the text it is.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        yield from yaml.load_all(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _stream(data: dict[str, Any]) -> Stream:

@@ -25,19 +25,17 @@ from cpacman.depot.snapshot import SnapshotRepository, snapshot_id
 from cpacman.errors import InputError, Problem, UsageError, UserError
 from cpacman.inventory import decode_inventory
 from cpacman.model import Advisory, Inventory, Plan, Request
-from cpacman.planner import why
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput, plan_hosts
 from cpacman.planner.ruling import Line, Policy
 from cpacman.planner.solver import Candidate, Source
-from cpacman.planner.why import Why
-from cpacman.report import screens
 from cpacman.report.progress import Reporter, Silent
 from cpacman.report.table import render_plan
 
 if TYPE_CHECKING:
     from cpacman.config import Settings
     from cpacman.fleet import Placement
+    from cpacman.planner.why import Why
 
 CHANNEL = "offline"
 """The name of the one channel that a plan from directories has."""
@@ -145,6 +143,8 @@ def explain(
     Raises:
         UserError: what is wrong with what was typed, or with what it names.
     """
+    from cpacman.planner import why
+
     channel, _ = _read(order, cache, today, reporter or Silent())
     if len(channel.inventories) != 1:
         found = f"there are {len(channel.inventories)} hosts"
@@ -193,6 +193,8 @@ def render_why(told: Why, how: str) -> bytes:
     """Return an explanation as the console prints it: for people, or as one JSON document."""
     if how == "json":
         return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+    from cpacman.report import screens
+
     return screens.render({"why": msgspec.to_builtins(told)}).encode() + b"\n"
 
 

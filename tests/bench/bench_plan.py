@@ -94,7 +94,13 @@ def _plan(scratch: Path) -> list[Row]:
     file.write_bytes(msgspec.json.encode(inventory))
     ours, theirs = _our_command(file), _dnf_command(inventory, scratch)
     # rpm makes a database in the home of whoever calls it: let that be one that goes away.
-    environment = {"XDG_CACHE_HOME": str(scratch / "cache"), "HOME": str(scratch)}
+    # What is installed has its byte code beside it, as dnf has, whatever is set here.
+    environment = {
+        "XDG_CACHE_HOME": str(scratch / "cache"),
+        "HOME": str(scratch),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(scratch / "code"),
+    }
     _run(ours, **environment)
     _run(theirs, **environment)
     pairs = [
