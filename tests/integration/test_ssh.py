@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
-from lab import Lab
-from tests.integration.fleet import Fleet
-from tests.integration.test_thread import UPDATED, installed
+from lab import Host, Lab
+from tests.integration.fleet import TIMES, Fleet
+from tests.integration.test_thread import (
+    SLEEP,
+    UPDATED,
+    in_scriptlet,
+    installed,
+    received,
+    wait,
+)
 
 MEMBERS = {"*": {"class": "development", "meta": {"ring": 1}}, "web1": {"meta": {"ring": 0}}}
 
@@ -26,7 +37,9 @@ def fleet(mixed_lab: Lab) -> Iterator[Fleet]:
     """The mixed fleet, configured, with its inventories and a snapshot."""
     fleet = Fleet(mixed_lab)
     fleet.members(MEMBERS)
+    before = mixed_lab.master.roster.read_text(encoding="utf-8")
     yield fleet.ready()
+    mixed_lab.master.roster.write_text(before, encoding="utf-8")
     mixed_lab.reset()
 
 
@@ -52,3 +65,135 @@ def test_a_mixed_fleet_is_served_by_one_deploy(fleet: Fleet) -> None:
     assert hosts is not None
     again = fleet.run("deploy", **{"class": "development", "now": True})
     assert {one[0] for one in again.outcomes().values()} == {"unchanged"}
+
+
+def test_nothing_is_left_where_others_can_write(fleet: Fleet) -> None:
+    """Neither the agent nor packages ever lie in /tmp; state and cache are root's alone."""
+    host = fleet.lab.host("old1")
+    before = host.run(["find", "/tmp", "/var/tmp", "/dev/shm", "/root"]).stdout
+    assert fleet.run("deploy", plan=fleet.plan(tgt="old1")["plan_id"]).code == 0
+    assert host.run(["find", "/tmp", "/var/tmp", "/dev/shm", "/root"]).stdout == before
+    for path in ("/var/lib/cpacman", "/var/cache/cpacman"):
+        assert host.run(["stat", "-c", "%a %U", path]).stdout == "700 root\n"
+
+
+def test_host_keys_are_accepted_by_an_act_only(fleet: Fleet) -> None:
+    """An unknown or another key stops everything; looking accepts nothing."""
+    lab = fleet.lab
+    roster(lab, old1={"ssh_options": ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]})
+    assert fleet.run("refresh", "old1")["refresh"]["hosts"]["old1"]["code"] == "host-key"
+    shown = fleet.run("hostkeys", "old1")
+    assert (shown.code, shown["hostkeys"]["hosts"]["old1"]["state"]) == (1, "new")
+    public = (lab.directory / "hosts/old1.key.pub").read_text(encoding="utf-8")
+    told = subprocess.run(["ssh-keygen", "-lf", "-"], input=public, capture_output=True, text=True)
+    assert told.stdout.split()[1] in shown["hostkeys"]["hosts"]["old1"]["keys"][0]
+    assert fleet.run("refresh", "old1").code == 1, "looking accepted nothing"
+    assert fleet.run("hostkeys", "old1", accept=True).code == 0
+    assert fleet.run("refresh", "old1").code == 0
+
+    host = lab.host("old1")
+    host.run(["sh", "-c", "cp /etc/ssh/lab_host_key /etc/ssh/old; rm /etc/ssh/lab_host_key;"
+              " ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/lab_host_key"]).check()  # fmt: skip
+    host.kill_minion()
+    host.start_minion()
+    changed = fleet.run("hostkeys", "old1", accept=True)
+    assert (changed.code, changed["hostkeys"]["hosts"]["old1"]["state"]) == (1, "changed")
+    refused = fleet.run("refresh", "old1")["refresh"]["hosts"]["old1"]
+    assert refused["code"] == "host-key" and "cpacman.hostkeys old1" in refused["error"]
+    assert fleet.run("hostkeys", "old1", accept=True, replace=True).code == 0
+    assert fleet.run("refresh", "old1").code == 0
+    actions = fleet.run("history", host="old1")["history"]["entries"]
+    assert [one["action"] for one in actions].count("hostkey") == 2
+    host.run(["mv", "/etc/ssh/old", "/etc/ssh/lab_host_key"]).check()
+
+
+def give_python(host: Host, version: str) -> None:
+    """Bring a Python to a host where the system has none any more."""
+    home = Path("/root/.pyenv/versions") / version
+    if not home.exists():
+        pytest.skip(f"there is no Python {version} here")
+    short = ".".join(version.split(".")[:2])
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(home / "bin" / f"python{short}", f"bin/python{short[0]}")
+        library = home / "lib" / f"python{short}"
+        tar.add(library, f"lib/python{short}", filter=lambda entry: None if any(
+            part in ("test", "site-packages", "__pycache__", "config", "idlelib", "lib-tk")
+            or part.startswith("config-")
+            for part in entry.name.split("/")
+        ) else entry)  # fmt: skip
+    host.run(["mkdir", "-p", "/opt/python"]).check()
+    host.run(["tar", "-xf", "-", "-C", "/opt/python"], stdin=buffer.getvalue()).check()
+    host.run(["sh", "-c", "rm -f /usr/bin/python3 /usr/bin/python3.*"]).check()
+
+
+def test_a_login_with_sudo_and_python_2(fleet: Fleet) -> None:
+    """A host as stock EL7: Python 2.7 alone, where Salt's thin does not start, behind sudo."""
+    host = fleet.lab.host("old2")
+    give_python(host, "2.7.18")
+    host.run(["sh", "-c", "useradd -m ops && mkdir -p /home/ops/.ssh"
+              " && cp /root/.ssh/authorized_keys /home/ops/.ssh/ && chown -R ops /home/ops/.ssh"
+              " && sed -i '/AuthorizedKeysFile/d' /etc/ssh/sshd_config"
+              " && echo 'echo noise; echo more of it' > /home/ops/.bashrc"
+              " && usermod -s /bin/bash ops"]).check()  # fmt: skip
+    host.kill_minion()
+    host.start_minion()
+    roster(fleet.lab, old2={"user": "ops", "sudo": True, "set_path": "/opt/python/bin"})
+    locked = fleet.run("refresh", "old2")["refresh"]["hosts"]["old2"]
+    assert locked["code"] == "login" and "sudo" in locked["error"]
+    host.write("/etc/sudoers.d/ops", "ops ALL=(root) NOPASSWD: ALL\n", 0o440)
+    assert fleet.run("refresh", "old2").code == 0
+    number = fleet.plan(tgt="old2", upgrade="webapp")["plan_id"]
+    done = fleet.run("deploy", plan=number)
+    assert done.outcomes() == {"old2": ("applied", None)}, done.text
+    assert "webapp-1.1-1.noarch" in installed(fleet, "old2")
+    fleet.lab.rebuild_host("old2")
+
+
+def test_a_broken_push_goes_on_where_it_was(fleet: Fleet) -> None:
+    """The connection dies in the middle of 20 MB: connected anew, what was acknowledged stays."""
+    host = fleet.lab.host("old1")
+    fleet.configure(transport={**TIMES, "bandwidth": "8M", "chunk": "1M"})
+    number = fleet.plan(tgt="old1", install="hugedata")["plan_id"]
+    before = received(fleet, "old1")
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: received(fleet, "old1") - before > 8_000_000)
+        host.run(["pkill", "-9", "-f", "cpacman-ssh"]).check()
+        result = running.wait()
+    assert result.returncode == 0, result.stdout
+    assert 20_000_000 < received(fleet, "old1") - before < 27_000_000
+
+
+def test_a_transaction_outlives_the_connection(fleet: Fleet) -> None:
+    """sshd and all its sessions die in mid-transaction; it ends, and its report is collected."""
+    host = fleet.lab.host("old1")
+    host.write("/etc/fickle.sleep", SLEEP)
+    number = fleet.plan(tgt="old1")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: in_scriptlet(host))
+        host.kill_minion()
+        host.run(["pkill", "-9", "-f", "cpacman-ssh"])
+        host.start_minion()
+        result = running.wait()
+    assert result.returncode == 0, result.stdout
+    assert installed(fleet, "old1") > UPDATED
+
+
+def test_a_transport_that_leads_nowhere_is_told(fleet: Fleet) -> None:
+    """A minion configured for ssh, and the other way round, are skipped with the mend."""
+    fleet.members({**MEMBERS, "web1": {"transport": "ssh"}, "old1": {"transport": "publish"}})
+    hosts = fleet.run("refresh", "*")["refresh"]["hosts"]
+    assert (hosts["web1"]["code"], hosts["old1"]["code"]) == ("transport", "transport")
+    assert "roster" in hosts["web1"]["error"] and "no key" in hosts["old1"]["error"]
+    assert not hosts["old2"]["error"]
+
+
+def test_a_broken_roster_is_an_error(fleet: Fleet) -> None:
+    """What can't be read is never taken for an empty roster."""
+    text = fleet.lab.master.roster.read_text(encoding="utf-8")
+    fleet.lab.master.roster.write_text("old1: [\n", encoding="utf-8")
+    try:
+        answer = fleet.run("status")
+        assert answer.code == 2 and "roster" in answer.problems()
+    finally:
+        fleet.lab.master.roster.write_text(text, encoding="utf-8")
