@@ -50,6 +50,7 @@ import traceback
 SCHEMA = 1
 STATE_DIR = "/var/lib/cpacman"
 CACHE_DIR = "/var/cache/cpacman"
+CACHE_LIMIT = 2 * 1024 * 1024 * 1024
 DATABASE_DIRS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 DATABASE_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
 SPACE_RESERVE = 32 * 1024 * 1024
@@ -1002,6 +1003,7 @@ def parse_manifest(text):
     demand(SHA256.match(manifest["after"]), "after")
     for key in ("sequence", "expires"):
         demand(is_count(manifest.get(key)), key)
+    demand(is_count(manifest.get("cache", 0)), "cache")
     demand(manifest.get("signatures", "off") in SIGNATURES, "signatures")
     protected = manifest.get("protected", [])
     demand(isinstance(protected, list) and all(isinstance(n, TEXT) for n in protected), "protected")
@@ -1112,8 +1114,9 @@ def begin(settings, text, extra=None):
         check_sequence(settings, manifest, text)
         make_session(settings, path, text, extra or {})
         note_sequence(settings, manifest, text)
-    missing = missing_segments(settings["cache_dir"], sizes_of(manifest))
-    lacking = sum(length for _, _, length in missing)
+        missing = missing_segments(settings["cache_dir"], sizes_of(manifest))
+        lacking = sum(length for _, _, length in missing)
+        make_room(settings, manifest, lacking)
     free = disk_facts(settings["cache_dir"])["free"]
     if lacking and lacking + SPACE_RESERVE > free:
         raise Refused("space", "%s: %d bytes are free, %d are needed" % (
@@ -1183,6 +1186,65 @@ def missing_segments(cache, sizes):
         for sha256 in sorted(sizes)
         for offset, length in settle(cache, sha256, sizes[sha256])[0]
     ]
+
+
+def make_room(settings, manifest, lacking):
+    """Remove the files that were needed last longest ago, until what is to come has room.
+
+    What this manifest or a session that is not over needs stays, even where that is too much.
+    """
+    cache, limit = settings["cache_dir"], manifest.get("cache", CACHE_LIMIT)
+    found = cached_files(cache)
+    for sha256 in sizes_of(manifest):
+        if sha256 in found:
+            touch_file(os.path.join(cache, sha256))
+    total = lacking + sum(size for _, size in found.values())
+    short = lacking + SPACE_RESERVE - disk_facts(cache)["free"] if lacking else 0
+    needed = None
+    for sha256 in sorted(found, key=lambda name: found[name]):
+        if total <= limit and short <= 0:
+            return
+        needed = needed_files(settings) if needed is None else needed
+        if sha256 not in needed:
+            for ending in ("", ".part", ".map", ".map.tmp"):
+                remove_file(os.path.join(cache, sha256 + ending))
+            total -= found[sha256][1]
+            short -= found[sha256][1]
+
+
+def cached_files(cache):
+    """Return {sha256: (when it was last needed, bytes)} of what lies in the cache, whole or not."""
+    found = {}
+    for name in os.listdir(cache):
+        sha256, _, ending = to_text(name).partition(".")
+        if SHA256.match(sha256) and ending in ("", "part"):
+            status = os.lstat(os.path.join(cache, name))
+            found[sha256] = (status.st_mtime, status.st_size)
+    return found
+
+
+def touch_file(path):
+    """Note that a file is needed now."""
+    with suppressed(errno.ENOENT):
+        os.utime(path, None)
+
+
+def needed_files(settings):
+    """Return the sha256s of the files of all sessions that are not over.
+
+    One is over with its report; staged only, with its time, since no order can start it then.
+    """
+    needed = set()
+    base = os.path.join(settings["state_dir"], "transactions")
+    for name in os.listdir(base):
+        path = os.path.join(base, name)
+        text = read_text(os.path.join(path, "manifest.json"))
+        if not text or os.path.exists(os.path.join(path, "report.json")):
+            continue
+        manifest = json.loads(text)
+        if session_status(path)["state"] != "staged" or manifest["expires"] >= time.time():
+            needed.update(sizes_of(manifest))
+    return needed
 
 
 @contextlib.contextmanager

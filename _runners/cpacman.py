@@ -27,6 +27,7 @@ try:
         membership,
         planning,
         pointing,
+        prestaging,
         promoting,
         retention,
         ticking,
@@ -39,7 +40,7 @@ try:
         rollback as rolling_back,
     )
     from cpacman.commands import snapshots as snapshotting
-    from cpacman.commands.context import open_context
+    from cpacman.commands.context import Bandwidth, open_context
     from cpacman.commands.fleet import Selection
     from cpacman.commands.pointing import From
     from cpacman.depot.partial import Wanted
@@ -67,15 +68,20 @@ def __virtual__():
 
 
 @contextmanager
-def _context(watch=False):
-    """Open settings and state for one command; with ``watch`` a Ctrl-C is asked for politely."""
+def _context(watch=False, **caps):
+    """Open settings and state for one command; with ``watch`` a Ctrl-C is asked for politely.
+
+    ``caps`` are those on bandwidth that were typed.
+    """
     import salt.utils.user
 
     who = salt.utils.user.get_specific_user()
     reporter = SaltReporter.of(__opts__)
     with (
         signals_watched(reporter, watch) as stopping,
-        open_context(__opts__, who=who, reporter=reporter, stopping=stopping) as context,
+        open_context(
+            __opts__, who=who, reporter=reporter, stopping=stopping, bandwidth=Bandwidth(**caps)
+        ) as context,
     ):
         yield context
 
@@ -190,6 +196,8 @@ def deploy(
     profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
+    bandwidth: str | int | None = None,
+    bandwidth_per_host: str | int | None = None,
 ):
     """
     Carry out a plan, level by level: push the bytes, install them, prove that they are there.
@@ -212,6 +220,8 @@ def deploy(
         create the rollout and leave it to the engine
     profile
         make the exceptions of this profile; wants a reason
+    bandwidth, bandwidth_per_host
+        bytes a second, such as ``50M``, instead of those configured
     reason, ticket
         kept in the journal
 
@@ -238,7 +248,8 @@ def deploy(
         severity=listed(severity),
         minimal=minimal,
     )
-    with _context(watch=True) as context:
+    caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
+    with _context(watch=True, **caps) as context:
         return deploying.deploy(
             context,
             selection,
@@ -251,6 +262,44 @@ def deploy(
             profile=profile,
             reason=reason,
             ticket=ticket,
+        )
+
+
+@runner
+def stage(
+    plan: str | None = None,
+    *,
+    levels: Names = None,
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+    bandwidth: str | int | None = None,
+    bandwidth_per_host: str | int | None = None,
+):
+    """
+    Push the bytes of a plan to its hosts ahead of time. Nothing is installed.
+
+    plan
+        the id of a plan, or a unique prefix of it
+    levels
+        only these levels of the plan's hosts
+    test
+        run every check and send nothing
+    bandwidth, bandwidth_per_host
+        bytes a second, such as ``50M``, instead of those configured
+    reason, ticket
+        kept in the journal
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.stage plan=p-7c41e9 bandwidth=50M
+    """
+    caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
+    with _context(**caps) as context:
+        return prestaging.stage(
+            context, plan=plan, levels=listed(levels), test=test, reason=reason, ticket=ticket
         )
 
 

@@ -116,7 +116,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
         *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
         *missing_names(context.settings, stored.class_, names),
         *_profile_problems(context, job),
-        *_moved_pointers(context, stored),
+        *moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
         *context.transport.check(hosts),
@@ -141,7 +141,7 @@ def _busy_hosts(job: Job) -> list[str]:
     return [h for h in hosts if job.plan.transactions[job.plan.hosts[h]].actions]
 
 
-def _moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
+def moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
     """Return the channels in which the class points elsewhere now: that plan is of the past."""
     pointers = context.store.pointers()
     problems = []

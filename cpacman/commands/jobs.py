@@ -133,6 +133,7 @@ def _job(
             [budget.max_unreachable.of(total, least=1), *(one.max_unreachable for one in levels)]
         ),
         settings=settings,
+        host_cache=context.settings.transport.host_cache,
     )
 
 

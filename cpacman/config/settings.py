@@ -40,7 +40,8 @@ class TransportSettings(Section):
     `answer`, `stall` and `apply` are how long to wait for a host's answer, for its
     acknowledgement of a chunk, and for its transaction. `share` is the part of all who would hear
     it that targets must be where publish does not filter; `connections` are those of ssh;
-    `bandwidth` is in bytes a second, 0 for no cap.
+    `bandwidth` is in bytes a second, 0 for no cap;
+    `host_cache` bounds what a host keeps of package files.
     """
 
     chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
@@ -52,6 +53,7 @@ class TransportSettings(Section):
     connections: Annotated[StrictInt, Field(ge=1, le=1000)] = 50
     bandwidth: Size = 0
     bandwidth_per_host: Size = 0
+    host_cache: Annotated[Size, Field(ge=2**20)] = 2 * 2**30
 
 
 class Retention(Section):

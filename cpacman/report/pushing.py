@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cpacman.model import short_id
 from cpacman.report.text import table
 
 Answer = Mapping[str, Any]
@@ -13,6 +14,19 @@ _NOTES = {
     "changed": "ANOTHER KEY THAN BEFORE: rebuilt, or somebody in between?",
     "silent": "shows no key: is its sshd up?",
 }
+
+
+def stage(body: Answer) -> str:
+    """How each host stands, and the command that installs what it has."""
+    hosts: Mapping[str, Answer] = body["hosts"]
+    there = [name for name, one in hosts.items() if one["state"] in ("staged", "would")]
+    words = "would be staged, nothing was sent" if body["test"] else "have all they need"
+    text = f"{len(there)} of {len(hosts)} hosts {words}, {body['bytes'] / 1e6:.1f} MB were lacking"
+    rows = [(n, o["state"], o["code"] or "", o["detail"]) for n, o in hosts.items()]
+    text = "\n".join([text, table(row for row in rows if row[0] not in there)]).rstrip()
+    if body["test"]:
+        return text
+    return f"{text}\nnext: salt-run cpacman.deploy plan={short_id(body['plan'])}"
 
 
 def hostkeys(body: Answer) -> str:

@@ -364,6 +364,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "recover": recovering.recover,
     "key": recovering.key,
     "hostkeys": pushing.hostkeys,
+    "stage": pushing.stage,
     "snapshot": _snapshot,
     "promote": classes.promote,
     "revert": classes.revert,

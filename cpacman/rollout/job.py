@@ -59,7 +59,7 @@ class Level(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is to be carried out, and for whom.
+    """What is to be carried out, and for whom. `host_cache` bounds what a host keeps, in bytes.
 
     `names` and `demands` are by sha256: the file's name, and what hosts do about its signature.
     `max_failures` and `max_unreachable` are those of the rollout as a whole; each level has its
@@ -82,6 +82,7 @@ class Job(NamedTuple):
     max_unreachable: int = 2**31
     settings: Mapping[str, Any] = {}
     forgiven: frozenset[str] = frozenset()
+    host_cache: int = 2**31
 
 
 class Times(NamedTuple):

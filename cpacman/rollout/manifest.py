@@ -87,11 +87,13 @@ def write_manifest(
     names: Mapping[str, str],
     protected: Sequence[str],
     demands: Mapping[str, str],
+    cache: int,
     recovers: str = "",
 ) -> str:
     """Return the manifest as the one text that is signed and sent.
 
-    `recovers` is the session that was cut off on the host and that this one takes back, or "".
+    `cache` is the number of bytes that the host may keep of package files; `recovers` is the
+    session that was cut off on the host and that this one takes back, or "".
     """
     before = nevras_of(inventory)
     body = {
@@ -111,6 +113,7 @@ def write_manifest(
         "files": files_of(transaction, names, demands),
         "after": nevras_digest(nevras_after(before, transaction)),
         "protected": sorted(protected),
+        "cache": cache,
     }
     if recovers:
         body["recovers"] = recovers

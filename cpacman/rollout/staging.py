@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from cpacman.errors import CpacmanError, SafetyError
-from cpacman.model import Action, Inventory, Outcome, Plan
+from cpacman.model import Action, Inventory, Outcome, Plan, Transaction
 from cpacman.rollout.job import ALREADY, Job, Tools, counted
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_manifest
 from cpacman.rollout.reader import Reader
-from cpacman.rollout.record import Record
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
 
 
@@ -45,13 +44,46 @@ def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
         raise SafetyError(problems)
 
 
-class Stager:
-    """Stages hosts of one rollout."""
+class Keeps(Protocol):
+    """Where it is kept how far each host is: a rollout's record, or that of a mere staging."""
 
-    def __init__(self, job: Job, tools: Tools, record: Record) -> None:
+    def transaction(self, host: str) -> Transaction:
+        """Return what is planned for a host."""
+        ...
+
+    def session(self, host: str) -> str:
+        """Return the name of the host's session."""
+        ...
+
+    def in_state(self, hosts: Iterable[str], *states: HostState) -> list[str]:
+        """Return those of these hosts that are in one of the states, in order."""
+        ...
+
+    def move(self, host: str, state: HostState, **values: Any) -> None:
+        """Move one host."""
+        ...
+
+    def end(self, host: str, outcome: Outcome, code: str | None, detail: str) -> None:
+        """Give one host its outcome."""
+        ...
+
+    def journal(self, action: str, host: str, detail: str) -> None:
+        """Append to the journal."""
+        ...
+
+
+class Stager:
+    """Stages hosts of one rollout.
+
+    Attributes:
+        lacked: bytes that hosts were found to lack.
+    """
+
+    def __init__(self, job: Job, tools: Tools, record: Keeps) -> None:
         self._job = job
         self._tools = tools
         self._record = record
+        self.lacked = 0
 
     def still_planned(self, hosts: Sequence[str]) -> dict[str, Inventory]:
         """Ask hosts whether the plan still holds for them; end those for which it does not."""
@@ -72,9 +104,12 @@ class Stager:
 
         The manifests hold as long as all batches may take: each start has an order of its own.
         """
+        return self.stage_for(inventories, self._tools.times.apply * (batches + 1))
+
+    def stage_for(self, inventories: Mapping[str, Inventory], seconds: float) -> list[str]:
+        """Do the same with manifests that hold so long."""
         if not inventories:
             return []
-        seconds = self._tools.times.apply * (batches + 1)
         manifests = {
             host: self._manifest(host, inventories[host], seconds) for host in sorted(inventories)
         }
@@ -106,6 +141,7 @@ class Stager:
             protected=self._job.protected,
             demands=self._job.demands,
             recovers=self._recovers(inventory),
+            cache=self._job.host_cache,
         )
 
     def _recovers(self, inventory: Inventory) -> str:
@@ -141,6 +177,7 @@ class Stager:
         if not needs:
             return
         total = sum(length for segments in needs.values() for _, _, length in segments)
+        self.lacked += total
         self._tools.reporter.line(f"pushing {total / 1e6:.1f} MB to {counted(len(needs))}")
         sessions: dict[str, dict[str, list[Segment]]] = {}
         for host, segments in needs.items():

@@ -32,7 +32,7 @@ _READ = 2**18
 _STDERR_KEPT = 4000
 _SET_PIPE_SIZE = 1031
 
-_BOOT = (
+BOOT = (
     'import sys;i=getattr(sys.stdin,"buffer",sys.stdin);'
     'exec(compile(i.read(int(i.readline())),"cpacman-ssh","exec",0,1))'
 )
@@ -77,6 +77,7 @@ class Greeting(NamedTuple):
     pin: str
     state_dir: str = ""
     cache_dir: str = ""
+    root: str = ""
 
 
 def ssh_command(host: SshHost, known_hosts: Sequence[str]) -> list[str]:
@@ -108,7 +109,7 @@ def remote_command(host: SshHost) -> str:
     """Return what the login shell is given: any shell can read it."""
     path = ":".join(word for word in (host.path, _SYSTEM_PATH) if word)
     find = _FIND.format(path=shlex.quote(path), none=_NO_PYTHON)
-    words = ["sh", "-c", find, _BOOT]
+    words = ["sh", "-c", find, BOOT]
     if host.sudo:
         who = ["-u", host.sudo_user] if host.sudo_user else []
         words = ["sudo", "-n", *who, "--", *words]

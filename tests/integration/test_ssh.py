@@ -142,7 +142,8 @@ def test_a_login_with_sudo_and_python_2(fleet: Fleet) -> None:
     locked = fleet.run("refresh", "old2")["refresh"]["hosts"]["old2"]
     assert locked["code"] == "login" and "sudo" in locked["error"]
     host.write("/etc/sudoers.d/ops", "ops ALL=(root) NOPASSWD: ALL\n", 0o440)
-    assert fleet.run("refresh", "old2").code == 0
+    refreshed = fleet.run("refresh", "old2")
+    assert refreshed.code == 0, refreshed.text
     number = fleet.plan(tgt="old2", upgrade="webapp")["plan_id"]
     done = fleet.run("deploy", plan=number)
     assert done.outcomes() == {"old2": ("applied", None)}, done.text
@@ -197,3 +198,18 @@ def test_a_broken_roster_is_an_error(fleet: Fleet) -> None:
         assert answer.code == 2 and "roster" in answer.problems()
     finally:
         fleet.lab.master.roster.write_text(text, encoding="utf-8")
+
+
+def test_staged_bytes_are_not_sent_again(fleet: Fleet) -> None:
+    """Stage sends all and changes nothing; the deploy after it sends no package bytes."""
+    number = fleet.plan(install="hugedata")["plan_id"]
+    hosts = ("web1", "old1")
+    before = {host: received(fleet, host) for host in hosts}
+    staged = fleet.run("stage", plan=number)
+    assert staged.code == 0, staged.text
+    assert {row["state"] for row in staged["stage"]["hosts"].values()} == {"staged"}
+    middle = {host: received(fleet, host) for host in hosts}
+    assert all(middle[host] - before[host] > 20_000_000 for host in hosts)
+    assert all("hugedata-1.0-1.x86_64" not in installed(fleet, host) for host in hosts)
+    assert fleet.run("deploy", plan=number).code == 0
+    assert all(received(fleet, host) - middle[host] < 600_000 for host in hosts)

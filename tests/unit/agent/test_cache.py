@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 DATA = {name: random.Random(name).randbytes(size) for name, size in (("a", 5000), ("b", 123))}
+EXPIRES = int(time.time()) + 3600
 HASH = {name: hashlib.sha256(data).hexdigest() for name, data in DATA.items()}
 
 
@@ -32,7 +33,7 @@ def document(**other):
     return {
         "schema": 1, "kind": "manifest", "host": "web1", "plan": "p-1", "transaction": "t-1",
         "rollout": "r-1", "session": "s1", "sequence": 5, "created": 1,
-        "expires": int(time.time()) + 600, "nonce": "n", "cookie": "c", "after": "0" * 64,
+        "expires": EXPIRES, "nonce": "n", "cookie": "c", "after": "0" * 64,
         "actions": [action("a"), action("b")], "protected": [],
         "files": [{"sha256": HASH[n], "size": len(DATA[n]), "name": f"{n}.rpm"} for n in "ab"],
         **other,
@@ -298,3 +299,63 @@ def test_text_that_is_no_manifest(agent, settings):
     """Broken JSON and other documents are refused in the same way."""
     for text in ("", "{", "[]", "null", '"x"', "NaN"):
         assert refusal(agent, agent.begin, settings, text) == "manifest"
+
+
+def keep(cache: Path, *numbers: int, size: int = 1000) -> list[Path]:
+    """Put files into the cache, the first one needed longest ago."""
+    found = []
+    cache.mkdir(mode=0o700, exist_ok=True)
+    for number in numbers:
+        path = cache / hashlib.sha256(b"%d" % number).hexdigest()
+        path.write_bytes(bytes(size))
+        os.utime(path, (number, number))
+        found.append(path)
+    return found
+
+
+def test_the_cache_is_bounded_and_the_oldest_goes_first(agent, settings) -> None:
+    """What is to come counts, too; partial files go with their records."""
+    cache = Path(settings["cache_dir"])
+    old, part, newer, newest = keep(cache, 1, 2, 3, 4)
+    part = part.rename(f"{part}.part")
+    Path(str(part).replace(".part", ".map")).write_text("[]")
+    agent.begin(settings, json.dumps(document(cache=7200)))
+    assert [p.exists() for p in (old, part, newer, newest)] == [False, False, True, True]
+    assert not list(cache.glob("*.map"))
+
+
+def test_no_session_loses_what_it_needs(agent, settings) -> None:
+    """Files of sessions that wait, run or were cut off stay; those of ended ones may go."""
+    cache, sessions = Path(settings["cache_dir"]), Path(settings["state_dir"]) / "transactions"
+    cache.mkdir(mode=0o700)
+    for name in "ab":
+        (cache / HASH[name]).write_bytes(DATA[name])
+        os.utime(cache / HASH[name], (1, 1))
+    agent.begin(settings, json.dumps(document(cache=1)))
+    other = random.Random("c").randbytes(10)
+    sha256 = hashlib.sha256(other).hexdigest()
+    more = {**action("a"), "sha256": sha256, "size": 10}
+    files = [{"sha256": sha256, "size": 10, "name": "c.rpm"}]
+
+    def begin(number: int) -> bool:
+        text = json.dumps(document(session=f"s{number}", sequence=number, actions=[more],
+                                   files=files, cache=1))  # fmt: skip
+        agent.begin(settings, text)
+        return (cache / HASH["a"]).exists()
+
+    assert begin(6), "s1 waits to be started"
+    agent.append_journal(str(sessions / "s1"), {"state": "running"})
+    assert begin(7), "s1 was cut off and may be recovered"
+    (sessions / "s1" / "report.json").write_text("{}")
+    assert not begin(8), "s1 is over"
+
+
+def test_what_is_needed_again_is_young_again(agent, settings) -> None:
+    """A file that a later manifest names is not the oldest any more."""
+    cache = Path(settings["cache_dir"])
+    cache.mkdir(mode=0o700)
+    for name in "ab":
+        (cache / HASH[name]).write_bytes(DATA[name])
+        os.utime(cache / HASH[name], (1, 1))
+    agent.begin(settings, json.dumps(document()))
+    assert all((cache / HASH[name]).stat().st_mtime > 1000 for name in "ab")

@@ -1,0 +1,97 @@
+"""Bringing the bytes of a plan to its hosts ahead of time: installing them needs none then.
+
+Invariants: nothing is started; hosts that a rollout has at the moment are left to it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from cpacman.commands import blocking
+from cpacman.commands.collecting import close_abandoned
+from cpacman.commands.context import Context
+from cpacman.commands.deploying import moved_pointers
+from cpacman.commands.jobs import new_job, tools_of
+from cpacman.commands.provenance import signature_problems
+from cpacman.errors import EXIT_NOT_THERE, SafetyError, UsageError
+from cpacman.rollout.job import Job
+from cpacman.rollout.machine import HostState
+from cpacman.rollout.prestage import Staged, prestage
+from cpacman.rollout.staging import check_files
+
+
+def stage(
+    context: Context,
+    *,
+    plan: str | None = None,
+    levels: Sequence[str] = (),
+    test: bool = False,
+    reason: str | None = None,
+    ticket: str | None = None,
+) -> dict[str, Any]:
+    """Push what the hosts of a plan lack, and prove that it is there.
+
+    Raises:
+        UsageError: no plan is named.
+        SafetyError: a file is altered, the class points elsewhere, or bytes would reach others.
+    """
+    if plan is None:
+        raise UsageError("name a plan: salt-run cpacman.stage plan=p-...")
+    close_abandoned(context)
+    stored = context.store.plan(plan)
+    job = new_job(context, stored, levels, reason, ticket)
+    job = job._replace(rollout=f"g-{secrets.token_hex(8)}")
+    hosts = [host for level in job.levels for host in level.hosts if _changes(job, host)]
+    problems = [
+        *moved_pointers(context, stored),
+        *blocking.problems_of(context, stored.plan),
+        *signature_problems(context, stored.plan),
+        *context.transport.check(hosts),
+    ]
+    if problems:
+        raise SafetyError(problems)
+    busy = _in_rollouts(context)
+    wanted = [host for host in hosts if host not in busy]
+    tools = tools_of(context, stored, job)
+    check_files(job.plan, wanted, tools)
+    rows: dict[str, Any] = {
+        host: _row("busy", "a rollout has it") for host in hosts if host in busy
+    }
+    lacked = 0
+    if test:
+        found = tools.recheck(wanted)
+        rows |= {h: _row("would" if r.inventory else "skipped", r.detail) for h, r in found.items()}
+    else:
+        record, lacked = prestage(job, tools, wanted)
+        rows |= {host: _standing(record, host) for host in wanted}
+    body = {"id": job.rollout, "plan": job.plan.plan_id, "test": test, "bytes": lacked,
+            "hosts": dict(sorted(rows.items()))}  # fmt: skip
+    there = {"staged", "would"}
+    missed = [host for host, row in rows.items() if row["state"] not in there]
+    return {"stage": body, "retcode": EXIT_NOT_THERE if missed else 0}
+
+
+def _changes(job: Job, host: str) -> bool:
+    return bool(job.plan.transactions[job.plan.hosts[host]].actions)
+
+
+def _in_rollouts(context: Context) -> set[str]:
+    """Return the hosts that a rollout has: their sessions must stay the newest."""
+    found: set[str] = set()
+    for one in context.store.rollouts(active=True):
+        _, hosts = context.store.rollout(one["id"])
+        found |= {row.host for row in hosts if row.state != HostState.ENDED.value}
+    return found
+
+
+def _standing(record: Staged, host: str) -> dict[str, Any]:
+    if host in record.ended:
+        outcome, code, detail = record.ended[host]
+        return {**_row(outcome.value, detail), "code": code}
+    return _row("staged" if record.states.get(host) is HostState.STAGED else "skipped", "")
+
+
+def _row(state: str, detail: str) -> dict[str, Any]:
+    return {"state": state, "code": None, "detail": detail}
