@@ -31,8 +31,10 @@ from lab.namespace import (
     status,
     wait_for,
 )
+from lab.sockets import listening
 
 SALT, SSH = "salt", "ssh"
+SSH_PORT = 22
 BITS = 16
 MASTER_ADDRESS = "10.203.0.1"
 PUBLISH_PORT, RETURN_PORT = 4505, 4506
@@ -293,6 +295,8 @@ class Host:
         minion = [sys.executable, str(script)]
         argv = minion if self.kind == SALT else ["/usr/sbin/sshd", "-D", "-e"]
         self._daemon = self.inside.spawn(argv, DAEMON_LOG)
+        if self.kind == SSH:
+            wait_for(f"sshd of {self.name}", lambda: SSH_PORT in listening(self.pid), 10)
 
     def kill_minion(self) -> None:
         """kill -9 of the minion and all its processes (what it started as a daemon lives on)."""

@@ -113,7 +113,9 @@ class SshTransport:
         def tell() -> None:
             progress(PushProgress(tally.done, tally.total))
 
-        return sorted(self._each(sorted(needs), send, tell))
+        answers = sorted(self._each(sorted(needs), send, tell))
+        tell()
+        return answers
 
     def _each(
         self,
