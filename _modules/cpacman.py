@@ -377,11 +377,14 @@ def receive(session, **kwargs):
 
 
 def _receive(agent, session, chunk):
-    if not isinstance(chunk, dict) or not isinstance(chunk.get("data"), bytes):
+    data = chunk.get("data") if isinstance(chunk, dict) else None
+    if isinstance(data, str):
+        data = data.encode("utf-8")  # Salt takes whatever can be read as UTF-8 for text
+    if not isinstance(data, bytes):
         raise agent.Refused("segment", "the job carries no chunk")
     if chunk.get("session") != session:
         raise agent.Refused("session", "the chunk is for another session")
-    return agent.receive(_settings(), session, chunk.get("segments"), chunk["data"])
+    return agent.receive(_settings(), session, chunk.get("segments"), data)
 
 
 def staged(session):

@@ -7,9 +7,28 @@ and no return. Tested on Salt 3006 and 3008.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+_NONE, _MANY = b"\xa0", b"\xdb"
+"""How MessagePack writes no bytes, and how it begins many, in the old form that Salt uses."""
+
+
+def packed(load: dict[str, Any], data: Sequence[bytes], dumps: Callable[[Any], bytes]) -> bytes:
+    """Return a load as Salt packs it, its data copied once.
+
+    The packer grows its buffer again and again for large values. So it packs the load without
+    data, which stands last, and the data goes where it wrote that there is none.
+    """
+    head = dumps(load)
+    if not data:
+        return head
+    if not head.endswith(_NONE):
+        load["cpacman"]["data"] = b"".join(data)
+        return dumps(load)
+    size = sum(map(len, data))
+    return b"".join([head[: -len(_NONE)], _MANY, size.to_bytes(4, "big"), *data])
 
 
 class Event:
@@ -57,11 +76,13 @@ class Channel:
         hosts: Sequence[str],
         arguments: Mapping[str, Any],
         extra: Mapping[str, Any] | None = None,
+        data: Sequence[bytes] = (),
     ) -> str:
         """Send one load to an explicit list of hosts and return its job id.
 
         What is `extra` travels under a key of its own: the door sees it as `__pub_cpacman`, and
-        it is neither returned in `fun_args` nor written to the job cache.
+        it is neither returned in `fun_args` nor written to the job cache. `data` are the parts of
+        what is its key `data`.
         """
         import salt.payload
         import salt.utils.jid
@@ -72,11 +93,14 @@ class Channel:
             "tgt": list(hosts), "tgt_type": "list", "jid": jid, "ret": "", "user": self._who,
         }  # fmt: skip
         if extra is not None:
-            load["cpacman"] = dict(extra)
+            load["cpacman"] = {**extra, "data": b""} if data else dict(extra)
         # Salt 3008 is awaited and takes bytes; 3006 packs by itself and returns when it is sent.
         if asyncio.iscoroutinefunction(self._server.publish):
-            self._loop.run_until_complete(self._server.publish(salt.payload.dumps(load)))
+            payload = packed(load, data, salt.payload.dumps)
+            self._loop.run_until_complete(self._server.publish(payload))
         else:
+            if data:
+                load["cpacman"]["data"] = b"".join(data)
             self._server.publish(load)
         return jid
 

@@ -29,9 +29,11 @@ from cpacman.transport.port import (
 )
 from cpacman.transport.throttle import Throttle
 
-UNDER_WAY = 96 * 2**20
+UNDER_WAY = 128 * 2**20
 """Bytes that the master may hold for all hosts together."""
-LEAST_CHUNK = 2**20
+LEAST_CHUNK = 4 * 2**20
+MANY_HOSTS = 4
+FEW_IN_FLIGHT = 2
 PATIENCE = 2.0
 """Seconds in all that others wait for a host that is a window behind them."""
 PATIENCE_SHARE = 0.1
@@ -66,6 +68,7 @@ class Publishes(Protocol):
         hosts: Sequence[str],
         arguments: Mapping[str, object],
         extra: Mapping[str, object] | None = None,
+        data: Sequence[bytes] = (),
     ) -> str:
         """Send a load and return its job id."""
         ...
@@ -105,12 +108,24 @@ class Lane:
         return bool(self.owed) and self.error is None
 
 
-def chunk_limit(limits: Limits, hosts: int) -> tuple[int, int]:
-    """Return the bytes in a chunk, and the hosts that are served at once."""
-    most = max(1, UNDER_WAY // (LEAST_CHUNK * limits.window))
-    at_once = min(hosts, most)
-    fair = max(LEAST_CHUNK, UNDER_WAY // (limits.window * at_once))
-    return limits.throttle.piece(min(limits.chunk, fair), at_once), at_once
+class Pace(NamedTuple):
+    """How a push goes: bytes in a chunk, chunks in flight to a host, hosts served at once."""
+
+    chunk: int
+    window: int
+    at_once: int
+
+
+def pace_of(limits: Limits, hosts: int) -> Pace:
+    """Return how a push to so many hosts goes.
+
+    Each chunk is a job on each of its hosts, and a job costs there what some MB do: with many hosts
+    two chunks in flight keep them busy as well as three, and may be larger.
+    """
+    window = min(limits.window, FEW_IN_FLIGHT if hosts >= MANY_HOSTS else limits.window)
+    at_once = min(hosts, max(1, UNDER_WAY // (LEAST_CHUNK * window)))
+    fair = max(LEAST_CHUNK, UNDER_WAY // (window * at_once))
+    return Pace(limits.throttle.piece(min(limits.chunk, fair), at_once), window, at_once)
 
 
 class Push:
@@ -142,8 +157,8 @@ class Push:
         self._progress = progress
         self._limits = limits
         self._clock = clock
-        size, self._at_once = chunk_limit(limits, len(needs))
-        self._chunks = plan_chunks(needs, size)
+        self._pace = pace_of(limits, len(needs))
+        self._chunks = plan_chunks(needs, self._pace.chunk)
         self._lanes = {host: Lane(set()) for host in sorted(needs)}
         for number, chunk in enumerate(self._chunks):
             for host in chunk.hosts:
@@ -178,7 +193,7 @@ class Push:
     def _admit(self) -> None:
         """Let the next hosts in once nobody of those before is left but the slow ones."""
         waiting_for = [lane for lane in self._active.values() if lane.is_open and not lane.slow]
-        while self._coming and len(waiting_for) < self._at_once:
+        while self._coming and len(waiting_for) < self._pace.at_once:
             host = self._coming.pop()
             self._active[host] = self._lanes[host]
             waiting_for.append(self._lanes[host])
@@ -216,13 +231,12 @@ class Push:
         return None
 
     def _has_room(self, lane: Lane) -> bool:
-        return len(lane.flight) < (1 if lane.probed else self._limits.window)
+        return len(lane.flight) < (1 if lane.probed else self._pace.window)
 
     def _publish(self, number: int, chunk: Chunk, hosts: list[str]) -> None:
-        parts = [self._read(*segment) for segment in chunk.segments]
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        extra = {"session": self._session, "segments": chunk.segments, "data": data}
-        jid = self._channel.publish("receive", hosts, {"session": self._session}, extra)
+        data = [self._read(*segment) for segment in chunk.segments]
+        extra = {"session": self._session, "segments": chunk.segments}
+        jid = self._channel.publish("receive", hosts, {"session": self._session}, extra, data)
         self._jobs[jid] = number
         now = self._clock()
         for host in hosts:

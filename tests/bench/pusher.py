@@ -140,7 +140,9 @@ def masters() -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (entry / "cmdline").read_bytes()
-            if b"salt-master" in line and (entry / "ns/pid").readlink() == own:
+            if (b"salt_master" in line or b"salt-master" in line) and (
+                entry / "ns/pid"
+            ).readlink() == own:
                 found.append(int(entry.name))
     return found
 
@@ -155,7 +157,7 @@ def cpu_of(pid: int) -> float:
     """CPU seconds of one process."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / TICK
+        return sum(int(word) for word in words[11:15]) / TICK
     return 0.0
 
 

@@ -363,3 +363,22 @@ def test_the_loader_has_the_door_but_not_the_agent(opts, monkeypatch):
     }  # fmt: skip
     assert all("CLI Example:" in functions[name].__doc__ for name in names)
     assert functions["cpacman.staged"]("nobody")["error"]["code"] == "session"
+
+
+def test_a_chunk_that_reads_as_text_is_bytes_all_the_same(door, host, plan_key):
+    """Salt gives whatever is valid UTF-8 as text: zeros and ASCII in a package, to begin with."""
+    import salt.payload
+
+    data = bytes(1000) + "\u00e9\r\n".encode()
+    sha256 = hashlib.sha256(data).hexdigest()
+    text = host.manifest(host.action("install", "base-1"), after=["base-1"])
+    body = json.loads(text)
+    body["files"] = [{"sha256": sha256, "size": len(data), "name": "app.rpm"}]
+    body["actions"] = [{**body["actions"][0], "sha256": sha256, "size": len(data)}]
+    text = json.dumps(body)
+    assert "error" not in door.begin(text, plan_key.sign_manifest(text))
+    load = {"session": body["session"], "segments": [[sha256, 0, len(data)]], "data": data}
+    arrived = salt.payload.loads(salt.payload.dumps(load))
+    assert isinstance(arrived["data"], str)
+    assert door.receive(body["session"], __pub_cpacman=arrived)["got"]
+    assert door.staged(body["session"])["complete"] is True

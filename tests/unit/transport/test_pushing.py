@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from cpacman.transport import pushing
-from cpacman.transport.channel import Event
+from cpacman.transport.channel import Event, packed
 from cpacman.transport.port import UNREACHABLE, Answer
-from cpacman.transport.pushing import Limits, Push, chunk_limit
+from cpacman.transport.pushing import Limits, Push, pace_of
 from cpacman.transport.throttle import Throttle
 
 MIB = 2**20
@@ -39,11 +39,12 @@ class Network:
         hosts: Sequence[str],
         arguments: Mapping[str, object],
         extra: Mapping[str, object] | None = None,
+        data: Sequence[bytes] = (),
     ) -> str:
         """Take a load; each host will say when it has it."""
         assert function == "receive" and extra is not None
         number = len(self.sent)
-        self.sent.append((self.now, tuple(hosts), len(extra["data"])))  # type: ignore[arg-type]
+        self.sent.append((self.now, tuple(hosts), sum(map(len, data))))
         for host in hosts:
             self.waiting[host] += 1
             self.most[host] = max(self.most[host], self.waiting[host])
@@ -126,9 +127,9 @@ def test_a_host_that_comes_back_is_served() -> None:
     delays = iter([20.0, 20.0, 20.0])
     original = network.publish
 
-    def publish(function, hosts, arguments, extra=None):
+    def publish(function, hosts, arguments, extra=None, data=()):
         network.delays["b"] = next(delays, 0.5) if "b" in hosts else 0.5
-        return original(function, hosts, arguments, extra)
+        return original(function, hosts, arguments, extra, data)
 
     network.publish = publish  # type: ignore[method-assign]
     found = push(network, {"a": 200, "b": 200}, stall=10)
@@ -150,15 +151,15 @@ def test_what_is_under_way_is_bounded_for_any_number_of_hosts() -> None:
     """With many hosts chunks get smaller, and then hosts take turns."""
     limits = Limits(16 * MIB, 3)
     for hosts in (1, 2, 10, 33, 500):
-        size, at_once = chunk_limit(limits, hosts)
-        assert size * at_once * limits.window <= pushing.UNDER_WAY or hosts == 1
-        assert size >= pushing.LEAST_CHUNK
-    assert chunk_limit(limits, 1)[0] == 16 * MIB
+        pace = pace_of(limits, hosts)
+        assert pace.chunk * pace.window * pace.at_once <= pushing.UNDER_WAY
+        assert pace.chunk >= pushing.LEAST_CHUNK
+    assert pace_of(limits, 1) == (16 * MIB, 3, 1)
 
 
 def test_more_hosts_than_at_once_all_get_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts come in as others finish; one that is stuck keeps nobody out."""
-    monkeypatch.setattr(pushing, "UNDER_WAY", 12 * MIB)
+    monkeypatch.setattr(pushing, "UNDER_WAY", 32 * MIB)
     names = [f"h{n:02}" for n in range(20)]
     network = Network({name: (None if name == "h03" else 0.1) for name in names})
     found = push(network, dict.fromkeys(names, 5))
@@ -176,3 +177,21 @@ def test_caps_hold_per_host_and_in_all() -> None:
     network = Network(dict.fromkeys(names, 0.01))
     push(network, dict.fromkeys(names, 1), Throttle(MIB, None, clock=lambda: network.now))
     assert 9 <= network.now <= 11
+
+
+def test_a_load_is_packed_as_salt_packs_it() -> None:
+    """What minions unpack is the same, whatever the size of the data and however it is cut."""
+    import salt.payload
+
+    for size in (1, 31, 32, 255, 256, 70_000):
+        data = (b"\xff" + bytes(range(256))) * 300
+        parts = [data[:size], data[size : 2 * size]]
+        load = {"fun": "x", "tgt": ["a"], "cpacman": {"session": "s", "data": b""}}
+        text = packed(load, parts, salt.payload.dumps)
+        assert load["cpacman"]["data"] == b"", "not packed twice"
+        found = salt.payload.loads(text)
+        assert found["cpacman"] == {"session": "s", "data": b"".join(parts)}
+        assert found["tgt"] == ["a"]
+    swapped = {"cpacman": {"data": b"", "session": "s"}, "fun": "x"}
+    found = salt.payload.loads(packed(swapped, [b"\xff\xfe"], salt.payload.dumps))
+    assert found["cpacman"]["data"] == b"\xff\xfe", "packed whole where it does not come last"
