@@ -1050,6 +1050,7 @@ def check_actions(actions, files):
         demand(kind in ADDING + ("remove",), place + ".action")
         demand(old is None or isinstance(old, TEXT), place + ".from")
         demand(old or kind in ("install", "reinstall", "remove"), place + ".from")
+        demand(sha256 is None or isinstance(sha256, TEXT), place + ".sha256")
         demand(sha256 in files if kind in ADDING else sha256 is None, place + ".sha256")
         named.add(sha256)
     demand(named - {None} == set(files), "files that no action names")

@@ -50,6 +50,10 @@ fi
 {tail}
 """
 
+FILLER = """%post -p <lua>
+local file = io.open("/usr/share/filled", "w")
+for _ = 1, 30 do file:write(string.rep("x", 1048576)) end
+file:close()"""
 DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch", "size": 0, "config": 0}
 PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "base", "version": 1, "head": "Provides: plain\nProvides: odd = 0:3"},
@@ -76,6 +80,8 @@ PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "conf", "version": 1, "tail": "%config /usr/share/conf-d/set", "config": 1},
     {"name": "conf", "version": 2, "tail": "%config /usr/share/conf-d/set", "config": 2},
     {"name": "big", "version": 1, "size": 40},
+    {"name": "filler", "version": 1, "tail": FILLER},
+    {"name": "zbig", "version": 1, "size": 40, "head": "Requires: filler"},
     {"name": "loud", "version": 1, "tail": '%post -p <lua>\nprint("a scriptlet speaks")'},
 )
 
