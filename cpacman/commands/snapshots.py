@@ -73,6 +73,7 @@ def _take(context: Context, channel: str, *, verify: bool) -> Snapshot:
         context.settings.channels[channel].repositories,
         depot=context.settings.depot,
         cache=context.settings.cache_dir,
+        now=context.clock(),
         verify=verify,
         reporter=context.reporter,
         keys=context.settings.channels[channel].keys,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,43 +352,3 @@ def test_progress_is_told(depot: Depot, indexed: Path) -> None:
         reporter=Told(),
     )
     assert told[0] == ("hashing", 1, 35) and told[-1] == ("hashing", 35, 35)
-
-
-KILLED = """\
-import sys
-from pathlib import Path
-from cpacman.config import RepositorySettings
-from cpacman.depot.taking import take_snapshot
-base, zoo = Path(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-take_snapshot("el9", {"zoo": RepositorySettings.model_validate({"path": zoo})},
-              depot=base / "depot", cache=base / "cache", now=1000)
-"""
-
-
-def test_kill_at_any_moment(zoo: Path, tmp_path: Path) -> None:
-    """SIGKILL leaves before or after, never between; the next attempt succeeds and is clean."""
-    seed = random.SystemRandom().randrange(10**6)
-    chance = random.Random(seed)
-    expected = Depot(tmp_path / "expected").take(zoo=zoo).id
-    ended = {"before": 0, "after": 0}
-    for turn in range(12):
-        depot = Depot(tmp_path / str(turn))
-        depot.path.parent.mkdir()
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(depot.path.parent), str(zoo)],
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[3],
-        )
-        assert process.stdout and process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.06))
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=20)
-        heads = list_snapshots(depot.path)
-        ended["after" if heads else "before"] += 1
-        for head in heads:
-            assert head.id == expected, seed
-            assert check_snapshot(depot.path, load_snapshot(depot.path, head.id)) == [], seed
-        assert depot.take(zoo=zoo).id == expected, seed
-        assert list((depot.path / "tmp").iterdir()) == [], seed
-    assert ended["before"], (seed, ended)
