@@ -85,8 +85,12 @@ def place_all(
     sources = context.settings.membership.sources
     wants_grains = "grains" in sources or "pillar" in sources
     grains = context.directory.grains(hosts) if wants_grains else {}
+    pillars = context.directory.pillars(hosts, grains) if "pillar" in sources else {}
     placements = {
-        host: _place(context, host, files, grains.get(host, {}), known.get(host)) for host in hosts
+        host: _place(
+            context, host, files, pillars.get(host, {}), grains.get(host, {}), known.get(host)
+        )
+        for host in hosts
     }
     seen = _seen(context, placements, known)
     members = context.store.members()
@@ -144,15 +148,14 @@ def _place(
     context: Context,
     host: str,
     files: HostsFiles,
+    pillar: Mapping[str, Any] | HostError,
     grains: Mapping[str, Any],
     head: Inventory | None,
 ) -> Placement:
     sources = context.settings.membership.sources
-    try:
-        pillar = context.directory.pillar(host, grains) if "pillar" in sources else {}
-    except HostError as error:
+    if isinstance(pillar, HostError):
         # What a broken pillar would have said must not be said by a later source instead.
-        return Placement(Host(id=host, channel="", class_="", level=""), tuple(error.problems))
+        return Placement(Host(id=host, channel="", class_="", level=""), tuple(pillar.problems))
     return place_host(
         host,
         settings=context.settings,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpacman.errors import HostError, Problem, UsageError
+from cpacman.transport.pillars import Pillars
 from cpacman.transport.roster import SaltRoster
 
 TARGET_TYPES = (
@@ -30,8 +31,7 @@ class SaltDirectory:
     def __init__(self, opts: Mapping[str, Any]) -> None:
         self._opts = dict(opts)
         self.roster = SaltRoster(opts)
-        # A cached pillar was compiled with what the host said of itself at another time.
-        self._pillar_opts = {**self._opts, "pillar_cache": False}
+        self._pillars = Pillars(opts)
 
     def accepted(self) -> list[str]:
         """See `Directory.accepted`."""
@@ -79,21 +79,18 @@ class SaltDirectory:
         ).get_minion_grains()
         return {host: cached.get(host) or {} for host in hosts}
 
-    def pillar(self, host: str, grains: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Directory.pillar`.
+    def pillars(
+        self, hosts: Sequence[str], grains: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Mapping[str, Any] | HostError]:
+        """See `Directory.pillars`."""
+        return {
+            host: self._unrendered(host, wrong) if wrong else mapping
+            for host, (mapping, wrong) in self._pillars.compile(hosts, grains).items()
+        }
 
-        Raises:
-            HostError: it does not render, so nothing that it says can be relied on.
-        """
-        import salt.pillar
-
-        compiled = salt.pillar.get_pillar(
-            self._pillar_opts, dict(grains), host, self._opts.get("saltenv") or "base"
-        ).compile_pillar()
-        if wrong := compiled.get("_errors"):
-            words = f"its pillar does not render: {'; '.join(map(str, wrong))}"
-            raise HostError(Problem(host, words, f"look: salt-run pillar.show_pillar {host}"))
-        return dict(compiled)
+    def _unrendered(self, host: str, wrong: str) -> HostError:
+        mend = f"look: salt-run pillar.show_pillar {host}"
+        return HostError(Problem(host, f"its pillar does not render: {wrong}", mend))
 
     def fingerprints(self, hosts: Sequence[str]) -> dict[str, str]:
         """See `Directory.fingerprints`."""

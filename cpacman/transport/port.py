@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cpacman.errors import Problem
+from cpacman.errors import HostError, Problem
 
 Segment = tuple[str, int, int]
 """`(sha256, offset, length)`: a range of bytes of one package file."""
@@ -117,8 +117,18 @@ class Directory(Protocol):
         """Return what the master has cached of the hosts' grains."""
         ...
 
-    def pillar(self, host: str, grains: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the pillar compiled on the master for a host."""
+    def pillars(
+        self, hosts: Sequence[str], grains: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Mapping[str, Any] | HostError]:
+        """Return what each host's pillar, compiled on the master, says of it.
+
+        Args:
+            hosts: their ids.
+            grains: of each host that has any.
+
+        Returns:
+            host -> a mapping of at most the key `cpacman`; an error where it does not render.
+        """
         ...
 
     def fingerprints(self, hosts: Sequence[str]) -> dict[str, str]:

@@ -72,8 +72,8 @@ class Directory:
         """Each has a key of its own."""
         return {host: f"key of {host}" for host in hosts}
 
-    def pillar(self, host: str, grains: Any) -> dict[str, Any]:
-        """There is none."""
+    def pillars(self, hosts: Any, grains: Any) -> dict[str, Any]:
+        """There are none, unless a test says what they are."""
         return {}
 
 

@@ -14,7 +14,7 @@ from cpacman.commands.membership import accept, retire
 from cpacman.commands.planning import plan
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
-from cpacman.errors import SafetyError, UsageError
+from cpacman.errors import HostError, Problem, SafetyError, UsageError
 from cpacman.fleet import Placement
 from cpacman.model import Request
 from tests.unit.commands.world import World
@@ -206,6 +206,17 @@ def test_a_member_that_lost_its_class_is_listed(fleet: World) -> None:
     body = planned(fleet)
     assert "belongs to no class" in body["failed"]["dev1"]["causes"][0]
     assert states(fleet)["dev1"] == "unplaced"
+
+
+def test_a_pillar_that_does_not_render_is_not_passed_over(fleet: World) -> None:
+    """What it would have said is not left to grains: the host stays, listed, in its old class."""
+    fleet.section["membership"]["sources"] = ["pillar", "grains"]
+    fleet.pillars = {h: {"cpacman": {"class": "development"}} for h in ("dev1", "dev2")}
+    assert set(planned(fleet)["hosts"]) == {"dev1", "dev2"}
+    fleet.pillars["dev1"] = HostError(Problem("dev1", "its pillar does not render: line 3"))
+    body = planned(fleet)
+    assert set(body["hosts"]) == {"dev2"}
+    assert "does not render" in body["failed"]["dev1"]["causes"][0]
 
 
 def test_retired_hosts_count_nowhere(fleet: World) -> None:

@@ -95,9 +95,9 @@ class Directory:
         """Each has a key of its own, unless a test says which."""
         return {host: self._world.keys.get(host, f"key of {host}") for host in hosts}
 
-    def pillar(self, host: str, grains: Any) -> dict[str, Any]:
-        """There is none."""
-        return {}
+    def pillars(self, hosts: Any, grains: Any) -> dict[str, Any]:
+        """There are none, unless a test says what they are."""
+        return self._world.pillars
 
 
 class Nobody:
@@ -123,6 +123,7 @@ class World:
         self.now = 1_800_000_000.0
         self.hosts: set[str] = set()
         self.keys: dict[str, str] = {}
+        self.pillars: dict[str, Any] = {}
         self.machines: dict[str, str] = {}
         self.section: dict[str, Any] = {}
         self.members: dict[str, Any] = {}
