@@ -59,6 +59,7 @@ LOCK_WAIT = 120
 LOG_TAIL = 4000
 OUTPUT_TAIL = 1000
 MOST_FOUND = 20
+SESSIONS_KEPT = 30
 NAMES_SHOWN = 10
 CHUNK = 1024 * 1024
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -1114,6 +1115,7 @@ def begin(settings, text, extra=None):
             raise Refused("busy", "another manifest is being taken in")
         check_sequence(settings, manifest, text)
         make_session(settings, path, text, extra or {})
+        prune_sessions(path)
         note_sequence(settings, manifest, text)
         missing = missing_segments(settings["cache_dir"], sizes_of(manifest))
         lacking = sum(length for _, _, length in missing)
@@ -1178,6 +1180,21 @@ def make_session(settings, path, text, extra):
     append_journal(fresh, {"state": "staged"})
     os.rename(fresh, path)
     sync_directory(os.path.dirname(path))
+
+
+def prune_sessions(newest):
+    """Remove the oldest sessions that ended or never started, and half of one being made.
+
+    One that was cut off has not ended, however old it is; the newest stays, whatever the clock.
+    """
+    ended, folder = [], os.path.dirname(newest)
+    for path in set(glob.glob(os.path.join(folder, "*"))) - set([newest]):
+        states = [entry["state"] for entry in read_journal(path) if "state" in entry]
+        if not states or states[-1] not in ("checking", "running", "verifying"):
+            ended.append((os.stat(path).st_mtime, path))
+    stale = [path for _, path in sorted(ended)[:-SESSIONS_KEPT]]
+    for path in stale + glob.glob(os.path.join(folder, ".new-*")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def missing_segments(cache, sizes):

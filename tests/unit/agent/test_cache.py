@@ -359,3 +359,21 @@ def test_what_is_needed_again_is_young_again(agent, settings) -> None:
         os.utime(cache / HASH[name], (1, 1))
     agent.begin(settings, json.dumps(document()))
     assert all((cache / HASH[name]).stat().st_mtime > 1000 for name in "ab")
+
+
+def test_old_sessions_are_removed_but_for_those_cut_off(agent, settings):
+    """The last thirty that ended are kept, and everything that did not end."""
+    for number in range(1, 41):
+        text = json.dumps(document(sequence=number, session=f"r-{number}"))
+        agent.begin(settings, text)
+        path = Path(agent.session_path(settings, f"r-{number}"))
+        if number != 3:
+            agent.append_journal(str(path), {"state": "done"})
+        else:
+            agent.append_journal(str(path), {"state": "running"})
+        os.utime(path, (number, number))
+    folder = Path(agent.session_path(settings, "r-1")).parent
+    (folder / ".new-left").mkdir()
+    agent.begin(settings, json.dumps(document(sequence=99, session="r-99")))
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"r-3", "r-99", *(f"r-{n}" for n in range(11, 41))}
