@@ -31,7 +31,9 @@ from cpacman.rollout.proof import Proof
 _ROUNDS = 5
 """Times that hosts are planned again because one of them needed more."""
 
-_LACKING = frozenset({HeldReason.REQUIRES, HeldReason.CONFLICTS, HeldReason.TOGETHER})
+_LACKING = frozenset(
+    {HeldReason.REQUIRES, HeldReason.CONFLICTS, HeldReason.TOGETHER, HeldReason.UNEXPLAINED}
+)
 """Reasons for which a package is held that more of the newer snapshot might lift."""
 
 

@@ -32,6 +32,9 @@ from cpacman.transport.port import UNREACHABLE
 STALE = 3600.0
 """Seconds after which `refresh=stale` asks a host again."""
 
+QUIETLY = Request(reasons=False)
+"""Upgrade everything, to see what happens and not why: that takes longer than all the rest."""
+
 
 def plan(
     context: Context,
@@ -262,4 +265,4 @@ def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host], fleet
     """
     mine = fleet._replace(placements={name: fleet.placements[name] for name in hosts})
     found = inventories_of(context, sorted(hosts))
-    return solve_plan(context, class_, hosts, Request(), found, fleet=mine)
+    return solve_plan(context, class_, hosts, QUIETLY, found, fleet=mine)

@@ -14,12 +14,12 @@ import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, everyone, place_all
-from cpacman.commands.planning import STALE, inventories_of, solve_plan
+from cpacman.commands.planning import QUIETLY, STALE, inventories_of, solve_plan
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.depot.snapshot import Snapshot
 from cpacman.model import Host, Inventory, Plan, Request
 from cpacman.report.table import Group
-from cpacman.rollout.proof import Proof, weigh
+from cpacman.rollout.proof import Proof, explained, weigh, witnesses
 
 SHOWN_GROUPS = 26
 NAMED = 12
@@ -67,7 +67,10 @@ def members_of(context: Context, class_: str, channels: Sequence[str]) -> Member
 def prove(
     context: Context, class_: str, candidate: Snapshot, held: Snapshot | None, members: Members
 ) -> Proof:
-    """Plan every host of a class and channel from a snapshot, and from what the class holds."""
+    """Plan every host of a class and channel from a snapshot, and from what the class holds.
+
+    The solver is asked for its reasons only about what would be held newly.
+    """
     hosts = members.of(candidate.channel)
     inventories = inventories_of(context, sorted(hosts))
     plan = _planned(context, class_, candidate, hosts, members, inventories)
@@ -78,7 +81,13 @@ def prove(
         same = held.id == candidate.id
         before = plan if same else _planned(context, class_, held, some, members, inventories)
     stale = {h: int(members.ages[h]) for h in hosts if members.ages.get(h, 0) > STALE}
-    return weigh(plan, before, stale)
+    proof = weigh(plan, before, stale)
+    asked = witnesses(proof)
+    if not asked:
+        return proof
+    few = {name: hosts[name] for name in asked}
+    told = _planned(context, class_, candidate, few, members, inventories, Request())
+    return explained(proof, told)
 
 
 def _planned(
@@ -88,13 +97,14 @@ def _planned(
     hosts: Mapping[str, Host],
     members: Members,
     inventories: Mapping[str, Inventory],
+    request: Request = QUIETLY,
 ) -> Plan:
     fleet = members.fleet._replace(
         placements={name: members.fleet.placements[name] for name in hosts}
     )
     asked = {name: one for name, one in members.asked.items() if name in hosts}
     return solve_plan(
-        context, class_, hosts, Request(), {name: inventories[name] for name in hosts
+        context, class_, hosts, request, {name: inventories[name] for name in hosts
                                             if name in inventories},
         fleet=fleet, asked=asked, instead={snapshot.channel: snapshot},
     )  # fmt: skip

@@ -7,6 +7,7 @@ could not be planned before has nothing to compare with.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -96,6 +97,33 @@ def _newly_held(plan: Plan, before: Plan) -> Iterator[NewlyHeld]:
                 found.setdefault(one, []).extend(hosts)
     for one, hosts in sorted(found.items(), key=lambda row: (row[0].nevra, row[0].candidate)):
         yield NewlyHeld(one, tuple(sorted(hosts)))
+
+
+def witnesses(proof: Proof) -> list[str]:
+    """Return the few hosts of which it is enough to ask why all that is newly held is held."""
+    open_ = {one.held: set(one.hosts) for one in proof.newly
+             if one.held.reason is HeldReason.UNEXPLAINED}  # fmt: skip
+    asked: list[str] = []
+    while open_:
+        votes = Counter(host for hosts in open_.values() for host in hosts)
+        best = min(votes, key=lambda host: (-votes[host], host))
+        asked.append(best)
+        open_ = {held: hosts for held, hosts in open_.items() if best not in hosts}
+    return asked
+
+
+def explained(proof: Proof, told: Plan) -> Proof:
+    """Return a proof whose newly held packages have the reasons that another plan tells."""
+    known = {
+        (one.nevra, one.candidate): one
+        for transaction in told.transactions.values()
+        for one in transaction.held
+    }
+    newly = (
+        one._replace(held=known.get((one.held.nevra, one.held.candidate), one.held))
+        for one in proof.newly
+    )
+    return proof._replace(newly=tuple(newly))
 
 
 def refusals(proof: Proof) -> list[Problem]:
