@@ -147,10 +147,17 @@ def _replacement(host: Host, spec: str, candidates: Sequence[Candidate]) -> Wish
 
 
 def _upgrade_task(
-    host: Host, package: InstalledPackage, fitting: frozenset[Candidate], just_name: bool
+    host: Host,
+    package: InstalledPackage,
+    fitting: frozenset[Candidate],
+    just_name: bool,
+    heirs: bool = True,
 ) -> Task | None:
-    """Return the task that upgrades one installed package, or None when nothing newer fits."""
-    if just_name and any(_is_open(host, c) for c in host.view.obsoleters(package)):
+    """Return the task that upgrades one installed package, or None when nothing newer fits.
+
+    With `heirs` a successor is an upgrade, too.
+    """
+    if just_name and heirs and any(_is_open(host, c) for c in host.view.obsoleters(package)):
         return Task(Verb.UPDATE, installed=(package.nevra,))
     rows = [c for c in host.candidates(package.name) if host.compare(c.evr, package.evr) >= 0]
     rows = [c for c in rows if _is_same_kind(host, package, c) and _is_free(host, c, just_name)]
@@ -242,7 +249,7 @@ def _install_tasks(
         yield from _install_new(host, new, bare)
         return
     for package in targets.values():
-        if task := _upgrade_task(host, package, fitting, just_name):
+        if task := _upgrade_task(host, package, fitting, just_name, heirs=bare):
             yield task
         elif older := _allowed_older(host, package, rows, just_name):
             yield Task(Verb.INSTALL, host.newest(older))
