@@ -1895,9 +1895,42 @@ def check_and_run(session, steps, rows, rpm):
     session.note(scriptlets_to_run=transaction.scripted())
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
+    settle_disks(session, contents, rpm)
     session.note(state="verifying", problems=problems, scriptlets=transaction.scriptlets)
     restart_minion(session)
     return judge(session, problems, transaction.scriptlets, rpm)
+
+
+def settle_disks(session, contents, rpm):
+    """Wait until what rpm wrote is on disk: rpm does not, and a report must not outlive it.
+
+    A power cut before this is found as `running`, and everything runs again. Only the file systems
+    that rpm wrote to are waited for: some other one may hang for ever.
+    """
+    database = find_database(session.root, rpm)
+    places = set(os.path.join(database, name) for name in list_directory(database))
+    if is_live(session.root):
+        places.update(place for place, _ in space_needs(session.root, contents).values())
+    for place in sorted(places):
+        with suppressed(errno.ENOENT, errno.EINVAL):
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                if os.path.isdir(place):
+                    sync_file_system(handle)
+                else:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def sync_file_system(handle):
+    """Bring all of a file system to disk, where the C library can."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).syncfs(handle)
+    except (ImportError, AttributeError, OSError):
+        os.fsync(handle)
 
 
 def restart_minion(session):

@@ -180,3 +180,21 @@ def test_a_restart_that_fails_is_told(host):
     path = host.stage(host.action("install", "base-1"), after=["base-1"], restart_minion=True)
     report = host.apply(path)
     assert (report["outcome"], report["findings"]["salt"]) == ("applied", ["not restarted: masked"])
+
+
+def test_what_rpm_wrote_is_on_disk_before_the_report(agent, host, monkeypatch):
+    """The database's files, and on a running system the file systems of what was installed."""
+    synced = []
+    monkeypatch.setattr(agent, "sync_file_system", lambda handle: synced.append("file system"))
+    monkeypatch.setattr(agent.os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    host.install("base-1")
+    path = host.stage(host.action("upgrade", "base-2", "base-1"), after=["base-2"])
+    manifest = agent.parse_manifest((path / "manifest.json").read_text())
+    session = agent.Session(str(path), host.settings, manifest)
+    contents = {"base-2": [("/usr/share/base", 10, 0)]}
+    agent.settle_disks(session, contents, None)
+    database = host.root / "var/lib/rpm/rpmdb.sqlite"
+    assert database.stat().st_ino in synced and "file system" not in synced
+    monkeypatch.setattr(agent, "is_live", lambda root: True)
+    agent.settle_disks(session, contents, None)
+    assert "file system" in synced
