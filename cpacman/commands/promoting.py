@@ -106,6 +106,7 @@ def promote(
     members = members_of(context, to, list(choices))
     with tempfile.TemporaryDirectory(dir=_scratch(context)) as folder:
         cases = _cases(context, to, source, choices, wanted, members, Path(folder))
+        check_snapshots(context, (one.candidate.id for one in cases))
         problems = {one.channel: _refusals(context, one, wanted) for one in cases}
         refused = [p for found in problems.values() for p in found]
         if not test and (force or not refused):

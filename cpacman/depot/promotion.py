@@ -179,11 +179,21 @@ def enters_at(named: Sequence[str], classes: Sequence[str]) -> str | None:
 def seen_by(snapshot: Snapshot, class_: str) -> Snapshot:
     """Return a snapshot as a class sees it: without the repositories that are not for it.
 
-    What is not there can't be planned, named, needed, or come as anything's successor.
+    What is not there can't be planned, named, needed, or come as anything's successor; an advisory
+    that delivers nothing else is not there either.
     """
     rows = tuple(one for one in snapshot.repositories if is_for(one.classes, class_))
     if len(rows) == len(snapshot.repositories):
         return snapshot
     names = {one.name for one in rows}
     packages = tuple(one for one in snapshot.packages if one.repository in names)
-    return msgspec.structs.replace(snapshot, repositories=rows, packages=packages)
+    there = {one.nevra for one in packages}
+    hidden = {one.nevra for one in snapshot.packages} - there
+    advisories = tuple(
+        one
+        for one in snapshot.advisories
+        if hidden.isdisjoint(one.packages) or not there.isdisjoint(one.packages)
+    )
+    return msgspec.structs.replace(
+        snapshot, repositories=rows, packages=packages, advisories=advisories
+    )

@@ -8,7 +8,7 @@ type, stand where the eye looks.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
@@ -192,8 +192,23 @@ def _happened(entry: Answer, package: str | None) -> str:
         parts.append(f"and {len(changes) - _CHANGES} more")
     detail = entry["detail"]
     moved = detail.get("to") and f"{short_id(detail['from'] or '-')} -> {short_id(detail['to'])}"
-    parts += [moved or "", str(detail.get("detail") or "") if not entry["changes"] else ""]
+    parts += [
+        moved or "",
+        *_besides(detail),
+        str(detail.get("detail") or "") if not entry["changes"] else "",
+    ]
     return "  ".join(part for part in parts if part)
+
+
+def _besides(detail: Answer) -> Iterable[str]:
+    """Yield what is said of a move besides: what part, whom it skipped, what it overrode."""
+    if detail.get("how"):
+        yield line(str(detail["how"]))
+    if detail.get("skipped"):
+        yield f"SKIPS {some(detail['skipped'])}"
+    if detail.get("forced"):
+        more = len(detail["forced"]) - 1
+        yield line(f"FORCED past {detail['forced'][0]}{f' and {more} more' if more else ''}")
 
 
 def _config(body: Answer) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cpacman.commands.explaining import advisories
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
+from cpacman.commands.pointing import From, revert, seed
+from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
 from cpacman.model import Request
 from cpacman.store import Block
@@ -46,6 +49,30 @@ def test_repository_of_another_class_is_not_there(world: World, way: str) -> Non
     world.store.point("production", "el9", taken, expected=None, action="t", at=1, who="me")
     here = everything(world, WAYS[way], "production")
     assert here & {"agent-2-1.noarch", "helper-2-1.noarch", "fresh-2-1.noarch"}
+
+
+@pytest.mark.parametrize("how", ["promote", "seed", "revert"])
+def test_pointing_a_class_there_opens_nothing(world: World, how: str) -> None:
+    """However testing came to a snapshot, what is for production only is not there for it."""
+    world.repositories(base={}, edr={"classes": ["production"]})
+    world.mirror("lib-2-1.noarch")
+    world.mirror("agent-2-1.noarch", "helper-2-1.noarch", "fresh-2-1.noarch", name="edr",
+                 advisories={"A-2026:1": ["agent-2-1.noarch"]})  # fmt: skip
+    world.host("test1", "testing", "agent-1-1.noarch", "old-1-1.noarch", "lib-1-1.noarch")
+    snapshot(world.context())
+    if how == "seed":
+        seed(world.context(), "testing", source=From(class_="development"))
+    else:
+        promote(world.context(), "testing")
+    if how == "revert":
+        world.mirror("lib-3-1.noarch")
+        snapshot(world.context())
+        promote(world.context(), "testing")
+        revert(world.context(), "testing")
+    for way in WAYS.values():
+        assert everything(world, way, "testing") <= {"lib-2-1.noarch"}
+    lacking = advisories(world.context(), Selection(class_="testing"))["advisories"]
+    assert lacking["classes"]["testing"]["advisories"] == []
 
 
 def test_blocked_version_is_held_with_its_reason(world: World) -> None:

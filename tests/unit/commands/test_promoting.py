@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cpacman.commands import blocking
+from cpacman.commands.looking import history
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
 from cpacman.depot.partial import Wanted
@@ -99,6 +100,8 @@ def test_skipping_a_class_is_said_and_journaled(ready: World) -> None:
         "zero day", "CHG1", ["testing"]
     )  # fmt: skip
     assert "testing never held" in entry["detail"]["forced"][0]
+    told = render(history(ready.context(), ticket="CHG1"))
+    assert "zero day" in told and "SKIPS testing" in told and "FORCED past el9: testing" in told
 
 
 # ---- in part ---------------------------------------------------------------------------------
