@@ -216,12 +216,12 @@ def test_plan_of_a_past_snapshot_is_refused(fleet: Fleet) -> None:
     assert answer.code == 1 and "plan again" in answer.problems()
 
 
-def test_safeguard_that_nothing_enforces_stops(fleet: Fleet) -> None:
-    """A configured soak that this version can't hold is a refusal, never silence."""
+def test_gate_that_is_described_nowhere_stops(fleet: Fleet) -> None:
+    """A gate that is named and can't be asked is a refusal, never a pass."""
     number = fleet.plan()["plan_id"]
-    fleet.configure(levels=[{"canary": {"match": "ring:0", "soak": "30m"}}, "rest"])
+    fleet.configure(levels=[{"canary": {"match": "ring:0", "gate": "web"}}, "rest"])
     answer = fleet.run("deploy", plan=number)
-    assert answer.code == 1 and "levels[0].soak" in answer.problems()
+    assert answer.code == 1 and "levels[0].gate" in answer.problems()
 
 
 def test_places_that_salt_serves_are_refused(fleet: Fleet) -> None:
