@@ -6,6 +6,7 @@ that any database takes.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,23 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+
+
+class Text(sa.types.TypeDecorator[str]):
+    """Text that may come from a host: what no database could keep is kept as a question mark.
+
+    PostgreSQL takes no NUL, neither database a lone surrogate; and a host must not be able to
+    stop the step that tells how it ended.
+    """
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Return what is written."""
+        if value is None:
+            return None
+        return value.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 def insert_missing(
@@ -50,7 +68,11 @@ def parts(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
 
 def as_json(value: Any) -> str:
     """Return a value as JSON, the same for equal values."""
-    return msgspec.json.encode(value, order="sorted").decode()
+    try:
+        return msgspec.json.encode(value, order="sorted").decode()
+    except UnicodeEncodeError:  # a lone surrogate, from a host
+        plain = json.dumps(msgspec.to_builtins(value), sort_keys=True, ensure_ascii=False)
+        return plain.encode("utf-8", "replace").decode()
 
 
 def pack(value: Any, *, level: int = 6) -> bytes:

@@ -335,6 +335,7 @@ MASTERS = {
     port.UNREACHABLE,
     job.HALTED,
     job.CHANGED,
+    model.FailedError.NOT_ACCEPTED.value,
     runner.CANCELLED,
     runner.OPERATOR,
     runner.ACTION,

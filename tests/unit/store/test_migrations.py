@@ -82,6 +82,16 @@ def test_old_database_comes_forward(
         assert len(again.history()) == before + 1
 
 
+def test_whom_a_rollout_reached_is_a_member(url: str, tmp_path: Path) -> None:
+    """A fleet that was looked after before there were members goes on without a word."""
+    (tmp_path / "state").mkdir(exist_ok=True)
+    dumps.restore(url, 1)
+    with Store.open(url) as store:
+        (member,) = store.members().values()
+    assert (member.host, member.state, member.class_) == ("web1", "member", "all")
+    assert (member.key, member.machine) == ("", "")
+
+
 def test_the_newest_dump_is_the_newest_schema(
     url: str, tmp_path: Path, fresh_schema: dict[str, Any]
 ) -> None:

@@ -245,3 +245,14 @@ def test_origins_follow_transactions(store: Store) -> None:
         "updates",
         None,
     ]
+
+
+def test_no_text_of_a_host_stops_its_end(store: Store) -> None:
+    """What a database can't keep is kept as a question mark: the outcome is what counts."""
+    store.start_rollout(rollout(), [("web1", "all", "t-1")], at=1.0)
+    how = {"code": "x\0", "detail": "a\0b \udc80 \x1b[2J é", "outcome": "failed", "who": "me"}
+    store.end_host("r-1", "web1", expected="waiting", at=2.0, **how)
+    (host,) = store.rollout("r-1")[1]
+    assert (host.outcome, host.code, host.detail) == ("failed", "x?", "a?b ? \x1b[2J é")
+    entry = store.history(host="web1")[-1]
+    assert entry["action"] == "failed" and "é" in entry["detail"]["detail"]
