@@ -26,6 +26,7 @@ NAMED = {
     "remove": "dnf removes what needs the removed, too; ours fails (remove-needed-fails)",
     "stays": "what is protected, locked or running is not removed (remove-protected-fails)",
     "nothing": "what is not there, or excluded, is no error (remove-not-installed)",
+    "forbidden": "what is named and must not come fails the host (block-named-fails)",
     "best": "dnf fails where its best also wants a second thing (multilib-named-one)",
     "limit": "a kernel too many that is needed stays (kernel-limit-needed)",
     "sync": "dnf fails where something can't be synchronised; ours holds it (sync-held)",
@@ -37,6 +38,8 @@ NAMED = {
     "arch": "name.arch is upgraded by its successor, too (upgrade-arch-obsoleted)",
     "narrow": "dnf takes no 32-bit fix beside another version in 64 bit (advisory-narrow)",
     "wide": "no second architecture comes to replace something (upgrade-other-arch-obsoletes)",
+    "aside": "dnf sees no successor of what is excluded, even for others (exclude-obsoletes)",
+    "stream": "a version that a stream shadows tells no origin (module-origin)",
     "rank": "an older version in a better repository hides no update (priority-older-installed)",
     "color": "what obsoletes nothing for its colour is an update (obsoletes-wrong-color-update)",
 }
@@ -168,48 +171,79 @@ def _twins(world: World, transaction: Transaction) -> Iterator[tuple[str, str]]:
 
 def _named(asking: Asking, transaction: Transaction | None, answer: oracle.Answer) -> Iterator[str]:
     """Yield the names of the meant differences that a case may show."""
-    request, world = asking.request, asking.world
     if transaction is None:
-        meant = world.meant(request.remove)
-        if any(world.stays(row) for row in meant):
-            yield "stays"
-        if request.remove and answer.effects.leave - {row.package.nevra for row in meant}:
-            yield "remove"
-        if world.is_elsewhere(request.upgrade):
-            yield "absent"
-        if any(word.endswith(_ARCHES) for word in request.upgrade) and not answer.steps:
-            yield "arch"
+        yield from _of_failure(asking, answer)
         return
+    yield from _of_error(asking.world, transaction, answer)
+    yield from _of_less(asking, transaction, answer)
+    yield from _of_more(asking, transaction, answer)
+    if asking.request.sync:
+        yield from _of_sync(transaction, answer, asking.told)
+    if asking.request.by_advisory:
+        yield from (name for name in _of_sync(transaction, answer, ()) if name != "sync")
+
+
+def _of_failure(asking: Asking, answer: oracle.Answer) -> Iterator[str]:
+    """Yield why ours may fail where dnf does not."""
+    request, world = asking.request, asking.world
+    meant = world.meant(request.remove)
+    if any(world.stays(row) for row in meant):
+        yield "stays"
+    if request.remove and answer.effects.leave - {row.package.nevra for row in meant}:
+        yield "remove"
+    if world.is_elsewhere(request.upgrade):
+        yield "absent"
+    if asking.told and not answer.steps and (request.install or request.upgrade):
+        yield "forbidden"
+    if any(word.endswith(_ARCHES) for word in request.upgrade) and not answer.steps:
+        yield "arch"
+
+
+def _of_error(world: World, transaction: Transaction, answer: oracle.Answer) -> Iterator[str]:
+    """Yield why dnf may fail where ours does not."""
+    idle = not transaction.actions
     none = ("No match for argument", "All matches were filtered out")
     if any(words in answer.error for words in none) and (
-        not transaction.actions or world.meant([answer.error.rpartition(": ")[2]])
+        idle or world.meant([answer.error.rpartition(": ")[2]])
     ):
         yield "nothing"
-    idle = not transaction.actions
     if "cannot install the best" in answer.error and (idle or _takes_newest(world, transaction)):
         yield "best"
+
+
+def _of_less(asking: Asking, transaction: Transaction, answer: oracle.Answer) -> Iterator[str]:
+    """Yield why dnf may take less than ours."""
+    request, world = asking.request, asking.world
     ours = [a for a in transaction.actions if a.nevra not in answer.effects.come]
-    if any(
-        "." in word and a.from_ and f".{a.arch}" in word for a in ours for word in request.upgrade
-    ):
+    words = [(word, a) for a in ours for word in request.upgrade]
+    if any("." in word and f".{action.arch}" in word for word, action in words):
         yield "arch"
-    theirs = {new for new, _, _ in answer.steps} - {a.nevra for a in transaction.actions}
-    rows = [row for row in world.offered if row.package.nevra in theirs]
-    named = (*request.upgrade, *request.install)
-    if named and any(r.arch not in {o.arch for o in world.of_name(r.name)} for r in rows):
-        yield "wide"
     if ours and all(_is_above_rank(world, a) for a in ours if a.from_):
         yield "rank"
     if any(_is_of_no_color(world, action) for action in ours):
         yield "color"
-    if request.sync:
-        yield from _of_sync(transaction, answer, asking.told)
-    if request.by_advisory:
-        yield from (name for name in _of_sync(transaction, answer, ()) if name != "sync")
+    if world.meant(world.excluded) and answer.effects.come <= {
+        a.nevra for a in transaction.actions
+    }:
+        yield "aside"
+    if ours and "origin" in asking.told and asking.case.of("modules"):
+        yield "stream"
     if request.by_advisory and ours and all(a.arch == "i686" for a in ours):
         yield "narrow"
     if (request.by_advisory or "together" in asking.told) and _follows(transaction):
         yield "follows"
+
+
+def _of_more(asking: Asking, transaction: Transaction, answer: oracle.Answer) -> Iterator[str]:
+    """Yield why dnf may take more than ours, or something else."""
+    request, world = asking.request, asking.world
+    theirs = {new for new, _, _ in answer.steps} - {a.nevra for a in transaction.actions}
+    rows = [row for row in world.offered if row.package.nevra in theirs]
+    apart = [row for row in rows if row.arch not in {o.arch for o in world.of_name(row.name)}]
+    olds = {name for row in rows for name, _, _ in row.package.deps("obsoletes")}
+    again = request.upgrade and any(a.name in olds for a in transaction.actions)
+    if again or (apart and (request.upgrade or request.install)):
+        yield "wide"
     if request.install and _is_successor_of_old(world, transaction, answer):
         yield "successor"
 
