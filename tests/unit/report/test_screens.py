@@ -324,6 +324,13 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         "result": True,
         "rollouts": [{"id": ROLLOUT, "in_flight": ["web1", "web2"], "state": "halted"}],
     },
+    "stage": lambda: {
+        "result": False, "plan": PLAN_ID, "test": False, "bytes": 2_000_000,
+        "hosts": {
+            "web1": {"state": "staged", "code": "", "detail": ""},
+            "web2": {"state": "skipped", "code": "unreachable", "detail": "no answer in 30 s"},
+        },
+    },
     "wake": lambda: {"result": True, "engine": False, "settle": 60},
     "skip": lambda: {"result": True, "id": ROLLOUT, "hosts": ["web1", "web2"]},
     "approve": lambda: {
