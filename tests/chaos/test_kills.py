@@ -19,8 +19,8 @@ from tests.chaos import tree
 from tests.unit.agent import agenthost
 
 WHOLE = os.environ.get("CPACMAN_CHAOS") == "1"
-PARTS = 5 if WHOLE else 1
-KILLS, LEAST = (27, 20) if WHOLE else (6, 3)
+PARTS = 20 if WHOLE else 1
+KILLS, LEAST = (8, 5) if WHOLE else (6, 3)
 SEED = int(os.environ.get("CPACMAN_CHAOS_SEED", "20261122"))
 PHASES = {"unpacking": "unpack", "running": "scriptlets", "erasing": "erase"}
 
@@ -162,7 +162,7 @@ def restore(template: tree.Template, folder: Path, kill: Kill) -> tuple[list[str
 
 def test_taking_back(template: tree.Template, tmp_path: Path) -> None:
     """What can't be brought to its plan is brought back, and nothing else starts before that."""
-    points = [k for k in kills(SEED + 99, 25 if WHOLE else 4) if k.phase != "between"]
+    points = [k for k in kills(SEED + 99, 12 if WHOLE else 4) if k.phase != "between"]
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(lambda k: restore(template, tmp_path / str(k.number), k), points))
     tried = [one for one in ended if one[1] != "not cut off"]
