@@ -145,7 +145,7 @@ def test_window_that_closes_in_the_middle(world: World) -> None:
     def opening() -> Opening:
         started = sum(host.started for host in world.transport.hosts.values())
         if started == 1 and not opens:
-            opens.append(world.clock() + 100_000)
+            opens.append(world.clock() + 600)
         if opens and world.clock() < opens[0]:
             return Opening(False, "outside window x", at(opens[0]))
         return Opening(True)
