@@ -24,6 +24,7 @@ import salt.config
 from cpacman.commands.context import Context, open_context
 from cpacman.model import canonical_json
 from cpacman.rollout.reader import Reader
+from cpacman.transport.port import PushProgress
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -46,15 +47,18 @@ def measure(context: Context, spec: Mapping[str, Any]) -> dict[str, Any]:
     hosts = spec["hosts"]
     pin(context, hosts)
     needs = begin(context, hosts, session, sizes)
-    sent: list[int] = [0]
+    dead = set(spec.get("stopped", ()))
+    if dead:
+        Path(spec["begun"]).touch()
+        wait_for(Path(spec["go"]))
+    clock = Clock(sum(n for h in needs if h not in dead for _, _, n in needs[h]))
     start, cpu, masters = time.monotonic(), own_cpu(), master_cpu()
     with watched_memory() as memory, Reader(files.__getitem__) as read:
         answers = context.transport.push(
             session, {h: n for h, n in needs.items() if n}, read,
-            lambda step: sent.__setitem__(0, step.done),
+            clock.note,
         )  # fmt: skip
     wall, runner, master = time.monotonic() - start, own_cpu() - cpu, master_cpu() - masters
-    dead = set(spec.get("stopped", ()))
     wrong = [a for a in answers if a.code and a.host not in dead]
     asked = {host: {"session": session} for host in hosts if host not in dead}
     staged = {a.host: a for a in context.transport.call("staged", asked, timeout=60)}
@@ -62,10 +66,31 @@ def measure(context: Context, spec: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise SystemExit(f"bench: {wrong[:2]}")
     return {
-        "wall": wall, "runner": runner, "master": master, "memory": max(memory), "sent": sent[0],
+        "wall": wall, "runner": runner, "master": master, "memory": max(memory),
+        "sent": clock.sent, "others": (clock.at or time.monotonic()) - start,
         "lacked": sum(n for segments in needs.values() for _, _, n in segments),
-        "done": spec.get("stopped") and sent[0],
     }  # fmt: skip
+
+
+class Clock:
+    """Notes how much was acknowledged, and when the hosts that live had all."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.sent = 0
+        self.at = 0.0
+
+    def note(self, step: PushProgress) -> None:
+        """Take a step in."""
+        self.sent = step.done
+        if self.sent >= self.wanted and not self.at:
+            self.at = time.monotonic()
+
+
+def wait_for(path: Path) -> None:
+    """Wait until somebody made a file."""
+    while not path.exists():
+        time.sleep(0.01)
 
 
 def hash_of(path: Path) -> str:
