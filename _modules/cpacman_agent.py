@@ -748,6 +748,15 @@ def thin_inventory(root=None, host="", asked=(), cookie="", rpm=None):
     return {"cookie": head["cookie"], "head": head, "packages": pairs}
 
 
+def thin_answer(settings, asked, cookie, rpm=None):
+    """Return the thin inventory of a host, with the session that was cut off there, if one was."""
+    found = thin_inventory(settings["root"], settings["host"], asked, cookie, rpm)
+    cut_off = interrupted_session(settings["state_dir"])
+    if cut_off:
+        found["head"]["facts"]["interrupted"] = cut_off
+    return found
+
+
 def seal_of(package):
     """Return the seal of a package's details: by it the master knows whose details it may use.
 
@@ -2988,11 +2997,8 @@ def run_query_verb(verb, options, rpm):
         return details(read_input()[0], options["root"], rpm)
     asked = read_input()[0] if options["paths"] else ()
     if options["thin"]:
-        found = thin_inventory(options["root"], options["host"], asked, options["cookie"], rpm)
-        cut_off = interrupted_session(options["state"] or STATE_DIR)
-        if cut_off:
-            found["head"]["facts"]["interrupted"] = cut_off
-        return found
+        settings = dict(settings_of(options), host=options["host"])  # "": the tree's own name
+        return thin_answer(settings, asked, options["cookie"], rpm)
     return inventory(options["root"], options["host"], asked, rpm)
 
 

@@ -80,9 +80,8 @@ class Server(object):
 
     def verb_inventory(self, cookie=None, paths=None):
         """What is installed, without details."""
-        root, host = self.settings["root"] or None, self.settings["host"]
         answer = self.apart(
-            lambda rpm: self.agent.thin_inventory(root, host, paths or (), cookie or "", rpm)
+            lambda rpm: self.agent.thin_answer(self.settings, paths or (), cookie or "", rpm)
         )
         # Nothing is pinned where the channel binds: it takes the plans of whoever holds it.
         answer["pinned"] = self.pin

@@ -113,7 +113,13 @@ def test_the_inventory_is_the_agent_s(pipe: SshPipe, host: agenthost.TreeHost) -
     (found,) = json.loads(zlib.decompress(base64.b64decode(details["packed"])))
     assert found["name"] == "base"
     again = pipe.request("inventory", {"cookie": answer["cookie"]}, 60)
-    assert again["unchanged"] is True
+    assert again["unchanged"] is True and "interrupted" not in again["head"]["facts"]
+    pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 30)
+    session = Path(host.settings["state_dir"]) / "transactions" / "s1"
+    with (session / "journal.jsonl").open("a") as journal:
+        journal.write('{"at": 1, "state": "running"}\n')
+    again = pipe.request("inventory", {"cookie": answer["cookie"]}, 60)
+    assert again["head"]["facts"]["interrupted"] == "s1"
 
 
 def test_an_end_of_the_connection_is_told(pipe: SshPipe) -> None:
