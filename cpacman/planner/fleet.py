@@ -218,13 +218,13 @@ def _lots(places: Sequence[int], groups: Sequence[Group], workers: int) -> Itera
         yield lot
 
 
-def _likeness(packages: Sequence[int]) -> tuple[int, int]:
-    """Return what sets of packages have in common the more likely the more they share.
+def _likeness(packages: Sequence[int]) -> list[int]:
+    """Return what sets of packages have in common the more of the more they share.
 
-    The smallest after a shuffle, twice: min-wise hashing, Broder 1997.
+    The smallest few after a shuffle: min-wise hashing (Broder 1997). Sets that only share what
+    every host has part at the first of them that is not of those.
     """
-    first = min([number * 0x9E3779B1 & 0xFFFFFFFF for number in packages], default=0)
-    return first, min([number * 0x85EBCA77 & 0xFFFFFFFF for number in packages], default=0)
+    return sorted([number * 0x9E3779B1 & 0xFFFFFFFF for number in packages])[:16]
 
 
 # Answers as bytes

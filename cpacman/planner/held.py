@@ -61,6 +61,8 @@ def _left(host: Host, steps: Sequence[Step]) -> Iterator[Aim]:
     taken = {s.new.name for s in steps if s.new}
     beside = {s.new.name for s in steps if s.new and s.side_by_side}
     for name, judged in host.judged.items():
+        if judged.is_newest and name not in host.universe.obsoleted:
+            continue
         for package in judged.offer.installed:
             new = renewed.get(package.nevra)
             if new is None:

@@ -83,13 +83,14 @@ Answer = TypeVar("Answer")
 class Judged(NamedTuple):
     """What is offered for a name, and what of it a host must not get.
 
-    `newer` are answers to what is newer than a package and what came for it. It is known by the
-    very objects `installed`, which it keeps.
+    `is_newest` tells that nothing newer is offered, `newer` are answers to what is newer than a
+    package and what came for it. It is known by the very objects `installed`, which it keeps.
     """
 
     installed: tuple[InstalledPackage, ...]
     offer: Offer
     hidden: dict[Candidate, Hiding]
+    is_newest: bool
     newer: dict[tuple[str, Sequence[Candidate]], tuple[Aim, ...]]
 
 
@@ -217,8 +218,12 @@ class Host:
         if known is None:
             offer = self._offer(name, installed)
             hidden = policy.hide(offer, self.rules, self.compare)
-            known = self._shared[key] = Judged(installed, offer, hidden, {})
+            known = self._shared[key] = Judged(installed, offer, hidden, self._is_newest(offer), {})
         return known
+
+    def _is_newest(self, offer: Offer) -> bool:
+        newest = offer.candidates[:1]
+        return not any(self.is_newer(c, p.evr) for c in newest for p in offer.installed)
 
     def remembered(self, key: Hashable, make: Callable[[], Answer]) -> Answer:
         """Return what is the same on all hosts of the lot that have the same rules, made once."""

@@ -311,3 +311,14 @@ def test_a_lot_leaves_nothing_behind(tmp_path: Path) -> None:
     made = channel_of(Case("", read_sections(text)), tmp_path)
     plan = plan_hosts([made], request=Request(), workers=1)
     assert [[a.name for a in t.actions] for t in plan.transactions.values()] == [["app"]]
+
+
+def test_hosts_that_are_alike_share_a_lot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts of two kinds that have half of their packages in common are not mixed."""
+    monkeypatch.setattr("cpacman.planner.fleet.LONGEST", 10)
+    common = list(range(300))
+    kinds = [[*common, *range(1000 * kind, 1000 * kind + 300)] for kind in (1, 2)]
+    sets = [[n for n in kinds[place % 2] if n % 1000 != 100 + place] for place in range(20)]
+    groups = [fleet.Group(bytes([n]), numbers, 1) for n, numbers in enumerate(sets)]
+    lots = list(fleet._lots(range(20), groups, 1))
+    assert [len({place % 2 for place in lot}) for lot in lots] == [1, 1]
