@@ -418,7 +418,7 @@ def test_examples_of_configuration_are_valid(text: str, tmp_path: Path) -> None:
         config.read_settings(tmp_path / "cpacman.yaml")
     elif text.startswith("# roster: "):
         assert all(read_entry(name, entry, {}) for name, entry in value.items())
-    elif not set(value) <= {"zmq_filtering"}:
+    elif not set(value) <= {"zmq_filtering", "engines"}:
         classes = ["development", "testing", "production"]
         known = load_settings({"classes": classes}, source="test", base=tmp_path)
         (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
