@@ -47,6 +47,7 @@ class Rules(NamedTuple):
             lines=holding(self.lines_for(placement), host.meta, self.today),
             without=not_for(limits, host.class_, host.meta),
             installonly_limit=self.settings.installonly_limit,
+            weak_deps=self.settings.weak_deps,
         )
 
 

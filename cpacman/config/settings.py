@@ -105,6 +105,7 @@ class Settings(Section):
     ] = (LevelSettings(name="all"),)
     policy: tuple[PolicyLine, ...] = ()
     installonly_limit: Count = 3
+    weak_deps: StrictBool = True
     budget: Budget = Budget()
     gates: dict[Name, Gate] = {}
     around: dict[Name, AroundSettings] = {}

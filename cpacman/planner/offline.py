@@ -436,6 +436,7 @@ def _rules(
             lines=(*typed, *holding(lines[name], one.host.meta, today)),
             without=not_for(limits, one.host.class_, one.host.meta),
             installonly_limit=settings.installonly_limit,
+            weak_deps=settings.weak_deps,
         )
         for name, one in places.items()
     }

@@ -193,6 +193,8 @@ def _rules(rules: Policy) -> list[tuple[str, tuple[str, ...]]]:
         lines.append(("without", rules.without))
     if rules.installonly_limit != Policy().installonly_limit:
         lines.append(("installonly_limit", (str(rules.installonly_limit),)))
+    if not rules.weak_deps:
+        lines.append(("weak_deps", ("no",)))
     return lines
 
 

@@ -109,6 +109,11 @@ def _settle_all(host: Host, wish: Wish) -> tuple[Step, ...]:
     return _settle(host, wish._replace(swaps=()), closed=host.closed)
 
 
+def _takes_weak(host: Host) -> bool:
+    """Whether new weak dependencies come along."""
+    return host.rules.weak_deps
+
+
 def _can_swap(host: Host, swap: Swap) -> bool:
     hidden = host.hidden.keys()
     return not host.view.solve(_swap_tasks(swap), hidden=hidden, closed=host.closed).problems
@@ -148,6 +153,7 @@ def _settle(host: Host, wish: Wish, *, closed: Sequence[str] = ()) -> tuple[Step
             closed=closed,
             opened=wish.named,
             removable=host.removable,
+            weak=_takes_weak(host),
         )
         if solution.problems:
             raise _unsolvable(host, solution, wish)

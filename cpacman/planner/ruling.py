@@ -50,11 +50,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The lines of policy that hold for one host, and the repositories that are not for it.
 
     `installonly_limit` is how many versions of a kernel stay installed; 0 is any number.
+    `weak_deps` is whether weak dependencies (Recommends, Supplements) are taken as dnf takes them.
     """
 
     lines: tuple[Line, ...] = ()
     without: tuple[str, ...] = ()
     installonly_limit: int = 3
+    weak_deps: bool = True
 
     def of(self, kind: str) -> tuple[Line, ...]:
         """Return the lines of a kind."""

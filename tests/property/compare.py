@@ -110,7 +110,8 @@ class Asking:
         # dnf takes a protected package that is obsoleted for a removal, and fails.
         protected = PROTECTED if self.request.remove else ()
         asked = oracle.question_of(repos, host, self.request, directory, hot)
-        return {**asked, "limit": self.limit, "protected": protected}
+        return {**asked, "limit": self.limit, "protected": protected,
+                "weak": self.channel.policy.weak_deps}  # fmt: skip
 
     @property
     def limit(self) -> int:

@@ -66,6 +66,7 @@ class Family:
     """One random case, put together step by step."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         self.random = random.Random(number)
         self.traits = {trait for trait, often in TRAITS.items() if self.random.random() < often}
         self.names = sorted(self.random.sample(NAMES, self.random.randint(3, 6)))
@@ -466,6 +467,8 @@ def _policy(family: Family) -> Iterator[str]:
             yield f"{kind}: {family.pick(family.names)}"
     if "kernels" in family.traits and family.likely(0.6):
         yield f"installonly_limit: {family.pick('0234')}"
+    if "weak" in family.traits and family.number % 7 == 3:
+        yield "weak_deps: no"
 
 
 def _locked(family: Family) -> str:

@@ -54,6 +54,9 @@ def inventory_of(section: Section, number: int, holds: Sequence[Section] = ()) -
     )
 
 
+_SETTINGS = ("without", "installonly_limit", "weak_deps")
+
+
 def policy_of(case: Case) -> Policy:
     """Return the lines of policy of a case."""
     rows = [
@@ -61,10 +64,15 @@ def policy_of(case: Case) -> Policy:
         for section in case.of("policy")
         for number, (text, said) in enumerate(section.lines)
     ]
-    plain = [line for line in rows if line.kind not in ("without", "installonly_limit")]
+    plain = [line for line in rows if line.kind not in _SETTINGS]
     words = {line.kind: line.packages for line in rows if line not in plain}
     limit = int(words.get("installonly_limit", ("3",))[0])
-    return Policy(lines=tuple(plain), without=words.get("without", ()), installonly_limit=limit)
+    return Policy(
+        lines=tuple(plain),
+        without=words.get("without", ()),
+        installonly_limit=limit,
+        weak_deps=words.get("weak_deps") != ("no",),
+    )
 
 
 def _line(row: str, place: str, number: int, said: dict[str, str]) -> Line:

@@ -19,7 +19,7 @@ A case file reads like this; indentation matters, order of lines does not:
       httpd-2.4-1.x86_64
     holds                                  (what every host holds itself)
       versionlock: httpd-2.4-1.*
-    policy                                 (also without: REPO, installonly_limit: 2)
+    policy                                 (also without: REPO, installonly_limit: 2, weak_deps: no)
       lock: httpd                          (`policy level` and the like: lines of that place)
       pin: httpd to base
       vendors: httpd nginx to A B          (vendors that may replace each other, `_` is a space)

@@ -198,6 +198,8 @@ def _policy(policy: Policy) -> Iterator[str]:
     if policy.without:
         yield f"  without: {' '.join(policy.without)}"
     yield f"  installonly_limit: {policy.installonly_limit}"
+    if not policy.weak_deps:
+        yield "  weak_deps: no"
 
 
 def _request(request: Request) -> Iterator[str]:

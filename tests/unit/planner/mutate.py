@@ -123,6 +123,7 @@ RULES: dict[str, Patch] = {
     ),
     "repositories for some hosts": _returning(solver.HostView, "is_masked", False),
     "weak dependencies refused before": _value(solver.HostView, "_unwanted", ()),
+    "weak dependencies that policy takes none of": _returning(resolve, "_takes_weak", True),
     "priority of repositories": _returning(Host, "priority", 99),
     "filelists are asked": _returning(solver.Universe, "_provide_unlisted", None),
     "changes between 32 and 64 bit that are allowed": _returning(Host, "swap", None),
