@@ -285,7 +285,12 @@ def _outcomes(plan: Plan, hosts: Sequence[RolloutHost]) -> dict[str, Any]:
     if len(changed) > _MOST_HOSTS:
         outcomes = [str(h.outcome) for h in changed]
         return {one: f"{outcomes.count(one)} hosts" for one in sorted(set(outcomes))}
-    return {h.host: {"outcome": h.outcome, "changes": _steps(plan, h.host)} for h in changed}
+    # Of a host that failed, or said nothing, only what may have happened is known.
+    words = {"applied": "changes"}
+    return {
+        h.host: {"outcome": h.outcome, words.get(str(h.outcome), "planned"): _steps(plan, h.host)}
+        for h in changed
+    }
 
 
 # ---- blocked ---------------------------------------------------------------------------------

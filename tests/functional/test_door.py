@@ -152,6 +152,23 @@ def test_the_whole_way(door, host, plan_key, minion_key):
     assert (Path(host.settings["state_dir"]) / "transactions" / session / "agent.py").exists()
 
 
+def test_a_host_tells_whether_it_is_as_it_was_left(door, host, plan_key):
+    """Unknown before the first transaction, equal after it, different once somebody changed it."""
+    host.install("base-1", "lib-1")
+    assert door.compliance()["state"] == "unknown"
+    text = host.manifest(host.action("upgrade", "base-2", "base-1"), after=["base-2", "lib-1"])
+    session = json.loads(text)["session"]
+    door.begin(text, plan_key.sign_manifest(text))
+    assert door.compliance()["state"] == "unknown", "what was only staged is no promise"
+    push(door, host, text)
+    assert door.staged(session)["complete"] and start(door, plan_key, session)["started"]
+    wait_for_end(door, session)
+    plan = json.loads(text)["plan"]
+    assert door.compliance() == {"state": "equal", "plan": plan, "session": session}
+    host.install("slow-1")
+    assert door.compliance() == {"state": "differs", "plan": plan, "session": session}
+
+
 def test_only_the_pinned_key_counts(door, host, plan_key, tmp_path):
     """Another key can neither be pinned nor sign; the same one can be pinned again."""
     other = load_plan_key(tmp_path / "other")
