@@ -163,7 +163,11 @@ class Host:
         first = self._first_process()
         self._inside = Namespace(first, ("-a",), host_environ())
         inner = status(first, "NSpid")[1]
-        plug = f"ip link add {self.link} type veth peer name eth0 netns {inner} && "
+        # Its card's address is always the same: the hub would look for a host that was rebuilt at
+        # the card of before, for as long as its neighbour table believes in that.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in str(self.address).split("."))
+        peer = f"peer name eth0 address {card} netns {inner}"
+        plug = f"ip link add {self.link} type veth {peer} && "
         self.hub.run(["sh", "-c", f"{plug} ip link set {self.link} master lab0 up"]).check()
         address = f"ip addr add {self.address}/{BITS} dev eth0"
         script = f"ip link set lo up && {address} && ip link set eth0 up"
