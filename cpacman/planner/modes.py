@@ -170,6 +170,7 @@ def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple
     open_ = [c for c in own if _is_usable(host, c, chosen)] or own
     if not own:
         found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
+        found = [c for c in found if color(c.arch) & color(package.arch)]
         return host.newest([c for c in found if c.name == found[0].name]) if found else ()
     best = host.newest(open_)
     heirs = [c for c in host.successors(best) if color(c.arch) & color(package.arch)]

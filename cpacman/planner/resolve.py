@@ -47,6 +47,8 @@ def resolve(host: Host, request: Request) -> Outcome:
     if request.by_name:
         _free_pinned(host, wish)
         steps = _settle_named(host, wish)
+    elif request.sync:
+        wish, steps = _settle_sync(host, wish, request)
     else:
         steps = _settle_all(host, wish)
     swapped = frozenset(c for swap in wish.swaps for c in swap.candidates)
@@ -107,6 +109,20 @@ def _settle_all(host: Host, wish: Wish) -> tuple[Step, ...]:
         except CannotPlan:
             host.refused.clear()
     return _settle(host, wish._replace(swaps=()), closed=host.closed)
+
+
+def _settle_sync(host: Host, wish: Wish, request: Request) -> tuple[Wish, tuple[Step, ...]]:
+    """Solve, and go for the next best of what was refused, as long as there is one.
+
+    What should be reached stays what it was, so that what was refused is told.
+    """
+    for _ in range(_ROUNDS):
+        steps = _settle(host, wish, closed=host.closed)
+        next_ = read_request(host, request)._replace(aims=wish.aims)
+        if next_.tasks == wish.tasks:
+            return wish, steps
+        wish = next_
+    raise CannotPlan(FailedError.CONFLICTS, ("no solution keeps to the rules of the plan",))
 
 
 def _takes_weak(host: Host) -> bool:

@@ -192,7 +192,7 @@ def _install(host: Host, spec: str, found: Matches) -> Wish:
     for name in names:
         rows = [c for c in found.candidates if c.name == name]
         bare = found.just_name and spec not in {f"{c.name}.{c.arch}" for c in rows}
-        tasks += _install_tasks(host, rows, found.just_name, bare)
+        tasks += _install_tasks(host, rows, found, bare)
     fitting = frozenset(found.candidates)
     if not found.just_name:
         return Wish(tuple(tasks), fitting, pinned=fitting)
@@ -231,7 +231,7 @@ def _any_provider(host: Host, found: Matches) -> Wish:
 
 
 def _install_tasks(
-    host: Host, rows: Sequence[Candidate], just_name: bool, bare: bool
+    host: Host, rows: Sequence[Candidate], found: Matches, bare: bool
 ) -> Iterator[Task]:
     """Yield the tasks that bring one name to its newest fitting version.
 
@@ -239,7 +239,7 @@ def _install_tasks(
     installed, the widest one comes.
     """
     have = host.by_name.get(rows[0].name, ())
-    fitting = frozenset(rows)
+    fitting, just_name = frozenset(rows), found.just_name
     beside = bool(have) and host.view.stands_beside(have[-1])
     arches = {c.arch for c in rows}
     targets = {p.arch: p for p in have if p.arch in arches}
@@ -251,21 +251,22 @@ def _install_tasks(
     for package in targets.values():
         if task := _upgrade_task(host, package, fitting, just_name, heirs=bare):
             yield task
-        elif older := _allowed_older(host, package, rows, just_name):
+        elif older := _allowed_older(host, package, rows, found):
             yield Task(Verb.INSTALL, host.newest(older))
         elif not just_name:
-            _fail_if_older(host, package, rows)
+            _fail_if_older(host, package, rows, found)
 
 
 def _allowed_older(
-    host: Host, package: InstalledPackage, rows: Sequence[Candidate], just_name: bool
+    host: Host, package: InstalledPackage, rows: Sequence[Candidate], found: Matches
 ) -> list[Candidate]:
     """Return the named versions that policy allows to be downgraded to."""
-    if just_name or not host.rules.allows("allow_downgrade", package.name):
+    there = found.just_name or package.nevra in found.installed
+    if there or not host.rules.allows("allow_downgrade", package.name):
         return []
     older = [c for c in rows if c.arch == package.arch and host.compare(c.evr, package.evr) < 0]
     same = any(c.nevra == package.nevra for c in rows)
-    return [] if same else [c for c in older if _is_free(host, c, just_name)]
+    return [] if same else [c for c in older if _is_free(host, c, just_name=False)]
 
 
 def _install_new(host: Host, rows: Sequence[Candidate], bare: bool) -> Iterator[Task]:
@@ -284,8 +285,10 @@ def _install_new(host: Host, rows: Sequence[Candidate], bare: bool) -> Iterator[
     yield Task(Verb.INSTALL, (bare and host.successors(goal)) or goal)
 
 
-def _fail_if_older(host: Host, package: InstalledPackage, rows: Sequence[Candidate]) -> None:
-    """Refuse to install a version older than the installed one.
+def _fail_if_older(
+    host: Host, package: InstalledPackage, rows: Sequence[Candidate], found: Matches
+) -> None:
+    """Refuse to install a version older than the installed one, unless that is what is meant.
 
     Raises:
         CannotPlan: all that was named is older, or forbidden.
@@ -294,6 +297,8 @@ def _fail_if_older(host: Host, package: InstalledPackage, rows: Sequence[Candida
     if any(host.compare(c.evr, package.evr) == 0 for c in same):
         return
     _fail_if_forbidden(host, [c for c in same if host.is_newer(c, package.evr)])
+    if package.nevra in found.installed:
+        return
     words = f"{same[0].nevra} would be a downgrade from installed {package.nevra}"
     raise CannotPlan(FailedError.POLICY, (words,))
 
