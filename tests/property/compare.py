@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cpacman.model import Action, ActionKind, HeldReason, Plan, Reason, Transaction
+from cpacman.model import (
+    Action,
+    ActionKind,
+    FailedError,
+    Failure,
+    HeldReason,
+    Plan,
+    Reason,
+    Transaction,
+)
+from cpacman.planner.actions import split_nevra
 from cpacman.planner.plan import plan_hosts
 from tests.property import oracle
 from tests.property.invariants import PROTECTED, World, wrong
@@ -41,6 +51,11 @@ NAMED = {
     "aside": "dnf sees no successor of what is excluded, even for others (exclude-obsoletes)",
     "stream": "a version that a stream shadows tells no origin (module-origin)",
     "rank": "an older version in a better repository hides no update (priority-older-installed)",
+    "next": "what is named comes in its newest version or fails (named-next-fails)",
+    "obsoleted": "an installed successor of an old version is not it (install-obsoleted-old-fails)",
+    "pair": "nothing obsoletes one architecture of a pair (obsoletes-pair-fails)",
+    "among": "an advisory's successor is one among several (advisory-one-of-successors)",
+    "keeps": "what the snapshot has of a name is not dropped (sync-keeps-name)",
     "color": "what obsoletes nothing for its colour is an update (obsoletes-wrong-color-update)",
 }
 """The differences that are meant, and the case that shows each."""
@@ -93,11 +108,16 @@ class Asking:
         """Leave repository and NEVRA of some more out of what dnf sees."""
         self._left_out |= rows
 
+    @property
+    def left_out(self) -> set[str]:
+        """The NEVRAs that dnf was told to do without."""
+        return {nevra for _, nevra in self._left_out}
+
     def _ask(self, more: dict[str, Any]) -> oracle.Answer:
         self._number += 1
         root = str(self.directory / f"root-{self._number}")
-        left_out = sorted(self._left_out)
-        return self.dnf.ask({**self._question(), "root": root, "left_out": left_out, **more})
+        rows = sorted(self._left_out)
+        return self.dnf.ask({**self._question(), "root": root, "left_out": rows, **more})
 
     def _question(self) -> dict[str, Any]:
         directory, advisories = self.directory / "repos", self.channel.advisories
@@ -139,7 +159,7 @@ def _judge(
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return what differs and is not meant, and the names of what is meant."""
     found = tuple(_differences(plan, transaction, answer))
-    named = frozenset(_named(asking, transaction, answer)) if found else frozenset[str]()
+    named = frozenset(_named(asking, plan, transaction, answer)) if found else frozenset()
     if named & _WHOLE:
         return (), named
     if "beside" in named:
@@ -170,16 +190,21 @@ def _twins(world: World, transaction: Transaction) -> Iterator[tuple[str, str]]:
             yield row.repository, row.package.nevra
 
 
-def _named(asking: Asking, transaction: Transaction | None, answer: oracle.Answer) -> Iterator[str]:
+def _named(
+    asking: Asking, plan: Plan, transaction: Transaction | None, answer: oracle.Answer
+) -> Iterator[str]:
     """Yield the names of the meant differences that a case may show."""
     if transaction is None:
         yield from _of_failure(asking, answer)
+        yield from _of_causes(asking, plan, answer)
         return
     yield from _of_error(asking.world, transaction, answer)
     yield from _of_less(asking, transaction, answer)
     yield from _of_more(asking, transaction, answer)
     if asking.request.sync:
         yield from _of_sync(transaction, answer, asking.told)
+        if _keeps_names(transaction, answer):
+            yield "keeps"
     if asking.request.by_advisory:
         yield from (name for name in _of_sync(transaction, answer, ()) if name != "sync")
 
@@ -198,6 +223,57 @@ def _of_failure(asking: Asking, answer: oracle.Answer) -> Iterator[str]:
         yield "forbidden"
     if any(word.endswith(_ARCHES) for word in request.upgrade) and not answer.steps:
         yield "arch"
+
+
+def _of_causes(asking: Asking, plan: Plan, answer: oracle.Answer) -> Iterator[str]:
+    """Yield why ours may fail where dnf does not, as the causes of it tell."""
+    (failure,) = plan.failed.values()
+    request, world = asking.request, asking.world
+    about = {cause.partition(": ")[0] for cause in failure.causes}
+    if failure.error is FailedError.POLICY and about <= asking.left_out:
+        yield "next"
+    if failure.error is FailedError.CONFLICTS and any(map(world.is_of_pair, _replaced(failure))):
+        yield "pair"
+    if answer.steps:
+        return
+    heirs = {cause.partition(" obsoletes ")[0] for cause in failure.causes}
+    if _obsoleted_by(world, heirs) & {row.name for row in world.meant(world.excluded)}:
+        yield "aside"
+    names = {name for r in world.installed for name, _, _ in r.package.deps("obsoletes")}
+    if names & set(request.install):
+        yield "obsoleted"
+
+
+def _replaced(failure: Failure) -> list[str]:
+    """Return the NEVRAs that something would obsolete, as the causes tell."""
+    causes = (cause for cause in failure.causes if " obsoletes " in cause)
+    return [cause.rpartition("(")[2].rstrip(")") for cause in causes]
+
+
+def _obsoleted_by(world: World, nevras: Collection[str]) -> set[str]:
+    """Return the names that some of what is offered obsoletes."""
+    rows = [row for row in world.offered if row.package.nevra in nevras]
+    return {name for row in rows for name, _, _ in row.package.deps("obsoletes")}
+
+
+def _is_among(world: World, transaction: Transaction, answer: oracle.Answer) -> bool:
+    """Return whether ours takes one of several successors of something, and dnf takes none."""
+    ours = [a for a in transaction.actions if a.nevra not in answer.effects.come]
+    came = {a.nevra for a in transaction.actions}
+    olds = {a.from_ and split_nevra(a.from_)[0] for a in ours if a.action is ActionKind.OBSOLETE}
+    rows = [(r, name) for r in world.offered for name, _, _ in r.package.deps("obsoletes")]
+    others = {name for row, name in rows if row.package.nevra not in came}
+    return bool(olds) and olds <= others and answer.effects.come <= came
+
+
+def _keeps_names(transaction: Transaction, answer: oracle.Answer) -> bool:
+    """Return whether ours differs by updates of what dnf lets be obsoleted, and by those only."""
+    heirs = {old: split_nevra(new)[0] for new, _, olds in answer.steps if new for old in olds}
+    ours = [a for a in transaction.actions if a.nevra not in answer.effects.come]
+    kept = {a.from_ for a in ours if a.from_ and heirs.get(a.from_, a.name) != a.name}
+    come = {a.nevra for a in transaction.actions}
+    theirs = {old for new, _, olds in answer.steps if new not in come for old in olds}
+    return bool(ours) and kept == {a.from_ for a in ours} and theirs <= kept
 
 
 def _of_error(world: World, transaction: Transaction, answer: oracle.Answer) -> Iterator[str]:
@@ -229,6 +305,8 @@ def _of_less(asking: Asking, transaction: Transaction, answer: oracle.Answer) ->
         yield "aside"
     if ours and "origin" in asking.told and asking.case.of("modules"):
         yield "stream"
+    if request.by_advisory and _is_among(world, transaction, answer):
+        yield "among"
     if request.by_advisory and ours and all(a.arch == "i686" for a in ours):
         yield "narrow"
     if (request.by_advisory or "together" in asking.told) and _follows(transaction):

@@ -111,9 +111,25 @@ class World:
 
     def is_elsewhere(self, words: Iterable[str]) -> bool:
         """Return whether a word means a name in an architecture that is not the installed one."""
-        offered = [{r.name for r in self.offered if f"{r.name}.{r.arch}" == w} for w in words]
-        here = {f"{r.name}.{r.arch}" for r in self.installed}
-        return any(names and w not in here for w, names in zip(words, offered, strict=True))
+        here = {(r.name, r.arch) for r in self.installed}
+        meant = ([r for r in self.offered if _is_with_arch(word, r)] for word in words)
+        return any(rows and here.isdisjoint((r.name, r.arch) for r in rows) for rows in meant)
+
+    def is_of_pair(self, nevra: str) -> bool:
+        """Return whether an installed package is there in several architectures."""
+        names = {row.name for row in self.installed if row.package.nevra == nevra}
+        return len({row.arch for row in self.installed if row.name in names}) > 1
+
+    def is_version_named(self, row: Row) -> bool:
+        """Return whether a word names a package with its version: then its origin is meant, too."""
+        asked = {t for s in self.case.of("request") for t, _ in s.lines}
+        modes = ("sync", "security", "advisory:", "severity:")
+        words = [] if any(text.startswith(modes) for text in asked) else self.named
+        plain = (row.name, f"{row.name}.{row.arch}")
+        return any(
+            _is_named(word, row) and not any(fnmatchcase(form, word) for form in plain)
+            for word in words
+        )
 
     def priorities(self) -> Iterator[tuple[str, str]]:
         """Yield the repositories with a priority, and the word that says it."""
@@ -180,7 +196,8 @@ def _origins(world: World, row: Row) -> set[str]:
 def _is_origin_change(world: World, row: Row) -> bool:
     homes = _origins(world, row)
     foreign = bool(homes) and row.repository not in homes
-    return foreign and not world.is_here(row) and not world.allows("origin_change", row.name)
+    open_ = world.is_here(row) or world.is_version_named(row)
+    return foreign and not open_ and not world.allows("origin_change", row.name)
 
 
 def _parts_multilib(world: World, row: Row) -> bool:
@@ -221,6 +238,11 @@ def _is_named(word: str, row: Row) -> bool:
     forms += [f"{row.name}-{version}", f"{row.name}-{bare}", f"{row.name}-{bare}.{row.arch}"]
     forms.append(f"{row.name}-{bare.rpartition('-')[0]}")
     return any(fnmatchcase(form, word) for form in forms)
+
+
+def _is_with_arch(word: str, row: Row) -> bool:
+    """Return whether a word means a package and says its architecture."""
+    return word.endswith(f".{row.arch}") and _is_named(word, row)
 
 
 def _is_excluded(world: World, row: Row) -> bool:
