@@ -543,8 +543,3 @@ def _names(
         if name not in known
     ]
     return names
-
-
-def select_hosts(hosts: Iterable[Host], selector: Selector) -> tuple[Host, ...]:
-    """Return the hosts that are meant, sorted by id."""
-    return tuple(sorted((one for one in hosts if selector.selects(one)), key=lambda one: one.id))

@@ -32,7 +32,7 @@ from cpacman.errors import (
 from cpacman.model import Outcome, Request, short_id
 from cpacman.rollout.job import Job
 from cpacman.rollout.machine import RolloutState
-from cpacman.rollout.runner import begin_rollout, continue_rollout
+from cpacman.rollout.runner import begin_rollout, run_rollout
 from cpacman.rollout.staging import check_files
 from cpacman.store import StoredPlan
 
@@ -83,8 +83,7 @@ def deploy(
     if background:
         begin_rollout(job._replace(owner=""), tools)
     else:
-        begin_rollout(job, tools)
-        continue_rollout(job, tools)
+        run_rollout(job, tools)
     return result_of(context, job.rollout)
 
 

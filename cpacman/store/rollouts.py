@@ -170,17 +170,6 @@ class Rollouts(Database):
                      "detail": as_json({"code": code, "detail": detail})}  # fmt: skip
             record(connection, entry, changes)
 
-    def move_hosts(
-        self, rollout: str, hosts: Sequence[str], *, expected: str, state: str, at: float
-    ) -> None:
-        """Move several hosts of a rollout at once, all or none.
-
-        Raises:
-            ConflictError: one of them is not in the expected state any more.
-        """
-        with self._write() as connection:
-            _move_all(connection, rollout, hosts, expected, {"state": state, "updated": at})
-
     def order_hosts(self, rollout: str, hosts: Sequence[str], *, owner: str, at: float) -> bool:
         """Commit that staged hosts are told to start; return False when a wish forbids it.
 

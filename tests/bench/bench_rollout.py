@@ -65,7 +65,8 @@ def _halt(world: World) -> float:
               "owner": "here"}  # fmt: skip
     world.store.start_rollout(header, [(name, "all", "t-1") for name in names], at=1.0)
     for source, target in (("waiting", "staging"), ("staging", "staged")):
-        world.store.move_hosts("r-2", names, expected=source, state=target, at=1.0)
+        for name in names:
+            world.store.move_host("r-2", name, expected=source, state=target, at=1.0)
     started = time.perf_counter()
     world.store.wish_rollout("r-2", "halt", at=1.0, who="me")
     if world.store.order_hosts("r-2", names, owner="here", at=1.0):
