@@ -60,7 +60,9 @@ def write_case(channel: ChannelInput, request: Request, plan: Plan) -> str:
     (inventory,) = channel.inventories
     policy = channel.policies.get(inventory.host, channel.policy)
     installed = [relevant.installed_row(package) for package in inventory.packages]
-    words = [*request.words, *(word for line in policy.lines for word in line.packages)]
+    said = [*request.words, *(word for line in policy.lines for word in line.packages)]
+    # A provide with its version, `feature = 1`, asks for the name that it begins with.
+    words = [*said, *(word.split()[0] for word in said if " " in word.strip())]
     kept = relevant.select(rows, installed, words)
     for some in (kept, rows):
         every = [*installed, *(row for found in some.values() for row in found)]
