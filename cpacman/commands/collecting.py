@@ -20,10 +20,9 @@ from cpacman.commands.fleet import Selection, select
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.errors import EXIT_NOT_THERE, CpacmanError, Problem, UsageError
 from cpacman.model import Outcome, short_id
-from cpacman.rollout.applying import ORDER_SLACK
 from cpacman.rollout.job import HALTED, session_of
 from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState
-from cpacman.rollout.manifest import write_order
+from cpacman.rollout.manifest import ORDER_SLACK, after_of, signed_order
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.reports import (
     INTERRUPTED,
@@ -32,6 +31,7 @@ from cpacman.rollout.reports import (
     findings_of,
     is_cut_off,
     judge_report,
+    read_report,
 )
 from cpacman.store import RolloutHost
 
@@ -41,9 +41,14 @@ _PAUSE = 2.0
 _GONE = "the process of the rollout died"
 
 
-def close_abandoned(context: Context) -> None:
-    """Give every host of a rollout whose process died its outcome, and unlock it."""
-    for row in context.store.rollouts(active=True):
+def close_abandoned(context: Context, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """Give every host of a rollout whose process died its outcome, and unlock it.
+
+    Args:
+        context: the outside world.
+        rows: the open rollouts; left out, they are read.
+    """
+    for row in context.store.rollouts(active=True) if rows is None else rows:
         if is_abandoned(row):
             context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
             _Collection(context, row).close(patience=0.0)
@@ -118,7 +123,7 @@ def _unsettled(
 ) -> dict[str, tuple[str, RolloutHost]]:
     """Return the hosts whose last start ended silent or cut off, with that rollout and row."""
     hosts = None if selection.is_empty else sorted(select(context, selection).placements)
-    number = context.store.rollout(rollout)[0]["id"] if rollout else None
+    number = context.store.rollout_row(rollout)["id"] if rollout else None
     return {
         host: (other, one)
         for host, (other, one) in context.store.last_told(hosts=hosts, rollout=number).items()
@@ -130,7 +135,7 @@ def _unsettled(
 def _reopen(
     context: Context, number: str, hosts: Sequence[str], reason: str | None, ticket: str | None
 ) -> None:
-    row, _ = context.store.rollout(number)
+    row = context.store.rollout_row(number)
     owner = owner_of(os.getpid())
     context.store.collect_again(
         number, hosts, owner=owner, at=context.clock(), who=context.who, reason=reason,
@@ -236,18 +241,16 @@ class _Collection:
         for one in hosts:
             self._starts[one.host] = self._starts.get(one.host, 0) + 1
             context.reporter.line(f"{one.host}: was cut off, started again")
-            now, session = context.clock(), self._session(one)
-            order = write_order(session, created=now, expires=now + timeout + ORDER_SLACK)
-            signature = context.key.sign_manifest(order)
-            requests[one.host] = {"session": session, "order": order, "signature": signature}
+            requests[one.host] = signed_order(
+                self._session(one), context.key.sign_manifest, now=context.clock(), answer=timeout
+            )
         for answer in context.transport.call("apply", requests, timeout=timeout):
             if answer.code:
                 context.reporter.line(f"{answer.host}: was not started again: {answer.error}")
 
     def _end_by(self, one: RolloutHost, report: Mapping[str, Any]) -> None:
         if report.get("outcome"):
-            manifest = msgspec.json.decode(one.manifest or "{}")
-            outcome, code, detail = judge_report(report, str(manifest.get("after")))
+            outcome, code, detail = judge_report(report, after_of(one.manifest))
             self._end(one, outcome, code, detail, findings_of(report))
         elif report.get("state") == "staged":
             self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
@@ -255,16 +258,9 @@ class _Collection:
             self._end(one, Outcome.SILENT, "silent", "no verified report")
 
     def _report(self, one: RolloutHost, value: Mapping[str, Any], nonce: str) -> Mapping[str, Any]:
-        try:
-            report = self._context.transport.verify(
-                one.host, str(value.get("report")), str(value.get("signature"))
-            )
-        except CpacmanError as error:
-            self._context.reporter.line(f"ignored a report of {one.host}: {error}")
-            return {}
-        wanted = {"host": one.host, "nonce": nonce, "session": self._session(one),
-                  "plan": self._row["plan"]}  # fmt: skip
-        return report if wanted.items() <= report.items() else {}
+        wanted = {"nonce": nonce, "plan": self._row["plan"], "session": self._session(one)}
+        context = self._context
+        return read_report(context.transport.verify, one.host, value, wanted, context.reporter.line)
 
     def _end(
         self,

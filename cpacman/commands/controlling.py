@@ -122,7 +122,7 @@ def cancel(
 
 
 def _row(context: Context, number: str) -> dict[str, Any]:
-    return context.store.rollout(number)[0]
+    return context.store.rollout_row(number)
 
 
 def _stop(
@@ -390,10 +390,11 @@ def approve(
 
 def due(context: Context) -> list[str]:
     """Return the rollouts in the background that somebody has to go on with now."""
-    close_abandoned(context)
+    rows = context.store.rollouts(active=True)
+    close_abandoned(context, rows)
     now = context.clock()
     found = []
-    for row in context.store.rollouts(active=True):
+    for row in rows:
         owned = bool(row["owner"]) and is_alive(row["owner"])
         ripe = row["state"] == RolloutState.RUNNING.value or (
             row["state"] == RolloutState.WAITING.value and (row["until"] or 0) <= now

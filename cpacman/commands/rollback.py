@@ -80,7 +80,7 @@ def rollback(
     close_abandoned(context)
     number, found = _told(context, rollout, host)
     made = plan_back(context, number, found)
-    class_ = str(context.store.rollout(number)[0]["class"])
+    class_ = str(context.store.rollout_row(number)["class"])
     context.store.put_plan(made, class_=class_, at=context.clock(), who=context.who)
     if now:
         from cpacman.commands.deploying import deploy
@@ -186,7 +186,7 @@ def _ways(
     asked = refresh_hosts(context, sorted(told))
     inventories = context.store.inventories(sorted(told))
     fleet = place_all(context, sorted(told))
-    plan = context.store.plan(str(context.store.rollout(number)[0]["plan"])).plan
+    plan = context.store.plan(str(context.store.rollout_row(number)["plan"])).plan
     for host, one in sorted(told.items()):
         if asked[host].error or host not in inventories:
             yield Problem(host, asked[host].error or "has no inventory", "is it up?")

@@ -11,19 +11,20 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from cpacman.errors import CpacmanError
 from cpacman.model import Outcome
 from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
-from cpacman.rollout.manifest import write_order
+from cpacman.rollout.manifest import after_of, signed_order
 from cpacman.rollout.record import Record
-from cpacman.rollout.reports import RECOVERIES, findings_of, is_cut_off, judge_report
+from cpacman.rollout.reports import (
+    RECOVERIES,
+    findings_of,
+    is_cut_off,
+    judge_report,
+    read_report,
+)
 from cpacman.transport.port import UNREACHABLE, Answer
 
-ORDER_SLACK = 60.0
-"""Seconds by which a host's clock may be behind when it is told to start."""
 APPLY_AGAIN = 10.0
 """Seconds after which a host that was told to start and did not is told again."""
 RECOVER_AGAIN = 4.0
@@ -92,12 +93,11 @@ class Applier:
 
     def _tell(self, hosts: Sequence[str]) -> None:
         timeout, now = self._tools.times.answer, self._tools.clock()
-        requests = {}
-        for host in hosts:
-            session = self._record.session(host)
-            order = write_order(session, created=now, expires=now + timeout + ORDER_SLACK)
-            signature = self._tools.signer.sign_manifest(order)
-            requests[host] = {"session": session, "order": order, "signature": signature}
+        sign = self._tools.signer.sign_manifest
+        requests = {
+            host: signed_order(self._record.session(host), sign, now=now, answer=timeout)
+            for host in hosts
+        }
         for answer in self._tools.transport.call("apply", requests, timeout=timeout):
             if answer.code and answer.code != UNREACHABLE:
                 self._record.end(answer.host, Outcome.REFUSED, answer.code, answer.error)
@@ -112,7 +112,7 @@ class Applier:
         requests = {h: {"session": self._record.session(h), "nonce": nonce} for h in hosts}
         timeout = min(5.0, self._tools.times.answer)
         for answer in self._tools.transport.call("result", requests, timeout=timeout):
-            report = self._verified(answer, nonce)
+            report = self._report(answer, nonce)
             if report.get("state") == "staged":
                 idle.append(answer.host)
             elif is_cut_off(report) and len(self._recoveries.get(answer.host, ())) < RECOVERIES:
@@ -122,19 +122,11 @@ class Applier:
                 self._record.end(answer.host, outcome, code, detail, findings_of(report))
         return idle
 
-    def _verified(self, answer: Answer, nonce: str) -> Mapping[str, Any]:
-        text, signature = answer.value.get("report"), answer.value.get("signature")
-        if not isinstance(text, str) or not isinstance(signature, str):
-            return {}
-        try:
-            report = self._tools.verify(answer.host, text, signature)
-        except CpacmanError as error:
-            self._tools.reporter.line(f"ignored a report: {error}")
-            return {}
-        wanted = {"host": answer.host, "nonce": nonce, "plan": self._job.plan.plan_id,
-                  "session": self._record.session(answer.host)}  # fmt: skip
-        return report if wanted.items() <= report.items() else {}
+    def _report(self, answer: Answer, nonce: str) -> Mapping[str, Any]:
+        session = self._record.session(answer.host)
+        wanted = {"nonce": nonce, "plan": self._job.plan.plan_id, "session": session}
+        tell = self._tools.reporter.line
+        return read_report(self._tools.verify, answer.host, answer.value, wanted, tell)
 
     def _after(self, host: str) -> str:
-        manifest = self._tools.store.manifest_of(self._job.rollout, host)
-        return str(msgspec.json.decode(manifest or "{}").get("after"))
+        return after_of(self._tools.store.manifest_of(self._job.rollout, host))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -137,6 +137,30 @@ def write_order(session: str, *, created: float, expires: float) -> str:
     """Return the order to start a staged session now, as the one text that is signed and sent."""
     body = {"kind": "order", "session": session, "created": int(created), "expires": int(expires)}
     return canonical_json(body).decode()
+
+
+ORDER_SLACK = 60.0
+"""Seconds by which a host's clock may be behind when it is told to start."""
+
+
+def signed_order(
+    session: str, sign: Callable[[str], str], *, now: float, answer: float
+) -> dict[str, str]:
+    """Return what a host is sent to start a staged session, valid for minutes.
+
+    Args:
+        session: the host's session.
+        sign: signs a text with the plan key.
+        now: seconds since the epoch.
+        answer: seconds that the host has to answer.
+    """
+    order = write_order(session, created=now, expires=now + answer + ORDER_SLACK)
+    return {"session": session, "order": order, "signature": sign(order)}
+
+
+def after_of(manifest: str | None) -> str:
+    """Return the digest of the packages that a host must have after this manifest."""
+    return str(msgspec.json.decode(manifest or "{}").get("after"))
 
 
 def is_done(nevras: Iterable[str], transaction: Transaction) -> bool:

@@ -1,15 +1,47 @@
-"""What a host's verified report means, and what a transaction leaves in the journal. Pure."""
+"""What a host's report says, once it is verified, and what a transaction leaves in the journal.
+
+Invariant: a report counts when it is of this host, session and plan, and answers the question that
+was asked just now; any other is no report at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from cpacman.errors import CpacmanError
 from cpacman.model import Outcome, Transaction
 
 INTERRUPTED = "interrupted"
 RECOVERIES = 3
 """How often a host whose transaction was cut off is started again by itself."""
+
+
+def read_report(
+    verify: Callable[[str, str, str], Mapping[str, Any]],
+    host: str,
+    value: Mapping[str, Any],
+    wanted: Mapping[str, str],
+    tell: Callable[[str], None],
+) -> Mapping[str, Any]:
+    """Return the report that a host answered with, or nothing when it does not count.
+
+    Args:
+        verify: checks a signature by host, text and signature; raises a CpacmanError.
+        host: who answered.
+        value: what it answered.
+        wanted: plan, session and nonce that were asked for.
+        tell: is told of a report whose signature is wrong.
+    """
+    text, signature = value.get("report"), value.get("signature")
+    if not isinstance(text, str) or not isinstance(signature, str):
+        return {}
+    try:
+        report = verify(host, text, signature)
+    except CpacmanError as error:
+        tell(f"ignored a report of {host}: {error}")
+        return {}
+    return report if {"host": host, **wanted}.items() <= report.items() else {}
 
 
 def is_cut_off(report: Mapping[str, Any]) -> bool:

@@ -408,7 +408,7 @@ class _Rollout:
                 self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
             self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
         self._collect_all()
-        row, _ = self._tools.store.rollout(self._job.rollout)
+        row = self._tools.store.rollout_row(self._job.rollout)
         check_rollout(self._job.rollout, RolloutState(row["state"]), end.state)
         waits = end.state in (RolloutState.WAITING, RolloutState.PAUSED)
         self._tools.store.move_rollout(

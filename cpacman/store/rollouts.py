@@ -406,16 +406,24 @@ class Rollouts(Database):
             query = query.where(rollouts_table.c.ended.is_(None))
         return self._rows(query)
 
+    def rollout_row(self, prefix: str) -> dict[str, Any]:
+        """Return one rollout without its hosts, by id or unique prefix.
+
+        Raises:
+            InputError: no rollout, or more than one, begins like that.
+        """
+        full = self._resolve(rollouts_table, "rollout", prefix)
+        return self._rows(sa.select(rollouts_table).where(rollouts_table.c.id == full))[0]
+
     def rollout(self, prefix: str) -> tuple[dict[str, Any], list[RolloutHost]]:
         """Return one rollout and its hosts, by id or unique prefix.
 
         Raises:
             InputError: no rollout, or more than one, begins like that.
         """
-        full = self._resolve(rollouts_table, "rollout", prefix)
-        row = self._rows(sa.select(rollouts_table).where(rollouts_table.c.id == full))[0]
+        row = self.rollout_row(prefix)
         h = rollout_hosts_table
-        rows = self._rows(sa.select(h).where(h.c.rollout == full).order_by(h.c.host))
+        rows = self._rows(sa.select(h).where(h.c.rollout == row["id"]).order_by(h.c.host))
         return row, [RolloutHost.of(one) for one in rows]
 
 

@@ -11,8 +11,8 @@ import pytest
 from cpacman.depot.pool import Pool, Way
 from cpacman.errors import SafetyError
 from cpacman.transport.fake import FakeHost
-from tests.unit.rollout import test_runner
-from tests.unit.rollout.test_runner import World
+from tests.unit.rollout import world as worlds
+from tests.unit.rollout.world import World
 
 CONTENT = b"a package" + b"x" * 991
 
@@ -26,7 +26,7 @@ def linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[World, Path
     pool = Pool(tmp_path / "depot")
     monkeypatch.setattr(pool, "_reflink", lambda *_: False)
     assert pool.keep(mirror, sha256, len(CONTENT)) is Way.LINK
-    monkeypatch.setattr(test_runner, "SHA", sha256)
+    monkeypatch.setattr(worlds, "SHA", sha256)
     world = World(tmp_path, {"web1": FakeHost(), "web2": FakeHost()})
     world.depot = pool  # type: ignore[assignment]
     return world, mirror
@@ -49,5 +49,6 @@ def test_altered_bytes_never_leave(linked: tuple[World, Path]) -> None:
 def test_the_right_bytes_do_leave(linked: tuple[World, Path]) -> None:
     """The same rollout, untouched: both hosts get it."""
     world, _ = linked
-    assert set(world.run().values()) == {("applied", None)}
+    world.run()
+    assert set(world.outcomes.values()) == {("applied", None)}
     assert all(len(host.received) == 1 for host in world.transport.hosts.values())

@@ -2,132 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cpacman.errors import ConflictError, HostError, SafetyError
-from cpacman.model import (
-    Action,
-    ActionKind,
-    InstalledPackage,
-    Inventory,
-    InventoryRef,
-    Outcome,
-    Plan,
-    Request,
-    Transaction,
-)
-from cpacman.report.progress import Silent
-from cpacman.rollout.job import Job, Level, Recheck, Times, Tools
-from cpacman.rollout.runner import run_rollout
-from cpacman.store import Store
-from cpacman.transport.fake import FakeHost, FakeTransport
-
-SHA = "a" * 64
+from cpacman.errors import ConflictError, SafetyError
+from cpacman.model import Outcome
+from cpacman.rollout.job import Level, Recheck
+from cpacman.transport.fake import FakeHost
+from tests.unit.rollout.world import SHA, World, level
 
 
-class Depot:
-    """A depot of one file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.broken = False
-
-    def check(self, sha256: str, size: int) -> None:
-        """Refuse when told so."""
-        if self.broken:
-            raise SafetyError(f"{sha256} was altered")
-
-    def path_of(self, sha256: str) -> Path:
-        """There is only one."""
-        return self.path
-
-
-class Signer:
-    """Signs nothing."""
-
-    def sign_manifest(self, text: str) -> str:
-        """Return a constant."""
-        return "signature"
-
-
-class World:
-    """A store, simulated hosts and a clock that runs as fast as it is asked."""
-
-    def __init__(self, tmp_path: Path, hosts: Mapping[str, FakeHost]) -> None:
-        self.store = Store.open(f"sqlite:///{tmp_path}/state.db")
-        (tmp_path / "file").write_bytes(b"x" * 1000)
-        self.depot = Depot(tmp_path / "file")
-        self.stop_after = None
-        self.changed: dict[str, Recheck] = {}
-        self.lines: list[str] = []
-        self.time = itertools.count(1000.0)
-        self.transport = FakeTransport(hosts, lambda: next(self.time))
-        self.inventory = Inventory(packages=(InstalledPackage(name="a", version="1", release="1"),))
-
-    def tools(self) -> Tools:
-        """Everything a rollout works with."""
-        reporter = Silent()
-        reporter.line = self.lines.append  # type: ignore[method-assign]
-        return Tools(
-            store=self.store, transport=self.transport, files=self.depot, signer=Signer(),
-            verify=self.verify, recheck=self.recheck, refresh=lambda hosts: None,
-            reporter=reporter, stopping=self.stopping, times=Times(5, 60),
-            clock=lambda: next(self.time), sleep=lambda seconds: None,
-        )  # fmt: skip
-
-    def verify(self, host: str, text: str, signature: str) -> Mapping[str, Any]:
-        """Accept what is signed "good"."""
-        if signature != "good":
-            raise HostError(f"{host}: the report's signature is wrong")
-        return json.loads(text)
-
-    def recheck(self, hosts):
-        """Every host is as planned, but for those that were changed."""
-        return {h: self.changed.get(h, Recheck(self.inventory)) for h in hosts}
-
-    def stopping(self) -> bool:
-        """Whether so many hosts were started that somebody presses Ctrl-C."""
-        started = sum(h.started for h in self.transport.hosts.values())
-        return self.stop_after is not None and started >= self.stop_after
-
-    def run(self, *levels: Level, empty: tuple[str, ...] = ()) -> dict[str, tuple[str, str | None]]:
-        """Roll out one upgrade and return host -> (outcome, code)."""
-        run_rollout(job(levels or (level("all", *self.transport.hosts),), empty), self.tools())
-        _, rows = self.store.rollout("r-1")
-        return {row.host: (row.outcome, row.code) for row in rows}
-
-
-def level(name: str, *hosts: str, concurrency: int = 10, failures: int = 0) -> Level:
-    """A level with its hosts."""
-    return Level(name, hosts, concurrency, failures, 100)
-
-
-def job(levels: tuple[Level, ...], empty: tuple[str, ...] = ()) -> Job:
-    """A job that upgrades one package on every host that is not among `empty`."""
-    hosts = [host for one in levels for host in one.hosts]
-    action = Action(
-        action=ActionKind.UPGRADE, name="a", epoch=0, version="2", release="1", arch="noarch",
-        nevra_="a-2-1.noarch", from_="a-1-1.", repository="r", sha256=SHA, size=1000,
-    )  # fmt: skip
-    plan = Plan(
-        plan_id="p-1", request=Request(), policy="", snapshots={},
-        hosts={h: "t-0" if h in empty else "t-1" for h in hosts},
-        inventories={h: InventoryRef(digest="", cookie="") for h in hosts},
-        transactions={"t-1": Transaction(actions=(action,)), "t-0": Transaction()},
-    )  # fmt: skip
-    return Job("r-1", plan, "all", levels, {}, (), "me", None, "CHG1", "here")
+def rolled(
+    world: World, *levels: Level, empty: tuple[str, ...] = ()
+) -> dict[str, tuple[str | None, str | None]]:
+    """Roll out one upgrade; return host -> (outcome, code)."""
+    world.go_on(world.begin(*levels, empty=empty))
+    return world.outcomes
 
 
 def test_good_rollout(tmp_path: Path) -> None:
     """Every host gets its bytes, starts once, and ends applied; the journal knows what changed."""
     world = World(tmp_path, {"web1": FakeHost(polls=2), "web2": FakeHost()})
-    assert world.run() == {"web1": ("applied", None), "web2": ("applied", None)}
+    assert rolled(world) == {"web1": ("applied", None), "web2": ("applied", None)}
     assert all(h.started == 1 for h in world.transport.hosts.values())
     assert world.transport.hosts["web1"].received == [(SHA, 0, 1000)]
     entries = world.store.history(package="a")
@@ -138,7 +35,7 @@ def test_good_rollout(tmp_path: Path) -> None:
 def test_nothing_to_do_is_unchanged_without_a_call(tmp_path: Path) -> None:
     """A host whose transaction is empty is not even asked."""
     world = World(tmp_path, {"web1": FakeHost()})
-    assert world.run(empty=("web1",)) == {"web1": ("unchanged", None)}
+    assert rolled(world, empty=("web1",)) == {"web1": ("unchanged", None)}
     assert world.transport.calls == []
 
 
@@ -146,7 +43,7 @@ def test_idle_host_that_does_not_answer_is_not_unchanged(tmp_path: Path) -> None
     """Nothing planned is not nothing to do: who can't be asked is skipped, not well."""
     world = World(tmp_path, {"web1": FakeHost()})
     world.changed["web1"] = Recheck(None, "unreachable", "no answer in 5 s")
-    assert world.run(empty=("web1",)) == {"web1": ("skipped", "unreachable")}
+    assert rolled(world, empty=("web1",)) == {"web1": ("skipped", "unreachable")}
 
 
 @pytest.mark.parametrize("canary", [FakeHost(faults={"begin": "unreachable"}), None])
@@ -155,7 +52,7 @@ def test_level_without_a_result_stops_the_next(tmp_path: Path, canary: FakeHost 
     world = World(tmp_path, {"web1": canary or FakeHost(), "web2": FakeHost()})
     if canary is None:
         world.changed["web1"] = Recheck(None, "changed", "its packages changed")
-    found = world.run(level("canary", "web1"), level("rest", "web2"))
+    found = rolled(world, level("canary", "web1"), level("rest", "web2"))
     assert found["web2"] == ("skipped", "halted")
     assert world.transport.hosts["web2"].started == 0
 
@@ -184,7 +81,7 @@ def test_level_without_a_result_stops_the_next(tmp_path: Path, canary: FakeHost 
 def test_faults_end_truthfully(tmp_path: Path, host: FakeHost, outcome: tuple[str, str]) -> None:
     """Whatever a host does, it ends with the one outcome that is true; unknown is never ok."""
     world = World(tmp_path, {"web1": host})
-    assert world.run() == {"web1": outcome}
+    assert rolled(world) == {"web1": outcome}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +93,7 @@ def test_cut_off_hosts_are_started_again(
 ) -> None:
     """A host whose transaction was cut off carries on by itself; not for ever, and never as ok."""
     world = World(tmp_path, {"web1": FakeHost(cuts=cuts)})
-    assert world.run() == {"web1": outcome}
+    assert rolled(world) == {"web1": outcome}
     assert world.transport.hosts["web1"].started == starts
     actions = [entry["action"] for entry in world.store.history(host="web1")]
     assert actions.count("recover") == starts - 1
@@ -206,7 +103,7 @@ def test_refusal_because_of_another_cut_off_session_is_final(tmp_path: Path) -> 
     """What stands in a host's way is told, not tried again and again."""
     said = {"outcome": "refused", "code": "interrupted", "ended": 5.0}
     world = World(tmp_path, {"web1": FakeHost(report=said)})
-    assert world.run() == {"web1": ("refused", "interrupted")}
+    assert rolled(world) == {"web1": ("refused", "interrupted")}
     assert world.transport.hosts["web1"].started == 1
 
 
@@ -214,7 +111,7 @@ def test_changed_host_is_skipped(tmp_path: Path) -> None:
     """A host that is not what the plan was made for gets nothing."""
     world = World(tmp_path, {"web1": FakeHost(), "web2": FakeHost()})
     world.changed["web1"] = Recheck(None, "changed", "its packages changed")
-    assert world.run()["web1"] == ("skipped", "changed")
+    assert rolled(world)["web1"] == ("skipped", "changed")
     assert world.transport.hosts["web1"].started == 0
     assert world.transport.hosts["web2"].started == 1
 
@@ -223,15 +120,15 @@ def test_host_that_has_it_already_is_unchanged(tmp_path: Path) -> None:
     """The same plan a second time: what is true already is no failure and no change."""
     world = World(tmp_path, {"web1": FakeHost()})
     world.changed["web1"] = Recheck(None, "already", "has it already")
-    assert world.run() == {"web1": ("unchanged", None)}
+    assert rolled(world) == {"web1": ("unchanged", None)}
     assert world.transport.hosts["web1"].started == 0
 
 
 def test_later_batches_are_still_in_time(tmp_path: Path) -> None:
     """Each batch starts by an order of its own; the manifests hold until the last is through."""
-    hosts = {f"web{n}": FakeHost(polls=15) for n in range(6)}
+    hosts = {f"web{n}": FakeHost(polls=8) for n in range(6)}
     world = World(tmp_path, hosts)
-    found = world.run(level("all", *hosts, concurrency=1))
+    found = rolled(world, level("all", *hosts, concurrency=1))
     assert {outcome for outcome, _ in found.values()} == {"applied"}
     assert all(host.started_at < host.manifest["expires"] for host in hosts.values())
     assert all(host.started_at < host.order["expires"] for host in hosts.values())
@@ -241,7 +138,7 @@ def test_solved_again_with_the_same_actions_goes_on(tmp_path: Path) -> None:
     """The same actions from a changed inventory go on, and the journal says so."""
     world = World(tmp_path, {"web1": FakeHost()})
     world.changed["web1"] = Recheck(world.inventory, "", "solved again, same actions")
-    assert world.run()["web1"] == ("applied", None)
+    assert rolled(world)["web1"] == ("applied", None)
     assert "replanned" in [entry["action"] for entry in world.store.history(host="web1")]
 
 
@@ -249,7 +146,7 @@ def test_failures_over_budget_stop_later_levels(tmp_path: Path) -> None:
     """A failing canary halts the rollout: no host of a later level starts."""
     bad = FakeHost(report={"outcome": "failed", "code": "scriptlet"})
     world = World(tmp_path, {"web1": bad, "web2": FakeHost()})
-    assert world.run(level("canary", "web1"), level("rest", "web2")) == {
+    assert rolled(world, level("canary", "web1"), level("rest", "web2")) == {
         "web1": ("failed", "scriptlet"),
         "web2": ("skipped", "halted"),
     }
@@ -261,7 +158,7 @@ def test_budget_stops_between_batches(tmp_path: Path) -> None:
     """With one host at a time, the first failure keeps the others from starting."""
     hosts = {f"web{n}": FakeHost(report={"outcome": "failed"}) for n in range(4)}
     world = World(tmp_path, hosts)
-    found = world.run(level("all", *hosts, concurrency=1))
+    found = rolled(world, level("all", *hosts, concurrency=1))
     assert [outcome for outcome, _ in found.values()] == ["failed"] + ["skipped"] * 3
 
 
@@ -269,8 +166,8 @@ def test_operator_stops(tmp_path: Path) -> None:
     """After a Ctrl-C no more hosts start, those in flight are collected."""
     hosts = {f"web{n}": FakeHost(polls=3) for n in range(3)}
     world = World(tmp_path, hosts)
-    world.stop_after = 1
-    found = world.run(level("all", *hosts, concurrency=1))
+    world.stopping = lambda: hosts["web0"].started > 0
+    found = rolled(world, level("all", *hosts, concurrency=1))
     assert found == {
         "web0": ("applied", None),
         "web1": ("skipped", "halted"),
@@ -283,7 +180,7 @@ def test_altered_file_stops_before_anything(tmp_path: Path) -> None:
     world = World(tmp_path, {"web1": FakeHost()})
     world.depot.broken = True
     with pytest.raises(SafetyError, match="altered"):
-        world.run()
+        rolled(world)
     assert world.transport.calls == [] and world.store.rollouts() == []
 
 
@@ -294,12 +191,12 @@ def test_locked_host_stops_before_anything(tmp_path: Path) -> None:
              "owner": "y"}  # fmt: skip
     world.store.start_rollout(other, [("web2", "all", "t")], at=1.0)
     with pytest.raises(ConflictError, match="web2"):
-        world.run()
+        rolled(world)
     assert world.transport.calls == []
 
 
 def test_host_gets_only_what_its_plan_names(tmp_path: Path) -> None:
     """A host that asks for other files does not get them."""
     world = World(tmp_path, {"web1": FakeHost(tampers=True)})
-    assert world.run()["web1"] == (Outcome.APPLIED.value, None)
+    assert rolled(world)["web1"] == (Outcome.APPLIED.value, None)
     assert world.transport.hosts["web1"].received == [(SHA, 0, 1000)]

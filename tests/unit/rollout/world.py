@@ -144,9 +144,9 @@ class World:
         """Every host is as planned, but for those that were changed."""
         return {h: self.changed.get(h, Recheck(self.inventory)) for h in hosts}
 
-    def begin(self, *levels: Level) -> Job:
-        """Create a rollout of one upgrade on every host."""
-        made = job(levels or (level("all", *self.transport.hosts),))
+    def begin(self, *levels: Level, empty: tuple[str, ...] = ()) -> Job:
+        """Create a rollout of one upgrade on every host that is not among `empty`."""
+        made = job(levels or (level("all", *self.transport.hosts),), empty)
         begin_rollout(made, self.tools())
         return made
 
