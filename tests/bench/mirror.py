@@ -30,6 +30,18 @@ def make_mirror(path: Path, count: int = COUNT) -> Path:
     return path
 
 
+def list_only(path: Path, share: int, count: int = COUNT) -> set[str]:
+    """Let the metadata of a mirror leave out each `share`-th package; return the names left out.
+
+    A share of zero leaves out none.
+    """
+    packages = list(_packages(count))
+    out = packages[::share] if share else []
+    gone = {id(one) for one in out}
+    _index(path, [one for one in packages if id(one) not in gone])
+    return {one.name for one in out}
+
+
 def fill(path: Path, count: int, size: int) -> Path:
     """Make a mirror whose `count` files of `size` bytes each are what its metadata says."""
     (path / "repodata").mkdir(parents=True)
@@ -103,6 +115,7 @@ def _index(path: Path, packages: list[Any]) -> None:
         ("filelists", "FilelistsXmlFile", createrepo_c.xml_dump_filelists),
     ):
         target = path / "repodata" / f"{kind}.xml.gz"
+        target.unlink(missing_ok=True)
         file = getattr(createrepo_c, name)(str(target), createrepo_c.GZ_COMPRESSION)
         file.set_num_of_pkgs(len(packages))
         for one in packages:
