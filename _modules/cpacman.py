@@ -75,6 +75,7 @@ def _settings():
         "cache_dir": config.get("cache_dir") or agent.CACHE_DIR,
         "root": config.get("root") or "",
         "restart": config.get("restart") or None,
+        "reboot": config.get("reboot") or None,
     }
 
 
@@ -438,6 +439,58 @@ def _apply(agent, session, order, signature):
     program = agent.read_text(_agent_path())
     agent.start_session(settings, session, program, lambda: _python(agent))
     return {"started": True}
+
+
+def restart(session, order=None, signature=None):
+    """
+    Restart the services that still use files which a session's transaction replaced.
+
+    session
+        The session that was applied.
+
+    order
+        The exact JSON text of the master's order: for this host, with the services it means.
+
+    signature
+        The order's Ed25519 signature in base64.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 cpacman.restart r-1122a    # refused: only the master's runner can sign the order
+    """
+    return _answer(_follow_up, "order_restart", session, order, signature)
+
+
+def reboot(session, order=None, signature=None):
+    """
+    Reboot the host after a session's transaction, from a process that outlives the minion.
+
+    session
+        The session that was applied.
+
+    order
+        The exact JSON text of the master's order: for this host, and the boot it is in.
+
+    signature
+        The order's Ed25519 signature in base64.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 cpacman.reboot r-1122a    # refused: only the master's runner can sign the order
+    """
+    return _answer(_follow_up, "order_reboot", session, order, signature)
+
+
+def _follow_up(agent, verb, session, order, signature):
+    settings = _settings()
+    agent.load_session(settings, session)
+    _check_signature(agent, settings, order, signature)
+    program = agent.read_text(_agent_path())
+    return getattr(agent, verb)(settings, session, order, program, lambda: _python(agent))
 
 
 def result(session, nonce):

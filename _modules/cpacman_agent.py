@@ -31,6 +31,7 @@ import binascii
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import glob
 import hashlib
 import io
@@ -64,6 +65,9 @@ NAMES_SHOWN = 10
 CHUNK = 1024 * 1024
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD = "/run/systemd/system"
+INIT_SCRIPTS = "/etc/init.d"
+REBOOT_PAUSE = 1.0
+REBOOT_HOLD = 600
 
 SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -166,6 +170,15 @@ def read_text(path):
             return to_text(stream.read())
     except (IOError, OSError):
         return ""
+
+
+def read_document(path):
+    """Return the JSON object in a file, or an empty one where there is none."""
+    try:
+        said = json.loads(read_text(path) or "{}")
+    except ValueError:
+        said = {}
+    return said if isinstance(said, dict) else {}
 
 
 def open_private(path, flags):
@@ -1018,7 +1031,8 @@ def parse_manifest(text):
     protected = manifest.get("protected", [])
     demand(isinstance(protected, list) and all(isinstance(n, TEXT) for n in protected), "protected")
     recovers = manifest.get("recovers", manifest["session"])
-    demand(isinstance(manifest.get("restart_minion", False), bool), "restart_minion")
+    for key in ("restart_minion", "reboot"):
+        demand(isinstance(manifest.get(key, False), bool), key)
     demand(isinstance(recovers, TEXT) and SESSION_NAME.match(recovers), "recovers")
     files = check_files(manifest.get("files"))
     check_actions(manifest.get("actions"), files)
@@ -1600,16 +1614,22 @@ def check_order(text, session):
 
     Whoever calls has checked who gave the order.
     """
+    read_order(text, {"kind": "order", "session": session})
+
+
+def read_order(text, wanted):
+    """Return what an order says, if it is the one that is wanted, and of this minute."""
     try:
         said = json.loads(text)
-        right = said["kind"] == "order" and said["session"] == session
+        right = all(said[key] == wanted[key] for key in wanted)
         late = time.time() - said["expires"]
     except (KeyError, TypeError, ValueError):
-        right, late = False, 0
+        said, right, late = {}, False, 0
     if not right:
-        raise Refused("order", "the order is not to start this session")
+        raise Refused("order", "this is no order of the kind for this session and host")
     if late > 0:
         raise Refused("expired", "the order ran out %d s ago; is the clock right?" % late)
+    return said
 
 
 def start_session(settings, session, program, python):
@@ -1627,11 +1647,17 @@ def start_session(settings, session, program, python):
     busy = running_session(settings)
     if busy and busy != session:
         raise Refused("busy", "session %s is being applied" % busy)
+    start_program("apply", path, program, python)
+
+
+def start_program(verb, path, program, python):
+    """Start a verb on a session's directory, as nobody's child."""
     copy = os.path.join(path, "agent.py")
     write_atomically(copy, program)
-    command = [python(), "-Es", copy, "apply", path]
+    command = [python(), "-Es", copy, verb, path]
     if os.path.isdir(SYSTEMD):
-        start_service("cpacman-%s" % session, command)
+        unit = "cpacman-" + os.path.basename(path)
+        start_service(unit if verb == "apply" else "%s-%s" % (unit, verb), command)
     else:
         call_starter(command + ["--detach"])
 
@@ -1686,7 +1712,10 @@ def report_of(settings, session, nonce, now):
     for key in ("state", "outcome", "code", "detail", "log", "started", "ended"):
         report[key] = status[key]
     report["findings"] = status.get("findings", {})
+    report["ended_boot_id"] = status.get("boot_id", "")
     report.update(nonce=nonce, boot_id=boot_id(), cookie="", packages="")
+    report["restart"] = read_document(os.path.join(path, "restart.json"))
+    report["reboot"] = read_document(os.path.join(path, "reboot.json"))
     if status["outcome"] is not None:
         # While rpm is at work they mean nothing; unreadable, they are not what was planned.
         with suppressed_refusal():
@@ -1769,6 +1798,7 @@ class Session(object):
             "code": code, "detail": detail, "cookie": state.get("cookie", ""),
             "packages": state.get("packages", ""), "log": log_tail(self.path),
             "started": self.started, "ended": round(time.time(), 3), "findings": self.findings,
+            "boot_id": boot_id(),
         }  # fmt: skip
         write_atomically(os.path.join(self.path, "report.json"), canonical(report))
         self.note(state=report["state"], outcome=outcome, code=code)
@@ -1901,7 +1931,7 @@ def check_and_run(session, steps, rows, rpm):
     transaction.check()
     wait_for_rpm(session, rpm)
     keep_folders(session, contents)
-    session.note(scriptlets_to_run=transaction.scripted())
+    session.note(scriptlets_to_run=transaction.scripted(), boots=boots_with(contents))
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     settle_disks(session, contents, rpm)
@@ -2060,6 +2090,9 @@ REBOOT_NAMES = (
     "kernel", "kernel-core", "kernel-rt", "kernel-rt-core", "kernel-default", "kernel-uek", "glibc",
     "linux-firmware", "systemd", "dbus", "dbus-broker", "dbus-daemon", "microcode_ctl",
 )  # fmt: skip
+BOOT_FILES = re.compile(
+    r"/boot/|(/usr)?/lib/(modules|firmware)/|(/usr)?/lib/systemd/systemd\Z|(/usr)?/sbin/init\Z"
+)
 SALT_NAMES = ("salt-minion", "salt")
 
 
@@ -2138,14 +2171,22 @@ def verify_packages(session, words):
 
 def find_services(session, _):
     """Return the services, or else the programs, that use files which were replaced."""
-    if not is_live(session.root):
-        return []
+    return user_lines(users_of_deleted()) if is_live(session.root) else []
+
+
+def users_of_deleted():
+    """Return service, or else program -> the processes of it that use files which are gone."""
     found = {}
     for path in glob.glob("/proc/[0-9]*"):
         if uses_deleted(path):
             found.setdefault(unit_of(path), []).append(os.path.basename(path))
-    return ["%s (%s)" % (name, " ".join(sorted(pids, key=int))) for name, pids in
-            sorted(found.items()) if name]  # fmt: skip
+    found.pop("", None)
+    return found
+
+
+def user_lines(users):
+    """Return a line for each service or program, with its processes."""
+    return ["%s (%s)" % (name, " ".join(sorted(users[name], key=int))) for name in sorted(users)]
 
 
 def uses_deleted(path):
@@ -2155,15 +2196,37 @@ def uses_deleted(path):
 
 
 def unit_of(path):
-    """Return a process's service by its control group, or its name."""
-    match = re.search(r"/([^/\s]+\.service)$", read_text(path + "/cgroup"), re.MULTILINE)
-    return match.group(1) if match else read_text(path + "/comm").strip()
+    """Return a process's service by its control group, or its name.
+
+    What runs below a person's login is a service of that person, which nobody restarts for them.
+    """
+    match = re.search(
+        r"^[^/]*(/\S*/)([^/\s]+\.service)$", read_text(path + "/cgroup"), re.MULTILINE
+    )
+    if match and "/user.slice/" not in match.group(1):
+        return match.group(2)
+    return read_text(path + "/comm").strip()
+
+
+def boots_with(contents):
+    """Return the packages with a file that only the next boot uses."""
+    return sorted(
+        nevra for nevra in contents if any(BOOT_FILES.match(row[0]) for row in contents[nevra])
+    )
 
 
 def find_reboot(session, _):
-    """Return the planned packages after which a host wants a reboot."""
+    """Return the planned packages after which a host wants a reboot.
+
+    Which advisory suggests one, only the master knows: its manifest says that there is one.
+    """
     actions = [a for a in session.manifest["actions"] if a["action"] in ADDING]
-    return sorted(action_nevra(a) for a in actions if a["name"] in REBOOT_NAMES)
+    found = set(action_nevra(a) for a in actions if a["name"] in REBOOT_NAMES)
+    for entry in read_journal(session.path):
+        found.update(entry.get("boots", ()))
+    if session.manifest.get("reboot") and not found:
+        return ["an advisory suggests it"]
+    return sorted(found)
 
 
 def find_salt(session, rows):
@@ -2173,6 +2236,197 @@ def find_salt(session, rows):
     """
     noted = [entry["minion"] for entry in read_journal(session.path) if "minion" in entry][-1:]
     return sorted(row_nevra(row) for row in rows if row["NAME"] in SALT_NAMES) + noted
+
+
+# --- what follows a transaction -------------------------------------------------------------------
+
+
+LEFT_ALONE = re.compile(
+    r"dbus|systemd-|elogind|auditd|polkit|user@|user-runtime-dir@|session-|getty@|serial-getty@"
+    r"|console-getty|gdm|kdm|lightdm|lxdm|nodm|sddm|slim|wdm|xdm|display-manager|plymouth"
+    r"|NetworkManager|network|wicked|wpa_supplicant|ofono|dhclient|dhcpcd|rc-local|emergency|rescue"
+    r"|iscsi|multipathd|lvm2|dm-event|mdmonitor|docker|containerd|podman|virtlogd|virtlockd"
+    r"|salt-|cpacman-"
+)
+# Restarted, these end sessions, connections, containers or this very work. After needrestart's list.
+
+
+def order_restart(settings, session, text, program, python):
+    """Take the order to restart services that use replaced files, and start a process for it.
+
+    Args:
+        settings: of this host.
+        session: whose transaction it follows.
+        text: the order. Whoever calls has checked who gave it.
+        program: the text of this file.
+        python: finds the Python to start it with.
+    """
+    wanted = {"kind": "restart", "session": session, "host": settings["host"]}
+    order = check_restart(read_order(text, wanted))
+    path = applied_session(settings, session)
+    if not is_restarted(path, order) and not is_held(os.path.join(path, "restart.lock")):
+        write_atomically(os.path.join(path, "restart.order"), canonical(order))
+        start_program("restart", path, program, python)
+    return {"ordered": True}
+
+
+def check_restart(order):
+    """Return an order to restart services, if it is sound."""
+    names, times = order.get("names"), [order.get("timeout"), order.get("within")]
+    sound = isinstance(order.get("number"), TEXT) and isinstance(names, list)
+    sound = sound and all(isinstance(name, TEXT) for name in names)
+    if not sound or not all(is_count(one) and one > 0 for one in times):
+        raise Refused("order", "the order to restart services is malformed")
+    return order
+
+
+def applied_session(settings, session):
+    """Return the directory of a session that was applied: nothing follows on any other."""
+    path, _ = load_session(settings, session)
+    if session_status(path)["outcome"] != "applied":
+        raise Refused("order", "session %s was not applied, so nothing follows it" % session)
+    return path
+
+
+def is_restarted(path, order):
+    """Whether an order to restart services is carried out already."""
+    said = read_document(os.path.join(path, "restart.json"))
+    return said.get("number") == order["number"] and said["state"] == "done"
+
+
+def is_held(path):
+    """Whether a process holds a lock file."""
+    with locked(path) as mine:
+        return not mine
+
+
+def run_restart(path):
+    """Restart the services that an order means, one after the other, and say how it went.
+
+    What was restarted before this process was killed and started again is kept.
+    """
+    with locked(os.path.join(path, "restart.lock"), 2) as mine:
+        order = read_document(os.path.join(path, "restart.order"))
+        if not mine or not order or is_restarted(path, order):
+            return
+        place = os.path.join(path, "restart.json")
+        said = read_document(place)
+        if said.get("number") != order["number"]:
+            said = {"number": order["number"], "state": "running", "units": [], "left": []}
+        write_atomically(place, canonical(said))
+        end = time.time() + order["within"]
+        for name in sorted(users_of_deleted()):
+            if is_meant(name, order["names"]) and time.time() < end:
+                said["units"].append(restart_service(path, name, order["timeout"]))
+                write_atomically(place, canonical(said))
+        said.update(state="done", left=cut_short(user_lines(users_of_deleted())))
+        write_atomically(place, canonical(said))
+
+
+def is_meant(name, globs):
+    """Whether a service may be restarted at all, and is among those that are named."""
+    if LEFT_ALONE.match(name):
+        return False
+    if os.path.isdir(SYSTEMD):
+        known = name.endswith(".service")
+    else:
+        known = os.path.exists(os.path.join(INIT_SCRIPTS, name))
+    unit = name if name.endswith(".service") else name + ".service"
+    return known and any(fnmatch.fnmatchcase(word, one) for one in globs for word in (name, unit))
+
+
+def restart_service(path, name, seconds):
+    """Restart a service that runs; return whether it did in time, and what was said.
+
+    What it says goes to a file: a daemon that inherits a pipe keeps whoever reads it waiting.
+    """
+    by_systemd = os.path.isdir(SYSTEMD)
+    command = ["systemctl", "try-restart", "--", name] if by_systemd else [
+        "service", name, "restart"]  # fmt: skip
+    log = os.path.join(path, "restart.log")
+    write_atomically(log, "")
+    handle = open_private(log, os.O_WRONLY | os.O_APPEND)
+    try:
+        with open(os.devnull, "rb") as null:
+            code = subprocess.call(
+                ["timeout", "-k", "5", "%d" % seconds] + command, stdin=null, stdout=handle,
+                stderr=handle, env=clean_environment(), cwd="/", close_fds=True,
+            )  # fmt: skip
+    except (IOError, OSError) as problem:
+        return {"unit": name, "ok": False, "output": str(problem)}
+    finally:
+        os.close(handle)
+    words = "not done in %d s" % seconds if code in (124, 137) else one_line(read_text(log))[-300:]
+    if not code and by_systemd and not run_command(["systemctl", "is-failed", "--", name])[0]:
+        code, words = 1, "it was started again, and failed"
+    return {"unit": name, "ok": not code, "output": words}
+
+
+def order_reboot(settings, session, text, program, python):
+    """Take the order to reboot out of one boot, and start a process for it.
+
+    Args:
+        settings: of this host.
+        session: whose transaction it follows.
+        text: the order. Whoever calls has checked who gave it.
+        program: the text of this file.
+        python: finds the Python to start it with.
+    """
+    wanted = {"kind": "reboot", "session": session, "host": settings["host"]}
+    order = read_order(text, wanted)
+    path, now = applied_session(settings, session), boot_id()
+    if not now or not isinstance(order.get("boot_id"), TEXT):
+        raise Refused("order", "the boot that is to end is not known")
+    if order["boot_id"] != now:
+        return {"rebooted": True}
+    command = settings.get("reboot") or reboot_command(settings.get("root"))
+    if not command:
+        raise Refused("order", "a tree cannot be rebooted")
+    busy = running_session(settings)
+    if busy and not is_held(os.path.join(path, "reboot.lock")):
+        raise Refused("busy", "session %s is being applied" % busy)
+    if not busy:
+        noted = {"boot_id": now, "error": "", "command": command}
+        write_atomically(os.path.join(path, "reboot.json"), canonical(noted))
+        start_program("reboot", path, program, python)
+    return {"ordered": True}
+
+
+def reboot_command(root):
+    """Return what reboots this host, or None where that is none."""
+    if not is_live(root or None):
+        return None
+    return ["systemctl", "reboot"] if os.path.isdir(SYSTEMD) else ["reboot"]
+
+
+def run_reboot(path):
+    """Reboot, once the answer is on its way; what stands in the way is noted.
+
+    The lock of transactions is held until the end, so that none begins meanwhile.
+    """
+    place = os.path.join(path, "reboot.json")
+    settings = read_document(os.path.join(path, "session.json"))
+    with locked(os.path.join(path, "reboot.lock"), 2) as mine:
+        noted = read_document(place)
+        if not mine or noted.get("boot_id") != boot_id():
+            return
+        time.sleep(REBOOT_PAUSE)
+        with locked(os.path.join(settings["state_dir"], "apply.lock"), 2) as free:
+            error = leave_boot(settings, noted["command"]) if free else "a session is being applied"
+        write_atomically(place, canonical(dict(noted, error=error)))
+
+
+def leave_boot(settings, command):
+    """Run what reboots, and wait for the end; return why it did not come."""
+    try:
+        wait_for_database(settings.get("root") or None, settings.get("lock_wait", LOCK_WAIT), None)
+    except Refused as no:
+        return no.message
+    code, output, errors = run_command(command, env=clean_environment(), cwd="/")
+    if code:
+        return one_line(to_text(output) + errors) or "%s ended with %d" % (command[0], code)
+    time.sleep(REBOOT_HOLD)
+    return "still up %d s after %s" % (REBOOT_HOLD, " ".join(command))
 
 
 class Steps(object):
@@ -2323,10 +2577,15 @@ def check_signatures(session):
 
 def wait_for_rpm(session, rpm):
     """Wait a bounded time until nobody else holds rpm's own lock; rpm itself waits for ever."""
-    path = os.path.join(find_database(session.root, rpm), ".rpm.lock")
+    wait_for_database(session.root, session.lock_wait, rpm)
+
+
+def wait_for_database(root, seconds, rpm):
+    """Wait so long until nobody holds the lock of a database."""
+    path = os.path.join(find_database(root, rpm), ".rpm.lock")
     if not os.path.exists(path):
         return
-    end = time.time() + session.lock_wait
+    end = time.time() + seconds
     while not is_free(path):
         if time.time() >= end:
             raise Refused("lock", "%s is held by %s" % (path, lock_holder(path) or "somebody"))
@@ -2957,6 +3216,17 @@ def run_apply(options, rpm):
             write_all(kept, (canonical(report) + "\n").encode("utf-8"))
 
 
+def run_following(verb, options):
+    """Restart services, or reboot, as a session's directory has it ordered."""
+    path = options["operand"]
+    if not path or not os.path.isdir(path):
+        raise Refused("session", "%s: not a session's directory: %s" % (verb, path))
+    if options["detach"]:
+        detach()
+    os.close(divert_output(path))
+    {"restart": run_restart, "reboot": run_reboot}[verb](os.path.abspath(path))
+
+
 def read_input():
     """Return the JSON document on stdin's first line, and the bytes after it."""
     stream = getattr(sys.stdin, "buffer", sys.stdin)
@@ -3010,10 +3280,12 @@ USAGE = """usage: cpacman_agent.py VERB [OPTIONS]
   receive   one line {"session", "segments"} on stdin, then the bytes
   staged SESSION | status SESSION
   apply SESSION_DIR [--detach] [--no-bindings]
+  restart SESSION_DIR | reboot SESSION_DIR    [--detach] what an order in it says
 all: [--state DIR] [--cache DIR]; --paths reads a JSON list of file names from stdin"""
 FLAGS = ("thin", "detach", "no-bindings", "paths")
 VALUES = ("root", "host", "cookie", "state", "cache")
-VERBS = ("inventory", "details", "state", "begin", "receive", "staged", "status", "apply")
+VERBS = ("inventory", "details", "state", "begin", "receive", "staged", "status", "apply",
+         "restart", "reboot")  # fmt: skip
 
 
 def parse_arguments(arguments):
@@ -3042,6 +3314,9 @@ def main(arguments):
     os.environ["LC_ALL"] = "C"
     try:
         verb, options = parse_arguments(arguments)
+        if verb in ("restart", "reboot"):
+            run_following(verb, options)
+            return 0
         if verb in ("begin", "receive", "staged", "status"):
             answer = run_session_verb(verb, options)
         else:

@@ -119,6 +119,8 @@ def write_manifest(
         body["recovers"] = recovers
     if restarts_minion(transaction):
         body["restart_minion"] = True
+    if transaction.reboot:
+        body["reboot"] = True
     return canonical_json(body).decode()
 
 

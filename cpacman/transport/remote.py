@@ -116,6 +116,18 @@ class Server(object):
         self.agent.start_session(self.settings, session, self.program, lambda: sys.executable)
         return {"started": True}
 
+    def verb_restart(self, session, order, signature):
+        """Restart services; the order's signature is the channel's business."""
+        return self.agent.order_restart(
+            self.settings, session, order, self.program, lambda: sys.executable
+        )
+
+    def verb_reboot(self, session, order, signature):
+        """Reboot; the order's signature is the channel's business."""
+        return self.agent.order_reboot(
+            self.settings, session, order, self.program, lambda: sys.executable
+        )
+
     def verb_result(self, session, nonce):
         """The report of a session; the channel says whose it is."""
         report = self.agent.report_of(self.settings, session, nonce, self.current_state)

@@ -145,7 +145,7 @@ def test_the_whole_way(door, host, plan_key, minion_key):
     assert set(report) == {
         "plan", "transaction", "session", "host", "nonce", "state", "outcome", "code", "detail",
         "cookie", "packages", "boot_id", "log", "started", "ended",
-        "findings",
+        "findings", "ended_boot_id", "restart", "reboot",
     }  # fmt: skip
     assert host.installed() == ["base-2-1.noarch", "slow-1-1.noarch"]
     assert start(door, plan_key, session) == {"started": True}
