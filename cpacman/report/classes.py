@@ -10,6 +10,7 @@ from typing import Any
 
 from cpacman.model import short_id
 from cpacman.report.text import clean, line, size, some, table, when
+from cpacman.words import many
 
 Answer = Mapping[str, Any]
 
@@ -51,7 +52,7 @@ def _entry(one: Answer) -> str:
         return f"{head}\n  no snapshot that a class points at knows this advisory"
     if not one["hosts"]:
         return f"{head}\n  no host has it"
-    return f"{head}\n  {len(one['hosts'])} hosts have it: {some(list(one['hosts']))}"
+    return f"{head}\n  {many(len(one['hosts']), 'host')} with it: {some(list(one['hosts']))}"
 
 
 # ---- promotion -----------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def promote(body: Answer) -> str:
     """What would be, or was, promoted: proof, evidence, push, and what refuses."""
     lines: list[str] = []
     for channel, one in body["channels"].items():
-        lines += [_title(body, channel, one), *_channel(one)]
+        lines += [_title(body, channel, one), *_channel(one, forced=body["forced"])]
     if body["refused"]:
         mends = dict.fromkeys(p["mend"] for one in body["channels"].values()
                               for p in one["refused"] if p["mend"])  # fmt: skip
@@ -84,29 +85,31 @@ def _title(body: Answer, channel: str, one: Answer) -> str:
     head = f"{body['from']} -> {body['to']} {channel}  "
     if not one["new"]:
         return f"{head}{short_id(one['id'])}  unchanged"
-    change = f"{one['packages']} packages" if not one["before"] else (
-        f"+{one['added']} ~{one['updated']} -{one['removed']}, {one['advisories']} advisories"
+    change = many(one["packages"], "package") if not one["before"] else (
+        f"+{one['added']} ~{one['updated']} -{one['removed']},"
+        f" {many(one['advisories'], 'advisory')}"
     )  # fmt: skip
     done = f"  {TEST}" if body["test"] else ("" if not body["refused"] else "  NOT DONE")
     forced = "  FORCED" if body["forced"] and one["refused"] and not body["test"] else ""
     return f"{head}{before} -> {short_id(one['id'])}  ({change}){done}{forced}"
 
 
-def _channel(one: Answer) -> list[str]:
+def _channel(one: Answer, *, forced: bool) -> list[str]:
     if not one["new"]:
         return []
     lines = [*_part(one), *_proof(one["proof"]), _evidence(one["evidence"])]
     proof = one["proof"]
-    reboots = f"; {proof['reboots']} reboots" if proof["reboots"] else ""
+    reboots = f"; {many(proof['reboots'], 'reboot')}" if proof["reboots"] else ""
     lines.append(f"push      {size(proof['wire'])} on the wire at most,"
                  f" {size(proof['distinct'])} distinct{reboots}")  # fmt: skip
     if one["blocked"]:
         lines.append(f"blocked   {some(list(one['blocked']), _ROWS)}: no plan takes them")
     if one["entering"]:
         lines.append(f"enters    {some(one['entering'])}: no class before sees it")
-    lines += [f"REFUSED   {line(p['path'])}: {line(p['message'])}" for p in one["refused"][:_ROWS]]
+    word = "FORCED    over" if forced else "REFUSED  "
+    lines += [f"{word} {line(p['path'])}: {line(p['message'])}" for p in one["refused"][:_ROWS]]
     more = len(one["refused"]) - _ROWS
-    return [*lines, f"REFUSED   and {more} more"] if more > 0 else lines
+    return [*lines, f"{word} and {more} more"] if more > 0 else lines
 
 
 def _part(one: Answer) -> list[str]:
@@ -131,7 +134,7 @@ def _proof(proof: Answer) -> list[str]:
         words.append(f"{len(proof['failed'])} FAIL ({some(list(proof['failed']), _ROWS)}:"
                      f" {line(' | '.join(list(causes)[:2]))})")  # fmt: skip
     newly = "; new held: " + some([one["nevra"] for one in proof["newly_held"]], _ROWS)
-    lines = [f"proof     {proof['hosts']} hosts: {', '.join(words)}"
+    lines = [f"proof     {many(proof['hosts'], 'host')}: {', '.join(words)}"
              f"{newly if proof['newly_held'] else ''}"]  # fmt: skip
     lines += [_group(one) for one in proof["groups"][:_GROUPS]]
     more = len(proof["groups"]) + proof["omitted"] - _GROUPS
@@ -150,8 +153,8 @@ def _group(one: Answer) -> str:
     rest = f", and {more} more" if more > 0 else ""
     reboot = ", REBOOT" if one["reboot"] else ""
     names = f"{' '.join(one['on'][:3])}{' ...' if one['hosts'] > 3 else ''}"
-    head = f"{one['letter']:>9} {one['hosts']} hosts, {size(one['size'])} each{reboot}: {names}"
-    return f"{head}: {', '.join(shown)}{rest}"
+    head = f"{one['letter']:>9} {many(one['hosts'], 'host')}, {size(one['size'])} each{reboot}"
+    return f"{head}: {names}: {', '.join(shown)}{rest}"
 
 
 def _evidence(shown: Answer) -> str:
@@ -188,7 +191,7 @@ def _verdict(demanded: Answer, one: Answer) -> list[str]:
 def _untested(shown: Answer) -> str:
     rows = shown["untested"]
     more = len(rows) + shown["untested_omitted"] - 3
-    told = [f"{' + '.join(one['packages'])}, {one['hosts']} hosts" for one in rows[:3]]
+    told = [f"{' + '.join(one['packages'])}, {many(one['hosts'], 'host')}" for one in rows[:3]]
     rest = f" and {more} more" if more > 0 else ""
     return f"; never run: {', '.join(told)}{rest}" if rows else ""
 
@@ -215,7 +218,7 @@ def _pointed(body: Answer, word: str) -> list[str]:
     for channel, one in body["channels"].items():
         before = short_id(one["before"]) if one["before"] else "nothing"
         change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
-        change = change if one["before"] else f"{one['packages']} packages"
+        change = change if one["before"] else many(one["packages"], "package")
         skipped = f"SKIPS {some(one['skipped'])}" if one["skipped"] else ""
         moved = f"{before} -> {short_id(one['id'])}" if one["new"] else short_id(one["id"])
         rows.append((channel, moved, change if one["new"] else "unchanged", skipped))

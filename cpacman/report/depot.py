@@ -7,6 +7,7 @@ from typing import Any
 
 from cpacman.model import short_id
 from cpacman.report.text import line, table, when
+from cpacman.words import many
 
 Answer = Mapping[str, Any]
 _FEW = 3
@@ -15,7 +16,7 @@ _FEW = 3
 def snapshot(body: Answer) -> str:
     """Return the screen of one snapshot in full."""
     rows = [(p["nevra"], p["repository"], f"{p['size'] / 1e6:.1f} MB") for p in body["packages"]]
-    lines = [f"snapshot {short_id(body['id'])}  {body['channel']}  {len(rows)} packages"]
+    lines = [f"snapshot {short_id(body['id'])}  {body['channel']}  {many(len(rows), 'package')}"]
     lines += [f"from {one}" for one in lineage(body.get("lineage"))]
     lines += [f"{m['action']} {m['class']}  {when(m['at'])} by {m['who']}"
               for m in body.get("moves") or ()]  # fmt: skip
@@ -59,7 +60,7 @@ def snapshots(body: Answer) -> str:
 
 
 def _listed(one: Answer) -> tuple[str, ...]:
-    packages = "" if one["packages"] is None else f"{one['packages']} packages"
+    packages = "" if one["packages"] is None else many(one["packages"], "package")
     need = ", ".join(one["needed"]) or "may go: salt-run cpacman.prune"
     who = f"by {one['who']}" if one["who"] else ""
     origin = " ".join(lineage(one["lineage"]))
@@ -72,7 +73,7 @@ def prune(body: Answer) -> str:
     word = "would be removed" if body["test"] else "removed"
     shared = f", {_size(body['shared'])} that mirrors have, too" if body["shared"] else ""
     head = (
-        f"{len(body['removed'])} snapshots and {body['files']} files {word},"
+        f"{many(len(body['removed']), 'snapshot')} and {many(body['files'], 'file')} {word},"
         f" {_size(body['freed'])} on disk{shared}{test}"
     )
     gone = [(short_id(o["id"]), o["channel"], when(o["created"]), "goes") for o in body["removed"]]
@@ -93,7 +94,7 @@ def verify(body: Answer) -> str:
     damaged = body["damaged"]
     left = sum(not one["source"] for one in damaged)
     words = "nothing is damaged" if not damaged else f"{left} of {len(damaged)} DAMAGED files left"
-    lines = [f"{body['files']} files of {body['snapshots']} snapshots hashed: {words}"]
+    lines = [f"{many(body['files'], 'file')} of {body['snapshots']} snapshots hashed: {words}"]
     lines += [_damage(one) for one in damaged]
     lines += [f"DAMAGED  {o['path']}: {o['message']}; {o['mend']}" for o in body["problems"]]
     for channel, one in body["signatures"].items():

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cpacman.report.text import NAMED, asked, clean, some, table
+from cpacman.words import many
 
 Answer = Mapping[str, Any]
 
@@ -58,8 +59,8 @@ def adopt(body: Answer) -> str:
     lines = []
     for one in body["groups"]:
         found = [(words, one[name]) for name, words in _FINDINGS if one[name]]
-        many = f"{len(one['hosts'])} hosts" if len(one["hosts"]) > 1 else "1 host"
-        lines.append(f"{many}: {some(one['hosts'])}{'' if found else '  nothing to mend'}")
+        hosts = many(len(one["hosts"]), "host")
+        lines.append(f"{hosts}: {some(one['hosts'])}{'' if found else '  nothing to mend'}")
         lines += [f"  {words} {len(rows)}: {'; '.join(rows[:NAMED])}"
                   + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
                   for words, rows in found]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from cpacman.model import short_id
 from cpacman.report.text import clean, line, some, table
+from cpacman.words import many
 
 Answer = Mapping[str, Any]
 THERE = ("applied", "unchanged")
@@ -71,7 +72,7 @@ def key(body: Answer) -> str:
         body["rotated"]) else []  # fmt: skip
     now, hosts = body["fingerprint"], body["hosts"]
     words.append(f"plan key {now}")
-    words.append(f"{len(hosts.get(now, ()))} hosts have it")
+    words.append(f"{many(len(hosts.get(now, ())), 'host')} with it")
     for old in body["previous"]:
         behind = hosts.get(old["fingerprint"], ())
         words.append(f"before {old['fingerprint']}: {some(behind) if behind else 'no host'}")

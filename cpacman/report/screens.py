@@ -14,6 +14,7 @@ from typing import Any
 from cpacman.model import short_id
 from cpacman.report import classes, depot, fleet, pushing, recovering, rollouts
 from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
+from cpacman.words import many
 
 Answer = Mapping[str, Any]
 _CHANGES = 2
@@ -81,7 +82,7 @@ def _plan(body: Answer) -> str:
         signatures=body.get("signatures") or {},
     )
     if body.get("omitted"):
-        text += f"\nand {body['omitted']} hosts in smaller groups: show them with host=NAME"
+        text += f"\nand {many(body['omitted'], 'host')} in smaller groups: show them with host=NAME"
     would = body.get("would")
     if would is not None:
         rows = [(host, what) for host, what in sorted(would.items())]
@@ -98,10 +99,10 @@ def _refresh(body: Answer) -> str:
     hosts: Mapping[str, Answer] = body["hosts"]
     rows = []
     for host, one in hosts.items():
-        count = f"{one['packages']} packages" if one["packages"] else ""
+        count = many(one["packages"], "package") if one["packages"] else ""
         rows.append((host, one["state"], one["error"] or count))
     failed = [host for host, one in hosts.items() if one["error"]]
-    sums = f"{len(hosts)} hosts asked, {len(hosts) - len(failed)} answered"
+    sums = f"{many(len(hosts), 'host')} asked, {len(hosts) - len(failed)} answered"
     return f"{sums}\n{table(rows)}".rstrip()
 
 
@@ -110,13 +111,13 @@ def _moves(body: Answer, word: str) -> str:
     for channel, one in body["channels"].items():
         before = short_id(one["before"]) if one["before"] else "nothing"
         if one["id"] is None:
-            rows.append((channel, "good", f"{one['packages']} packages"))
+            rows.append((channel, "good", many(one["packages"], "package")))
             continue
         if not one["new"]:
             rows.append((channel, short_id(one["id"]), "unchanged"))
             continue
         change = f"+{one['added']} ~{one['updated']} -{one['removed']}"
-        change = change if one["before"] else f"{one['packages']} packages"
+        change = change if one["before"] else many(one["packages"], "package")
         signed = depot.counted(one.get("signatures") or {})
         rows.append((channel, f"{before} -> {short_id(one['id'])}", change, signed))
     test = "  TEST, nothing done" if body["test"] else ""
@@ -274,10 +275,12 @@ def _alike(body: Answer) -> str:
     for name, one in body["groups"].items():
         sets = one["sets"]
         told = "all equal" if len(sets) == 1 else f"{len(sets)} different sets of packages"
-        head = f"{name}  {one['hosts']} hosts, {told}, fingerprint {one['fingerprint'][:12]}"
+        head = (
+            f"{name}  {many(one['hosts'], 'host')}, {told}, fingerprint {one['fingerprint'][:12]}"
+        )
         lines.append(line(head))
         for each in sets:
-            words = f"{len(each['hosts'])} hosts, {each['packages']} packages"
+            words = f"{many(len(each['hosts']), 'host')}, {many(each['packages'], 'package')}"
             lines.append(line(f"  {each['fingerprint'][:12]}  {words}: {some(each['hosts'])}"))
             lines += _differences(each)
         if one["unknown"]:
@@ -302,12 +305,13 @@ def _diff(body: Answer) -> str:
 
 def _side(side: Answer) -> str:
     if "fingerprint" in side:
-        head = f"{side['id']}  fingerprint {side['fingerprint'][:12]}  {side['packages']} packages"
+        fingerprint = side["fingerprint"][:12]
+        head = f"{side['id']}  fingerprint {fingerprint}  {many(side['packages'], 'package')}"
         words = [f"kernel {side['kernel']}" if side["kernel"] else "", *side["modules"]]
         return line("  ".join(filter(None, [head, *words])))
     if "snapshots" in side:
         of = " ".join(short_id(one) for one in side["snapshots"].values())
-        return line(f"{short_id(side['id'])}  {side['hosts']} hosts  {of}")
+        return line(f"{short_id(side['id'])}  {many(side['hosts'], 'host')}  {of}")
     of = f"  {short_id(side['snapshot'])}" if side.get("snapshot") else ""
     return line(f"{short_id(side['id'])}  {side['channel']}{of}")
 
@@ -326,13 +330,13 @@ def _differences(one: Answer) -> list[str]:
             rows.append((sign, f"{row['name']}.{row['arch']}",
                          " -> ".join(filter(None, versions)) or "other bytes", fixes))  # fmt: skip
     sums = f"  +{len(one['added'])} ~{len(one['updated'])} -{len(one['removed'])}"
-    more = f", {len(one['advisories'])} advisories" if one.get("advisories") else ""
+    more = f", {many(len(one['advisories']), 'advisory')}" if one.get("advisories") else ""
     return [f"{sums}{more}", table(rows)]
 
 
 def _plan_differences(body: Answer) -> list[str]:
     hosts = body["hosts"]
-    lines = [f"{hosts['equal']} hosts have the same actions in both"]
+    lines = [f"{many(hosts['equal'], 'host')} with the same actions in both"]
     for what, words in (("changed", "other actions"), ("added", "only in the second"),
                         ("removed", "only in the first")):  # fmt: skip
         if hosts[what]:
@@ -341,7 +345,7 @@ def _plan_differences(body: Answer) -> list[str]:
     for sign, what in (("+", "added"), ("-", "removed")):
         for row in body[what]:
             old = f"from {row['from']}" if row["from"] else ""
-            rows.append((sign, row["action"], row["nevra"], f"{row['hosts']} hosts", old))
+            rows.append((sign, row["action"], row["nevra"], many(row["hosts"], "host"), old))
     return [*lines, table(rows)] if rows else lines
 
 
@@ -350,12 +354,17 @@ def _advisories(body: Answer) -> str:
     for name, one in body["classes"].items():
         lines.append(f"{name}: {one['affected']} of {one['hosts']} hosts lack something")
         sums = [
-            (word, f"{n['advisories']} advisories", f"{n['cves']} CVEs", f"{n['hosts']} hosts")
+            (
+                word,
+                f"{many(n['advisories'], 'advisory')}",
+                f"{many(n['cves'], 'CVE')}",
+                f"{many(n['hosts'], 'host')}",
+            )
             for word, n in one["severities"].items()
         ]
         lines += [table(sums)] if sums else []
         rows = [
-            (a["severity"] or a["type"], a["id"], f"{a['hosts']} hosts: {some(a['on'], 3)}",
+            (a["severity"] or a["type"], a["id"], f"{many(a['hosts'], 'host')}: {some(a['on'], 3)}",
              some(a["packages"], 4), some(a["cves"], 4))
             for a in one["advisories"]
         ]  # fmt: skip

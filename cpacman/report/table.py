@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cpacman.model import Action, ActionKind, Failure, Held, Plan, Transaction, short_id
 from cpacman.report.depot import signatures as signature_lines
+from cpacman.words import many
 
 FEW_ACTIONS = 20
 FEW_HOSTS = 3
@@ -107,7 +108,7 @@ def _asked(plan: Plan) -> Iterator[str]:
 def _sums(plan: Plan, groups: Sequence[Group], ages: Mapping[str, float]) -> str:
     change = sum(len(g.hosts) for g in groups)
     parts = [
-        f"{change} {'changes' if change == 1 else 'change'} in {_many(len(groups), 'group')}",
+        f"{change} {'changes' if change == 1 else 'change'} in {many(len(groups), 'group')}",
         f"{len(plan.hosts) - change} unchanged",
     ]
     if plan.failed:
@@ -117,11 +118,11 @@ def _sums(plan: Plan, groups: Sequence[Group], ages: Mapping[str, float]) -> str
         days = f"{int(-old[0][0] // 86400)} d old ({old[0][1]})"
         inventories = "inventory" if len(old) == 1 else "inventories, the oldest"
         parts.append(f"{len(old)} {inventories} {days}")
-    return f"{_many(len(plan.hosts) + len(plan.failed), 'host')}: {', '.join(parts)}"
+    return f"{many(len(plan.hosts) + len(plan.failed), 'host')}: {', '.join(parts)}"
 
 
 def _group(group: Group, severities: Mapping[str, str], *, full: bool) -> Iterator[str]:
-    facts = [_many(len(group.hosts), "host"), f"{_bytes(group.transaction.size)} each"]
+    facts = [many(len(group.hosts), "host"), f"{_bytes(group.transaction.size)} each"]
     if group.transaction.reboot:
         facts.append("REBOOT")
     yield f"{group.letter}  {', '.join(facts)}: {_some(group.hosts, FEW_HOSTS, full=full)}"
@@ -168,7 +169,7 @@ def _held(plan: Plan, *, full: bool) -> Iterator[str]:
     rows = sorted(hosts, key=lambda h: (-hosts[h], h.nevra, h.candidate, h.reason.value))
     shown = rows if full else rows[:FEW_ACTIONS]
     for held in shown:
-        where = f"  ({_many(hosts[held], 'host')})" if len(plan.hosts) > 1 else ""
+        where = f"  ({many(hosts[held], 'host')})" if len(plan.hosts) > 1 else ""
         detail = f": {held.detail}" if held.detail else ""
         arrow = f" -> {held.candidate}" if held.candidate else ""
         yield f"held  {held.nevra}{arrow}  {held.reason.value}{detail}{where}"
@@ -207,7 +208,7 @@ def _lost(plan: Plan) -> Iterator[str]:
             hosts[nevra] = hosts.get(nevra, 0) + 1
     rows = sorted(hosts, key=lambda nevra: (-hosts[nevra], nevra))
     for nevra in rows[:FEW_ACTIONS]:
-        yield f"not reversible  {nevra} is kept nowhere ({_many(hosts[nevra], 'host')})"
+        yield f"not reversible  {nevra} is kept nowhere ({many(hosts[nevra], 'host')})"
     if len(rows) > FEW_ACTIONS:
         yield f"not reversible  ... and {len(rows) - FEW_ACTIONS} more packages"
 
@@ -227,10 +228,6 @@ def _failed(failed: Mapping[str, Failure], *, full: bool) -> Iterator[str]:
         causes = "; ".join(failure.causes)
         names = _some(hosts, FEW_HOSTS * 4, full=full)
         yield f"NOT PLANNED {names}: {failure.error.value}: {causes}"
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _some(names: Sequence[str], most: int, *, full: bool = False) -> str:

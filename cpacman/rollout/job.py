@@ -190,8 +190,3 @@ def session_of(rollout: str, attempt: int) -> str:
     A session on a host holds one manifest for ever, so a second attempt needs another.
     """
     return rollout if attempt == 1 else f"{rollout}.{attempt}"
-
-
-def counted(hosts: int) -> str:
-    """Return how many hosts, as people say it."""
-    return "1 host" if hosts == 1 else f"{hosts} hosts"

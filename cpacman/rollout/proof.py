@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cpacman.errors import Problem
 from cpacman.model import Failure, Held, HeldReason, Plan, Transaction
 from cpacman.report.table import Group, group_hosts
+from cpacman.words import many
 
 
 class NewlyHeld(NamedTuple):
@@ -136,7 +137,7 @@ def refusals(proof: Proof) -> list[Problem]:
         for host, failure in sorted(proof.failed.items())
     ]
     problems += [
-        Problem(one.held.nevra, f"would be held newly on {len(one.hosts)} hosts,"
+        Problem(one.held.nevra, f"would be held newly on {many(len(one.hosts), 'host')},"
                 f" {one.held.reason.value}: {one.held.detail}",
                 f"leave it out: exclude={one.held.nevra.rsplit('-', 2)[0]}")
         for one in proof.newly

@@ -20,7 +20,7 @@ from cpacman.model import Outcome
 from cpacman.rollout import gate
 from cpacman.rollout.applying import Applier
 from cpacman.rollout.gate import Moment, Verdict
-from cpacman.rollout.job import HALTED, Job, Level, Tools, counted
+from cpacman.rollout.job import HALTED, Job, Level, Tools
 from cpacman.rollout.machine import (
     NOT_STARTED,
     HostState,
@@ -32,6 +32,7 @@ from cpacman.rollout.machine import (
 )
 from cpacman.rollout.record import Record
 from cpacman.rollout.staging import Stager, check_files
+from cpacman.words import many
 
 CANCELLED = "cancelled"
 OPERATOR = "operator"
@@ -208,7 +209,7 @@ class _Rollout:
             self._record.end(host, Outcome.UNCHANGED, None, "nothing to do")
         busy = {host: one for host, one in inventories.items() if host not in set(idle)}
         if busy:
-            self._tools.reporter.line(f"level {level.name}: {counted(len(busy))} to change")
+            self._tools.reporter.line(f"level {level.name}: {many(len(busy), 'host')} to change")
             self._look()
         staged = set(self._stager.stage(busy, -(-len(busy) // level.concurrency)))
         return [host for host in level.hosts if host in staged]

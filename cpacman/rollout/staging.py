@@ -15,11 +15,12 @@ import msgspec
 
 from cpacman.errors import CpacmanError, SafetyError
 from cpacman.model import Action, Inventory, Outcome, Plan, Transaction
-from cpacman.rollout.job import ALREADY, Job, Tools, counted
+from cpacman.rollout.job import ALREADY, Job, Tools
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_manifest
 from cpacman.rollout.reader import Reader
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
+from cpacman.words import many
 
 
 def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
@@ -178,7 +179,7 @@ class Stager:
             return
         total = sum(length for segments in needs.values() for _, _, length in segments)
         self.lacked += total
-        self._tools.reporter.line(f"pushing {total / 1e6:.1f} MB to {counted(len(needs))}")
+        self._tools.reporter.line(f"pushing {total / 1e6:.1f} MB to {many(len(needs), 'host')}")
         sessions: dict[str, dict[str, list[Segment]]] = {}
         for host, segments in needs.items():
             sessions.setdefault(self._record.session(host), {})[host] = segments

@@ -24,6 +24,7 @@ from cpacman.transport.port import (
     read_answer,
 )
 from cpacman.transport.pushing import Limits, Push
+from cpacman.words import many
 
 LARGE = frozenset({"begin"})
 """Functions whose arguments are too large to come back with the return."""
@@ -81,7 +82,7 @@ class PublishTransport:
         return [
             Problem(
                 "zmq_filtering",
-                f"is off: bytes for {len(targets)} hosts would reach {len(others)} others"
+                f"is off: bytes for {many(len(targets), 'host')} would reach {len(others)} others"
                 f" ({some}{' ...' if len(others) > 5 else ''})",
                 "set zmq_filtering: True on the master and on all minions, restart them,"
                 " and refresh",
@@ -137,7 +138,9 @@ class PublishTransport:
         others = self._listeners(list(needs))
         if others:
             size = sum(n for _, _, n in {s for segments in needs.values() for s in segments})
-            self._tell(f"{len(others)} hosts that are no targets take the same {size / 1e6:.1f} MB")
+            self._tell(
+                f"{many(len(others), 'host')} that are no targets take the same {size / 1e6:.1f} MB"
+            )
 
 
 def _arriving(

@@ -22,6 +22,7 @@ from cpacman.transport.port import (
     Transport,
 )
 from cpacman.transport.ssh import SshTransport
+from cpacman.words import many
 
 PUBLISH, SSH = "publish", "ssh"
 _TICK = 0.25
@@ -142,7 +143,9 @@ class Router:
         }  # fmt: skip
         moved = len(by_ssh.intersection(published))
         if moved:
-            self._tell(f"bytes for {moved} hosts go by ssh: publish would send them to others, too")
+            self._tell(
+                f"bytes for {many(moved, 'host')} go by ssh: publish would send them to others, too"
+            )
         return {
             SSH: {host: needs[host] for host in needs if host in by_ssh},
             PUBLISH: {host: needs[host] for host in needs if host not in by_ssh},

@@ -32,7 +32,7 @@ def test_block_names_the_hosts_that_have_it(ready: World, spec: str) -> None:
     assert blocking.blocks(ready.context())["blocks"]["blocks"] == []
     made = blocking.block(ready.context(), [spec], reason="crashes", until="2999-01-01")
     screen = render(made)
-    assert "crashes, to 2999-01-01 (me)" in screen and "1 hosts have it: dev2" in screen
+    assert "crashes, to 2999-01-01 (me)" in screen and "1 host with it: dev2" in screen
     (row,) = blocking.blocks(ready.context())["blocks"]["blocks"]
     assert row["hosts"] == {"dev2": ["lib-2-1.noarch"]} and row["holds"]
     assert ready.journal()[-1] == ("block", spec)

@@ -278,7 +278,7 @@ def test_hosts_of_a_plan_that_are_equal(context: Context) -> None:
     context.store.put_plan(made, class_="testing", at=1.0, who="me")
     body = comparing.diff(context, made.plan_id)
     assert {k: one["hosts"] for k, one in body["diff"]["groups"].items()} == {"A": 1}
-    assert "A  1 hosts, all equal, fingerprint" in render(body)
+    assert "A  1 host, all equal, fingerprint" in render(body)
 
 
 def test_what_has_no_hosts_of_its_own(context: Context) -> None:

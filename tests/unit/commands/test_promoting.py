@@ -221,7 +221,7 @@ def test_newly_held_package_refuses(ready: World) -> None:
     snapshot(ready.context())
     refused = run(ready)
     assert [one["nevra"] for one in refused["proof"]["newly_held"]] == ["twin-1-1.noarch"]
-    assert refused["retcode"] == 1 and "held newly on 1 hosts" in refused["refused"][0]["message"]
+    assert refused["retcode"] == 1 and "held newly on 1 host," in refused["refused"][0]["message"]
     assert run(ready, wanted=Wanted(exclude=("twin",)))["retcode"] == 0
     run(ready, force=True, reason="known")
     ready.mirror(*ONE, *TWO, "twin-2-1.x86_64", "lib-3-1.noarch")

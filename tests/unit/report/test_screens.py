@@ -638,7 +638,7 @@ def test_a_snapshot_in_full_lists_its_packages() -> None:
     package = {"nevra": "a-1-1.noarch", "repository": "os", "size": 1_500_000, "sha256": "0" * 64}
     body = {"result": True, "id": SNAPSHOT, "channel": "el9-x86_64", "packages": [package]}
     assert screen("snapshot", body).splitlines() == [
-        "snapshot s-9a02d1000000  el9-x86_64  1 packages", "  a-1-1.noarch  os  1.5 MB",
+        "snapshot s-9a02d1000000  el9-x86_64  1 package", "  a-1-1.noarch  os  1.5 MB",
     ]  # fmt: skip
     body["lineage"] = {"parents": [BEFORE, SNAPSHOT], "how": "packages: a"}
     stranger = {"nevra": "a-1-1.noarch", "repository": "os", "detail": f"not signed{HOSTILE}"}
@@ -750,7 +750,7 @@ def test_prune_says_what_goes_and_why_the_rest_stays() -> None:
     """The sum first; bytes that mirrors still have are not called free."""
     lines = screen("prune", ANSWERS["prune"]()).splitlines()
     assert lines[0] == (
-        "1 snapshots and 3 files would be removed, 5.0 MB on disk, 2.0 GB that mirrors have, too"
+        "1 snapshot and 3 files would be removed, 5.0 MB on disk, 2.0 GB that mirrors have, too"
         "  TEST, nothing done"
     )
     assert lines[1].endswith("goes") and lines[2].endswith("pinned")
