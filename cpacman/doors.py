@@ -215,11 +215,13 @@ class SaltReporter:
             return
         self._last[what] = now
         share = f"{100 * done // total} %" if total else ""
-        self.line(f"{what}: {_amount(done, unit)} of {_amount(total, unit)}  {share}")
+        self.line(f"{what}: {_amount(done, total, unit)}  {share}".rstrip())
 
 
-def _amount(value: int, unit: str) -> str:
-    return f"{value / 1e6:.1f} MB" if unit == "bytes" else f"{value} {unit}".rstrip()
+def _amount(done: int, total: int, unit: str) -> str:
+    if unit == "bytes":
+        return f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+    return f"{done} of {total} {unit}".rstrip()
 
 
 @contextmanager
