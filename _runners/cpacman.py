@@ -20,7 +20,6 @@ try:
         collecting,
         comparing,
         controlling,
-        deploying,
         explaining,
         keys,
         looking,
@@ -30,6 +29,7 @@ try:
         prestaging,
         promoting,
         retention,
+        steering,
         ticking,
         verifying,
     )
@@ -176,6 +176,7 @@ def deploy(
     channel: Names = None,
     meta: Names = None,
     plan: str | None = None,
+    classes: Names = None,
     levels: Names = None,
     upgrade: Names = None,
     install: Names = None,
@@ -207,8 +208,11 @@ def deploy(
 
     plan
         the id of a plan, or a unique prefix of it
+    classes
+        these classes, one after the other, or ``all``: what the first one holds is deployed there,
+        promoted, deployed, and so on, as proof and evidence allow; with ``now=True``
     levels
-        only these levels of the plan's hosts
+        only these levels of the plan's hosts; ``all`` is every one
     upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
     strict, reasons
         with SEL: as for ``plan``
@@ -232,6 +236,7 @@ def deploy(
         salt-run cpacman.deploy plan=p-7c41e9
         salt-run cpacman.deploy plan=p-7c41e9 levels=canary
         salt-run cpacman.deploy class=development now=True
+        salt-run cpacman.deploy classes=all levels=all now=True background=True
     """
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     request = Request(
@@ -250,9 +255,10 @@ def deploy(
     )
     caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
     with _context(watch=True, **caps) as context:
-        return deploying.deploy(
+        return steering.deploy(
             context,
             selection,
+            classes=listed(classes),
             plan=plan,
             levels=listed(levels),
             request=request,
@@ -306,7 +312,7 @@ def stage(
 @runner
 def rollouts(active: bool = False):
     """
-    List the rollouts, the newest first.
+    List the rollouts and chains, the newest first.
 
     active
         only those that have not ended
@@ -318,13 +324,13 @@ def rollouts(active: bool = False):
         salt-run cpacman.rollouts active=True
     """
     with _context() as context:
-        return controlling.rollouts(context, active=active)
+        return steering.rollouts(context, active=active)
 
 
 @runner
 def rollout(id: str, outcome: str | None = None, host: str | None = None):
     """
-    Show a rollout: its levels, its gates, its hosts.
+    Show a rollout: its levels, its gates, its hosts; or a chain and its classes.
 
     id
         its id, or a unique prefix of it
@@ -338,7 +344,7 @@ def rollout(id: str, outcome: str | None = None, host: str | None = None):
         salt-run cpacman.rollout r-1122a outcome=failed
     """
     with _context() as context:
-        return controlling.rollout(context, id, outcome=outcome, host=host)
+        return steering.rollout(context, id, outcome=outcome, host=host)
 
 
 @runner
@@ -347,9 +353,9 @@ def halt(id: str | None = None, all: bool = False, reason: str | None = None):
     Let no more hosts start. Those in flight are collected; the rollout can be resumed.
 
     id
-        the rollout
+        the rollout, or the chain (``c-...``): its rollout is halted with it
     all
-        every rollout that is open, instead
+        every rollout and chain that is open, instead
     reason
         kept in the journal
 
@@ -361,7 +367,7 @@ def halt(id: str | None = None, all: bool = False, reason: str | None = None):
         salt-run cpacman.halt all=True
     """
     with _context(watch=True) as context:
-        return controlling.halt(context, id, everything=all, reason=reason)
+        return steering.halt(context, id, everything=all, reason=reason)
 
 
 @runner
@@ -376,7 +382,7 @@ def cancel(id: str, reason: str | None = None):
         salt-run cpacman.cancel r-1122a
     """
     with _context(watch=True) as context:
-        return controlling.cancel(context, id, reason=reason)
+        return steering.cancel(context, id, reason=reason)
 
 
 @runner
@@ -385,7 +391,7 @@ def resume(id: str, force: bool = False, background: bool = False, reason: str |
     Go on with a rollout that was halted, paused, waits, or lost its process.
 
     force
-        pass the gate at which it stands; wants a reason
+        pass the gate, or the refused promotion of a chain, at which it stands; wants a reason
     background
         leave the rest to the engine
     reason
@@ -398,7 +404,7 @@ def resume(id: str, force: bool = False, background: bool = False, reason: str |
         salt-run cpacman.resume r-1122a
     """
     with _context(watch=True) as context:
-        return controlling.resume(context, id, force=force, background=background, reason=reason)
+        return steering.resume(context, id, force=force, background=background, reason=reason)
 
 
 @runner
@@ -448,7 +454,7 @@ def approve(id: str, reason: str | None = None, ticket: str | None = None):
         salt-run cpacman.approve r-1122a
     """
     with _context() as context:
-        return controlling.approve(context, id, reason=reason, ticket=ticket)
+        return steering.approve(context, id, reason=reason, ticket=ticket)
 
 
 @runner
@@ -732,6 +738,7 @@ def promote(
     until: str | None = None,
     force: bool = False,
     test: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
 ):
@@ -752,6 +759,8 @@ def promote(
         go on though something refuses; needs ``reason=``
     test
         show the proof, the evidence and what refuses, and change nothing
+    profile
+        demand the evidence of this profile instead; needs ``reason=``
 
     CLI Example:
 
@@ -773,6 +782,7 @@ def promote(
             until=until,
             force=force,
             test=test,
+            profile=profile,
             reason=reason,
             ticket=ticket,
         )

@@ -99,6 +99,7 @@ def rollout_body(
         level = sums.setdefault(h.level, {})
         level[h.outcome or h.state] = level.get(h.outcome or h.state, 0) + 1
     header = {k: row[k] for k in ("id", "plan", "class", "state", "why", "until", "wish")}
+    header["chain"] = msgspec.json.decode(row["settings"] or "{}").get("chain") or None
     more = {k: row[k] for k in ("who", "reason", "ticket", "created", "ended")}
     gates = {
         level.level: {"state": level.state, "since": level.since, "soak": level.limits["soak"],

@@ -19,9 +19,9 @@ from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.gatekeeping import missing_names
-from cpacman.commands.jobs import Terms, new_job, profile_of, tools_of
+from cpacman.commands.jobs import Terms, new_job, tools_of
 from cpacman.commands.provenance import signature_problems
-from cpacman.commands.safeguards import safeguards
+from cpacman.commands.safeguards import profile_problems, safeguards
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
@@ -114,7 +114,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
     problems = [
         *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
         *missing_names(context.settings, stored.class_, names),
-        *_profile_problems(context, job),
+        *profile_problems(context, str(job.settings.get("profile") or ""), job.reason),
         *moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
@@ -122,17 +122,6 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
     ]
     if problems:
         raise SafetyError(problems)
-
-
-def _profile_problems(context: Context, job: Job) -> list[Problem]:
-    """Return why a profile's exceptions can't be taken: they are for people who say why."""
-    name = str(job.settings.get("profile") or "")
-    profile = profile_of(context, name)
-    if name and not job.reason:
-        return [Problem("reason", f"profile {name} makes exceptions", "say why: reason='...'")]
-    if profile.until is not None and context.today() > profile.until:
-        return [Problem(f"profiles.{name}", f"was valid until {profile.until}", "renew it")]
-    return []
 
 
 def _busy_hosts(job: Job) -> list[str]:

@@ -18,6 +18,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
 from cpacman.commands.gatekeeping import Gates
 from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.commands.safeguards import profile_of
 from cpacman.config import LevelSettings, Profile
 from cpacman.errors import Problem, UsageError
 from cpacman.model import FailedError, Inventory
@@ -37,10 +38,12 @@ class Terms(NamedTuple):
     Attributes:
         profile: the name of a profile whose exceptions hold, "" for none.
         background: whether the engine carries it out.
+        chain: the chain that it is a part of, "" for none.
     """
 
     profile: str = ""
     background: bool = False
+    chain: str = ""
 
 
 PLAIN = Terms()
@@ -137,14 +140,31 @@ def _job(
     )
 
 
-def _levels(
-    context: Context, stored: StoredPlan, fleet: Fleet, asked: Sequence[str], terms: Terms
-) -> tuple[Level, ...]:
+ALL = ("all",)
+"""Every level or class, unless one is named like that."""
+
+
+def known_levels(context: Context, asked: Sequence[str]) -> Sequence[str]:
+    """Return levels as they were asked for; `all` and none at all are every one of them.
+
+    Raises:
+        UsageError: there are no such levels.
+    """
     known = context.settings.level_names
+    if tuple(asked) == ALL and ALL[0] not in known:
+        return ()
     wrong = [name for name in asked if name not in known]
     if wrong:
         mend = f"known are: {', '.join(known)}"
         raise UsageError([Problem("levels", f"there is no level {n!r}", mend) for n in wrong])
+    return asked
+
+
+def _levels(
+    context: Context, stored: StoredPlan, fleet: Fleet, asked: Sequence[str], terms: Terms
+) -> tuple[Level, ...]:
+    known = context.settings.level_names
+    asked = known_levels(context, asked)
     members: dict[str, list[str]] = {name: [] for name in known}
     for host in sorted(stored.plan.hosts):
         # Who lost its place is told so by the recheck, in the last level, and gets nothing.
@@ -200,21 +220,6 @@ def _ordered(
     hosts: Sequence[str], meta: Mapping[str, Mapping[str, Any]], key: str | None
 ) -> tuple[str, ...]:
     return tuple(spread_hosts(hosts, meta, key) if key else sorted(hosts))
-
-
-def profile_of(context: Context, name: str) -> Profile:
-    """Return a profile; one without exceptions when none is named.
-
-    Raises:
-        UsageError: there is no such profile.
-    """
-    if not name:
-        return Profile()
-    profiles = context.settings.profiles
-    if name not in profiles:
-        mend = f"known are: {', '.join(profiles) or 'none'}"
-        raise UsageError(Problem("profile", f"there is no profile {name!r}", mend))
-    return profiles[name]
 
 
 class _FileFacts(NamedTuple):

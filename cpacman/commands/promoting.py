@@ -16,12 +16,20 @@ from typing import Any, NamedTuple
 
 from cpacman.commands.blocking import active, check_snapshots
 from cpacman.commands.context import Context
+from cpacman.commands.gatekeeping import IGNORE
 from cpacman.commands.looking import read_time
 from cpacman.commands.parting import Made, Task, derive_part, make_part
 from cpacman.commands.proving import Members, members_of, proof_body, prove
-from cpacman.commands.safeguards import check_force, frozen, safeguards
+from cpacman.commands.safeguards import (
+    check_force,
+    frozen,
+    profile_of,
+    profile_problems,
+    safeguards,
+)
 from cpacman.commands.snapshots import channels_of, check_there
 from cpacman.commands.witness import Question, Shown, evidence_body, evidence_of, lacking
+from cpacman.config import Evidence as EvidenceSettings
 from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.locks import using
 from cpacman.depot.partial import Unfit, Wanted, new_in
@@ -37,9 +45,18 @@ from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import EXIT_OTHER, Problem, SafetyError, UsageError
 from cpacman.planner.blocked import finder
 from cpacman.rollout.proof import Proof, refusals
-from cpacman.store import PointerMove
+from cpacman.store import Guard, PointerMove
 
 ALL = Wanted()
+
+
+class Aim(NamedTuple):
+    """What is promoted from where to where, and a profile's evidence, None for the class's own."""
+
+    to: str
+    source: str
+    wanted: Wanted
+    evidence: EvidenceSettings | None
 
 
 class Case(NamedTuple):
@@ -69,11 +86,13 @@ def promote(
     *,
     snapshot: str | None = None,
     wanted: Wanted = ALL,
-    until: str | None = None,
+    until: str | float | None = None,
     force: bool = False,
     test: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
+    guard: Guard | None = None,
 ) -> dict[str, Any]:
     """Prove what a class is to take, whole or in part, and point it there.
 
@@ -86,8 +105,10 @@ def promote(
         until: what the class before held then.
         force: go on though something refuses; needs a reason.
         test: show all of it, move nothing.
+        profile: whose evidence is demanded instead of the class's; needs a reason.
         reason: why.
         ticket: kept in the journal, and checked where the class demands one.
+        guard: may refuse, in the transaction that moves.
 
     Returns:
         the answer of the runner; with `refused` and a code when it was refused.
@@ -99,22 +120,48 @@ def promote(
     """
     source = check_promotion(context.settings.class_names, to)
     check_force(force, reason)
-    if standing := [*safeguards(context, to, ticket), *frozen(context, to)]:
+    exceptions = profile_of(context, profile or "")
+    standing = [
+        *safeguards(context, to, ticket),
+        *profile_problems(context, profile or "", reason),
+        *(frozen(context, to) if exceptions.windows != IGNORE else ()),
+    ]
+    if standing:
         raise SafetyError(standing)
     choices = _choices(context, to, asked, snapshot, until)
     check_snapshots(context, (one.snapshot for one in choices.values()))
     members = members_of(context, to, list(choices))
     with tempfile.TemporaryDirectory(dir=_scratch(context)) as folder:
-        cases = _cases(context, to, source, choices, wanted, members, Path(folder))
+        aim = Aim(to, source, wanted, exceptions.evidence)
+        cases = _cases(context, aim, choices, members, Path(folder))
         check_snapshots(context, (one.candidate.id for one in cases))
         problems = {one.channel: _refusals(context, one, wanted) for one in cases}
         refused = [p for found in problems.values() for p in found]
         if not test and (force or not refused):
-            _move(context, to, cases, problems, reason, ticket)
+            _move(context, to, cases, problems, reason, ticket, guard)
     rows = {one.channel: _row(context, one, problems[one.channel], members) for one in cases}
     body = {"from": source, "to": to, "channels": rows, "test": test, "forced": force,
             "refused": bool(refused) and not force}  # fmt: skip
     return {"promote": body, "retcode": EXIT_OTHER if body["refused"] else 0}
+
+
+def met_at(body: Mapping[str, Any]) -> float | None:
+    """Return when a refusal ends by itself; None where there is none, or time does not mend it.
+
+    Args:
+        body: what `promote` answers, below that name.
+    """
+    if not body["refused"]:
+        return None
+    moments = []
+    for row in body["channels"].values():
+        if not row["refused"]:
+            continue
+        mendable = all(one["path"].startswith("evidence ") for one in row["refused"])
+        if not mendable or row["evidence"]["when"] is None:
+            return None
+        moments.append(row["evidence"]["when"])
+    return max(moments, default=None)
 
 
 def _scratch(context: Context) -> Path:
@@ -130,7 +177,7 @@ def _choices(
     to: str,
     asked: Sequence[str],
     snapshot: str | None,
-    until: str | None,
+    until: str | float | None,
 ) -> dict[str, Choice]:
     """Return what the class is to take in each channel.
 
@@ -160,8 +207,10 @@ def _choices(
     return {name: one for name, one in choices.items() if isinstance(one, Choice)}
 
 
-def end_of(text: str | None, now: float) -> float | None:
+def end_of(text: str | float | None, now: float) -> float | None:
     """Return the moment that `until` means: a day counts up to its end."""
+    if isinstance(text, float):
+        return text
     moment = read_time("until", text, now)
     if moment is None or text is None or len(text) != len("2026-11-22"):
         return moment
@@ -171,10 +220,8 @@ def end_of(text: str | None, now: float) -> float | None:
 
 def _cases(
     context: Context,
-    to: str,
-    source: str,
+    aim: Aim,
     choices: Mapping[str, Choice],
-    wanted: Wanted,
     members: Members,
     scratch: Path,
 ) -> list[Case]:
@@ -188,7 +235,7 @@ def _cases(
     for channel, choice in choices.items():
         folder = scratch / channel
         folder.mkdir()
-        case = _case(context, to, source, (channel, choice), wanted, members, folder)
+        case = _case(context, aim, (channel, choice), members, folder)
         if isinstance(case, Unfit):
             unfit.append(case)
         else:
@@ -201,15 +248,13 @@ def _cases(
 
 def _case(
     context: Context,
-    to: str,
-    source: str,
+    aim: Aim,
     chosen: tuple[str, Choice],
-    wanted: Wanted,
     members: Members,
     scratch: Path,
 ) -> Case | Unfit:
     channel, choice = chosen
-    depot = context.settings.depot
+    to, wanted, depot = aim.to, aim.wanted, context.settings.depot
     pointer = context.store.pointers().get((to, channel))
     newer = load_snapshot(depot, choice.snapshot)
     held = load_snapshot(depot, pointer["snapshot"]) if pointer else None
@@ -227,7 +272,7 @@ def _case(
             return part
         made, candidate, proof = part, part.snapshot, part.proof
     whole = newer.id if wanted.is_whole or wanted.leaves_out else None
-    question = Question(to, source, candidate, held, whole)
+    question = Question(to, aim.source, candidate, held, whole, aim.evidence)
     shown = evidence_of(context, question, proof, members)
     return Case(to, channel, choice, newer, held, candidate, proof, shown, made, task)
 
@@ -279,6 +324,7 @@ def _move(
     problems: Mapping[str, Sequence[Problem]],
     reason: str | None,
     ticket: str | None,
+    guard: Guard | None,
 ) -> None:
     """Keep what was made, then point the class there in all channels at once."""
     new = [case for case in cases if case.is_new]
@@ -289,7 +335,7 @@ def _move(
         check_there(context, (one.snapshot for one in moves))
         context.store.point_all(
             moves, action="promote", at=context.clock(), who=context.who, reason=reason,
-            ticket=ticket,
+            ticket=ticket, guard=guard,
         )  # fmt: skip
 
 

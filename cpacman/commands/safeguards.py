@@ -11,8 +11,9 @@ import re
 from cpacman.commands import access
 from cpacman.commands.context import Context
 from cpacman.commands.gatekeeping import freeze_of
+from cpacman.config import Profile
 from cpacman.errors import Problem, UsageError
-from cpacman.rollout.windows import judge
+from cpacman.rollout.windows import Opening, judge
 
 
 def safeguards(
@@ -38,11 +39,41 @@ def safeguards(
     ]
 
 
-def frozen(context: Context, class_: str) -> list[Problem]:
-    """Return why nothing new may come to a class now: a freeze, if there is one."""
+def profile_of(context: Context, name: str) -> Profile:
+    """Return a profile; one without exceptions when none is named.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    if not name:
+        return Profile()
+    profiles = context.settings.profiles
+    if name not in profiles:
+        mend = f"known are: {', '.join(profiles) or 'none'}"
+        raise UsageError(Problem("profile", f"there is no profile {name!r}", mend))
+    return profiles[name]
+
+
+def profile_problems(context: Context, name: str, reason: str | None) -> list[Problem]:
+    """Return why a profile's exceptions can't be taken: they are for people who say why."""
+    profile = profile_of(context, name)
+    if name and not reason:
+        return [Problem("reason", f"profile {name} makes exceptions", "say why: reason='...'")]
+    if profile.until is not None and context.today() > profile.until:
+        return [Problem(f"profiles.{name}", f"was valid until {profile.until}", "renew it")]
+    return []
+
+
+def freeze_now(context: Context, class_: str) -> Opening:
+    """Return whether a class is free of freezes now, and if not, until when it is not."""
     moment = datetime.datetime.fromtimestamp(context.clock(), datetime.timezone.utc)
     freezes = [freeze_of(one) for one in context.settings.freeze]
-    found = judge(None, freezes, class_=class_, now=moment)
+    return judge(None, freezes, class_=class_, now=moment)
+
+
+def frozen(context: Context, class_: str) -> list[Problem]:
+    """Return why nothing new may come to a class now: a freeze, if there is one."""
+    found = freeze_now(context, class_)
     if found.is_open:
         return []
     mend = f"wait until {found.until:%Y-%m-%d %H:%M %Z}" if found.until else ""

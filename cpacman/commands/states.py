@@ -119,7 +119,7 @@ def promoted(
         return dict(answer["promote"])
 
     body = ask(True)
-    met = _met(body)
+    met = promoting.met_at(body)
     if met is not None and not test:
         if met > context.clock() + _seconds(wait):
             return Told(False, f"soaking, met at {when(met)}\n{render({'promote': body})}")
@@ -136,21 +136,6 @@ def promoted(
         return Told(None, text, changes)
     done = ask(False)
     return Told(not done["refused"], render({"promote": done}), {} if done["refused"] else changes)
-
-
-def _met(body: Mapping[str, Any]) -> float | None:
-    """Return when a refusal ends by itself; None where there is none, or time does not mend it."""
-    if not body["refused"]:
-        return None
-    moments = []
-    for row in body["channels"].values():
-        if not row["refused"]:
-            continue
-        mendable = all(one["path"].startswith("evidence ") for one in row["refused"])
-        if not mendable or row["evidence"]["when"] is None:
-            return None
-        moments.append(row["evidence"]["when"])
-    return max(moments, default=None)
 
 
 def _seconds(wait: str | int | None) -> int:

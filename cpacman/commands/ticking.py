@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cpacman.commands import controlling, deploying, planning, retention, snapshots
+from cpacman.commands import (
+    chaining,
+    chains,
+    controlling,
+    deploying,
+    planning,
+    retention,
+    snapshots,
+)
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.refresh import refresh_hosts
@@ -22,10 +30,11 @@ LIFETIME = 30.0
 PATIENCE = 60.0
 """Seconds that a process of the engine waits for a window or a soak before it leaves it."""
 CARRY = "carry"
+CHAIN = "chain"
 
 
 class Work(NamedTuple):
-    """One piece of work: carry a rollout on (`subject` is its id), or a job by its name."""
+    """One piece of work: carry a rollout or a chain on, by its id, or a job by its name."""
 
     kind: str
     subject: str
@@ -39,6 +48,7 @@ def is_acting(context: Context, owner: str) -> bool:
 def due_work(context: Context) -> list[Work]:
     """Return what is to be done now."""
     carried = [Work(CARRY, number) for number in controlling.due(context)]
+    carried += [Work(CHAIN, number) for number in chains.due(context)]
     return [*carried, *(Work("job", name) for name in JOBS if is_due(context, name))]
 
 
@@ -55,6 +65,9 @@ def do_work(context: Context, work: Work) -> dict[str, Any]:
     """Do one piece of work, and note how a job ended."""
     if work.kind == CARRY:
         return controlling.resume(context, work.subject, patience=PATIENCE)
+    if work.kind == CHAIN:
+        chaining.carry(context, work.subject, patience=PATIENCE)
+        return chains.chain_answer(context, work.subject)
     context.store.ran_job(work.subject, at=context.clock(), result="running")
     found = JOBS[work.subject](context)
     context.store.ran_job(work.subject, at=context.clock(), result="ok")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cpacman.commands.context import Context
 from cpacman.commands.proving import Members
+from cpacman.config import Evidence
 from cpacman.depot.partial import new_in
 from cpacman.depot.promotion import enters_at, is_for
 from cpacman.depot.snapshot import Snapshot
@@ -61,6 +62,7 @@ class Question(NamedTuple):
     candidate: Snapshot
     held: Snapshot | None
     whole: str | None
+    instead: Evidence | None = None
 
 
 def evidence_of(context: Context, asked: Question, proof: Proof, members: Members) -> Shown:
@@ -80,16 +82,17 @@ def evidence_of(context: Context, asked: Question, proof: Proof, members: Member
         events = {asked.whole: _of_snapshot(context, asked.whole, rows, asked.candidate.channel)}
     else:
         events = {version[0]: history.events[version] for version in sorted(coming)}
-    rule = rule_of(context, asked.to) if coming else None
+    rule = rule_of(context, asked.to, asked.instead) if coming else None
     verdicts = {
         one: judge(rule or Rule(0), found, context.clock()) for one, found in events.items()
     }
     return Shown(rule, verdicts, _untested(context, proof, history, sorted(hosts), planned))
 
 
-def rule_of(context: Context, class_: str) -> Rule | None:
-    """Return what a class demands of the one before it."""
+def rule_of(context: Context, class_: str, instead: Evidence | None) -> Rule | None:
+    """Return what a class demands of the one before it, or a profile in its place."""
     said = next(one.evidence for one in context.settings.classes if one.name == class_)
+    said = instead if said is not None and instead is not None else said
     if said is None:
         return None
     return Rule(said.min_hosts, said.soak, said.max_failures, said.health == "passed")

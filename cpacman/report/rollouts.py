@@ -47,7 +47,7 @@ def _head(body: Answer) -> str:
     return (
         f"{short_id(body['id'])} {str(body['state']).upper()}{why}{until}  {body['class']}"
         f"  plan {short_id(body['plan'])}  by {body['who']} {body['ticket'] or ''}"
-    ).rstrip()
+    ).rstrip() + (f"  of {short_id(body['chain'])}" if body.get("chain") else "")
 
 
 def _grouped_details(outcome: str, hosts: Mapping[str, Answer]) -> list[str]:
@@ -111,7 +111,9 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
         missing = "approve" if "approved by" in str(body.get("why")) else "resume"
         return [f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
     if not any(wrong.values()):
-        return ["salt-run cpacman.status"]
+        chain = body.get("chain")
+        return [f"salt-run cpacman.rollout {short_id(chain)}" if chain else
+                "salt-run cpacman.status"]  # fmt: skip
     commands = [f"salt-run cpacman.rollout {number} host=..."]
     bad = [host for name in ("failed", "silent", "refused") for host in wrong[name]]
     if bad and state != "cancelled":
@@ -123,9 +125,16 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
 
 def rollouts(body: Answer) -> str:
     """Every rollout as a line, the newest first."""
-    if not body["rollouts"]:
+    if not body["rollouts"] and not body["chains"]:
         return "no rollout is open" if body["active"] else "no rollout yet"
     rows = [
+        (
+            short_id(one["id"]), one["state"] + ("" if one["alive"] is not False else " (died)"),
+            " -> ".join(one["classes"]), when(one["created"]), one["who"], line(one["why"]),
+        )
+        for one in body["chains"]
+    ]  # fmt: skip
+    rows += [
         (
             short_id(one["id"]), one["state"] + ("" if one["alive"] is not False else " (died)"),
             one["class"], when(one["created"]), one["who"], line(one["why"] or ""),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import classes, depot, fleet, pushing, recovering, rollouts
+from cpacman.report import chains, classes, depot, fleet, pushing, recovering, rollouts
 from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
 from cpacman.words import many
 
@@ -380,6 +380,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "plan": _plan,
     "rollout": rollouts.rollout,
     "rollouts": rollouts.rollouts,
+    "chain": chains.chain,
     "halt": rollouts.halt,
     "skip": rollouts.skip,
     "approve": rollouts.approve,

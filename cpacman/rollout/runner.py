@@ -32,6 +32,7 @@ from cpacman.rollout.machine import (
 )
 from cpacman.rollout.record import Record
 from cpacman.rollout.staging import Stager, check_files
+from cpacman.store import Guard
 from cpacman.words import many
 
 CANCELLED = "cancelled"
@@ -69,8 +70,13 @@ def run_rollout(job: Job, tools: Tools) -> End:
     return continue_rollout(job, tools)
 
 
-def begin_rollout(job: Job, tools: Tools) -> None:
+def begin_rollout(job: Job, tools: Tools, guard: Guard | None = None) -> None:
     """Check every file and create the rollout, with its hosts locked; nothing is sent yet.
+
+    Args:
+        job: what is to be carried out.
+        tools: what it works with.
+        guard: may refuse, in the transaction that creates it.
 
     Raises:
         SafetyError: a file is not what the plan says.
@@ -84,7 +90,7 @@ def begin_rollout(job: Job, tools: Tools) -> None:
               "settings": msgspec.json.encode(job.settings).decode()}  # fmt: skip
     rows = [(host, level, job.plan.hosts[host]) for host, level in hosts]
     levels = [(level.name, limits_of(level)) for level in job.levels]
-    tools.store.start_rollout(header, rows, at=tools.clock(), levels=levels)
+    tools.store.start_rollout(header, rows, at=tools.clock(), levels=levels, guard=guard)
 
 
 def limits_of(level: Level) -> dict[str, object]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cpacman.store.blocks import Block, Blocks
+from cpacman.store.chains import Chain, Chains, Guard, Step, chain_guard
 from cpacman.store.connect import engine_of
 from cpacman.store.evidence import Ended, Evidence
 from cpacman.store.inventories import Inventories
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "Block",
+    "Chain",
     "Ended",
+    "Guard",
     "PointerMove",
     "RolloutHost",
     "RolloutLevel",
+    "Step",
     "Store",
     "StoredPlan",
+    "chain_guard",
 ]
 
 
@@ -55,6 +60,7 @@ class Store(
     Evidence,
     Origins,
     Leases,
+    Chains,
 ):
     """The database behind plain functions. Open it with `Store.open(url)`; close it after use."""
 

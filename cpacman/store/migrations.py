@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import blocks_table
+from cpacman.store.chains import chains_table
 from cpacman.store.connect import name_of, told, writer_of
 from cpacman.store.leases import jobs_table, leases_table
 from cpacman.store.members import members_table
@@ -105,6 +106,11 @@ def _leases(connection: Connection) -> None:
     create(connection, leases_table, jobs_table)
 
 
+def _chains(connection: Connection) -> None:
+    """Keep rollouts through several classes."""
+    create(connection, chains_table)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -114,6 +120,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _findings,
     _skips,
     _leases,
+    _chains,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

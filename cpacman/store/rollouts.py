@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
+from cpacman.store.chains import Guard
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rows import as_json, parts
@@ -72,6 +73,7 @@ class Rollouts(Database):
         *,
         at: float,
         levels: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        guard: Guard | None = None,
     ) -> None:
         """Create a rollout with its `(host, level, transaction)` and lock every host for it.
 
@@ -80,12 +82,15 @@ class Rollouts(Database):
             hosts: in the order of the levels.
             at: seconds since the epoch.
             levels: `(name, limits)`, in order.
+            guard: may refuse, in the same transaction.
 
         Raises:
             ConflictError: a host is locked by another rollout; nothing was created.
         """
         names = [host for host, _, _ in hosts]
         with self._write() as connection:
+            if guard is not None:
+                guard(connection)
             lock_hosts(connection, rollout["id"], names, at)
             connection.execute(rollouts_table.insert(), {"beat": at, **rollout, "created": at})
             rows = [

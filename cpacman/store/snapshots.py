@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
+from cpacman.store.chains import Guard
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rows import as_json
@@ -105,14 +106,17 @@ class Snapshots(Database):
         who: str,
         reason: str | None = None,
         ticket: str | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """Make all these moves or none of them.
+        """Make all these moves or none of them; `guard` may refuse in the same transaction.
 
         Raises:
             ConflictError: somebody moved one of the pointers meanwhile; each is named.
         """
         said = {"action": action, "at": at, "who": who, "reason": reason, "ticket": ticket}
         with self._write() as connection:
+            if guard is not None:
+                guard(connection)
             found = [(move, _pointed(connection, move)) for move in moves]
             problems = [_moved(move, now) for move, now in found if now != move.expected]
             if problems:

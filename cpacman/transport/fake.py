@@ -124,7 +124,8 @@ def _result(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     report = {
         "host": host.manifest["host"], "plan": host.manifest["plan"],
         "session": host.manifest["session"], "nonce": arguments["nonce"],
-        "state": "done" if done else "running", "outcome": "applied" if done else None,
+        "state": ("done" if done else "running") if host.started else "staged",
+        "outcome": "applied" if done else None,
         "code": None, "detail": "", "packages": host.manifest["after"],
     }  # fmt: skip
     if host.started and host.started <= host.cuts:

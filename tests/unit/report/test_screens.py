@@ -93,9 +93,23 @@ def rollout_answer(*, state: str = "halted") -> dict[str, Any]:
     header = {
         "id": ROLLOUT, "plan": PLAN_ID, "class": "production", "state": state, "who": "alice",
         "reason": None, "ticket": "CHG1", "created": 1.0, "ended": None, "why": None,
-        "until": None, "wish": None,
+        "until": None, "wish": None, "settings": '{"chain": "c-0123456789abcdef"}',
     }  # fmt: skip
     return {"result": False, **rollout_body(header, hosts)}
+
+
+def chain_answer() -> dict[str, Any]:
+    """One that waits before its last class, and has nobody in the second."""
+    step = {"class": "development", "rollout": ROLLOUT, "at": 1.0, "state": "done", "why": None,
+            "until": None, "plan": PLAN_ID, "hosts": {"applied": 3, "failed": 1}}  # fmt: skip
+    return {
+        "id": "c-0123456789abcdef", "classes": ["development", "testing", "production"],
+        "state": "waiting", "why": "promotion to production refused: soak", "until": 7.0,
+        "who": "alice", "reason": None, "ticket": "CHG1", "created": 1.0, "ended": None,
+        "alive": None, "rollout": ROLLOUT, "wish": None, "test": False, "levels": [],
+        "profile": "", "background": True,
+        "steps": [step, {"class": "testing", "rollout": None, "at": 2.0}],
+    }  # fmt: skip
 
 
 def moves() -> dict[str, Any]:
@@ -312,8 +326,12 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
             "web2": {"address": "10.0.0.2:22", "state": "silent", "keys": []},
         },
     },
+    "chain": chain_answer,
     "rollouts": lambda: {
         "result": True, "active": False,
+        "chains": [
+            {k: v for k, v in chain_answer().items() if k not in ("steps", "levels", "settings")}
+        ],
         "rollouts": [
             {"id": ROLLOUT, "plan": PLAN_ID, "class": "production", "state": "paused",
              "why": "level canary: gate web inconclusive after", "until": None, "who": "alice",
@@ -567,7 +585,8 @@ def test_a_rehearsal_shows_what_would_happen() -> None:
 def test_a_rollout_shows_what_went_wrong_first() -> None:
     """The hosts that are not where they should be, whether they changed, and the sums."""
     lines = screen("rollout", rollout_answer()).splitlines()
-    assert lines[0] == "r-1122a0000000 HALTED  production  plan p-7c41e9000000  by alice CHG1"
+    head = "r-1122a0000000 HALTED  production  plan p-7c41e9000000  by alice CHG1"
+    assert lines[0] == f"{head}  of c-0123456789ab"
     assert "FAILED   web3  not installed: openssl-3.1-1.x86_64: MAY HAVE CHANGED" in lines
     assert "REFUSED  web4  /var/cache/cpacman: 0 bytes are free: NOTHING CHANGED" in lines
     assert "SKIPPED  web6  no answer in 30 s: NOTHING CHANGED" in lines
@@ -773,3 +792,12 @@ def test_what_is_left_to_do_is_said_once_for_all_hosts() -> None:
     (restart,) = [line for line in lines if line.startswith("restart sshd.service: ")]
     assert all(host in restart for host in answer["hosts"])
     assert any(line.startswith("merge /etc/a.rpmnew: ") for line in lines)
+
+
+def test_a_chain_tells_where_it_stands() -> None:
+    """What it waits for and until when in the head, each class a line, then what to type."""
+    lines = screen("chain", chain_answer()).splitlines()
+    assert lines[0].startswith("c-0123456789ab WAITING (promotion to production refused: soak), ")
+    assert "3 applied, 1 failed" in lines[1] and "has no host" in lines[2]
+    assert lines[3].split() == ["production", "to", "be", "promoted", "to"]
+    assert "cpacman.resume c-0123456789ab" in lines[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cpacman.model import InstalledPackage, Inventory, Plan, Request, Transaction
-from cpacman.store import Store
+from cpacman.store import Chain, Step, Store
 
 
 def package(name: str, version: str = "1", **values: object) -> InstalledPackage:
@@ -47,3 +47,6 @@ def fill(store: Store) -> None:
     store.next_sequence("web1", at=7.0)
     store.end_host("r-1", "web1", expected="waiting", outcome="applied", at=8.0, who="me",
                    ticket="CHG1", changes=[change])  # fmt: skip
+    begun = Step(class_="testing", rollout="r-1", at=6.0)
+    chain = Chain(id="c-1", classes=("testing", "production"), steps=(begun,), who="me")
+    store.start_chain(chain, at=9.0)

@@ -1,0 +1,230 @@
+"""Looking at chains and steering them: a chain and its rollouts are halted and resumed as one.
+
+Invariants: a chain is as its rollout is while that is not over, so that neither can go on alone; a
+wish is in the database before anything else; which promotion was forced, by whom and why, is kept
+with the chain and holds for that one only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cpacman.commands import access, controlling
+from cpacman.commands.context import Context
+from cpacman.errors import EXIT_NOT_THERE, ConflictError, Problem, UsageError
+from cpacman.model import Outcome, short_id
+from cpacman.rollout.machine import OPEN, RolloutState, Wish, check_rollout
+from cpacman.rollout.owner import is_alive, owner_of
+from cpacman.store import Chain
+
+LETTER = "c-"
+_OPEN = frozenset(state.value for state in OPEN)
+_OVER = frozenset({RolloutState.DONE.value, RolloutState.CANCELLED.value})
+_LOOK = 0.2
+_THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
+
+
+def is_chain(number: str | None) -> bool:
+    """Whether an id is one of a chain."""
+    return number is not None and number.startswith(LETTER)
+
+
+class Standing(NamedTuple):
+    """How a chain stands: its state, why, and until when, as that of its rollout says."""
+
+    state: str
+    why: str = ""
+    until: float | None = None
+
+
+def rollout_of(context: Context, chain: Chain) -> dict[str, Any] | None:
+    """Return the rollout of the class that a chain came to last."""
+    return context.store.rollout(chain.rollout)[0] if chain.rollout else None
+
+
+def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:
+    """Return how a chain stands, beside its rollout."""
+    own = Standing(chain.state, chain.why or "", chain.until)
+    if chain.state != RolloutState.RUNNING.value or row is None or row["state"] in _OVER:
+        return own
+    return Standing(row["state"], row["why"] or "", row["until"])
+
+
+def chain_row(context: Context, chain: Chain) -> dict[str, Any]:
+    """Return the line of a chain: what lists of rollouts show of it."""
+    stands = standing_of(chain, rollout_of(context, chain))
+    alive = is_alive(chain.owner) if chain.owner else None
+    return {"id": chain.id, "classes": list(chain.classes), **stands._asdict(), "who": chain.who,
+            "created": chain.created, "ended": chain.ended, "alive": alive,
+            "rollout": chain.rollout}  # fmt: skip
+
+
+def chain_body(context: Context, chain: Chain) -> dict[str, Any]:
+    """Return a chain as a runner answers it: its classes, each with its rollout's sums."""
+    settings = {k: v for k, v in chain.settings.items() if k != "request"}
+    steps = []
+    for step in chain.steps:
+        one: dict[str, Any] = {"class": step.class_, "rollout": step.rollout, "at": step.at}
+        if step.rollout:
+            row, hosts = context.store.rollout(step.rollout)
+            sums: dict[str, int] = {}
+            for host in hosts:
+                word = host.outcome or host.state
+                sums[word] = sums.get(word, 0) + 1
+            one.update({k: row[k] for k in ("state", "why", "until", "plan")}, hosts=sums)
+        steps.append(one)
+    more = {"reason": chain.reason, "ticket": chain.ticket, "wish": chain.wish, "test": False}
+    return {**chain_row(context, chain), **more, **settings, "steps": steps}
+
+
+def chain_answer(context: Context, number: str) -> dict[str, Any]:
+    """Return how a chain stands, with the exit code that says whether all hosts are there."""
+    body = chain_body(context, context.store.chain(number))
+    if body["state"] in _OPEN:
+        return {"chain": body}
+    missed = any(set(step.get("hosts", ())) - _THERE for step in body["steps"])
+    bad = missed or body["state"] != RolloutState.DONE.value
+    return {"chain": body, "retcode": EXIT_NOT_THERE if bad else 0}
+
+
+# ---- stopping ------------------------------------------------------------------------------
+
+
+def stop(
+    context: Context, number: str, wish: Wish, *, reason: str | None = None, wait: float = 60.0
+) -> dict[str, Any]:
+    """Halt or cancel a chain, and its rollout with it; tell who was in flight at that moment.
+
+    Raises:
+        ConflictError: it has ended.
+    """
+    chain = context.store.chain(number)
+    access.check_access(context.settings, "deploy", _class_of(chain), context.who)
+    cancels = wish is Wish.CANCEL
+    if not (cancels and chain.state == RolloutState.HALTED.value):
+        context.store.wish_chain(
+            chain.id, wish.value, at=context.clock(), who=context.who, reason=reason
+        )
+    # Read again: what was begun before the wish was written down is to be stopped, too.
+    chain = context.store.chain(chain.id)
+    row = rollout_of(context, chain)
+    flying: list[str] = []
+    if row is not None and (
+        row["state"] in _OPEN or (cancels and row["state"] == RolloutState.HALTED.value)
+    ):
+        order = controlling.cancel if cancels else controlling.halt
+        told = order(context, row["id"], reason=reason, wait=wait)["halt"]["rollouts"]
+        flying = [host for one in told for host in one["in_flight"]]
+    target = RolloutState.CANCELLED if cancels else RolloutState.HALTED
+    if chain.owner and is_alive(chain.owner):
+        _await_end(context, chain.id, wait)
+    else:
+        _close(context, chain, target, f"{target.value} by {context.who}")
+    state = context.store.chain(chain.id).state
+    return {"id": chain.id, "in_flight": flying, "state": state}
+
+
+def _class_of(chain: Chain) -> str:
+    return chain.steps[-1].class_ if chain.steps else chain.classes[0]
+
+
+def _close(context: Context, chain: Chain, state: RolloutState, why: str) -> None:
+    check_rollout(chain.id, RolloutState(chain.state), state)
+    context.store.move_chain(
+        chain.id, expected=chain.state, state=state.value, at=context.clock(), who=context.who,
+        why=why, owner="",
+    )  # fmt: skip
+
+
+def _await_end(context: Context, number: str, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline and not context.stopping():
+        if context.store.chain(number).state not in _OPEN:
+            return
+        time.sleep(_LOOK)
+
+
+# ---- going on ------------------------------------------------------------------------------
+
+
+def reopen(
+    context: Context,
+    number: str,
+    *,
+    force: bool = False,
+    background: bool = False,
+    reason: str | None = None,
+    patience: float | None = None,
+) -> Chain:
+    """Let a chain run again, and its rollout, when that is not over.
+
+    Raises:
+        UsageError: it is over, or `force` comes without a reason or has nothing to force.
+        ConflictError: another process carries it on.
+    """
+    chain = context.store.chain(number)
+    if chain.state in _OVER:
+        raise UsageError(Problem(short_id(chain.id), f"is {chain.state}", "deploy anew"))
+    if chain.owner and is_alive(chain.owner):
+        words = "is carried on by another process"
+        raise ConflictError(Problem(short_id(chain.id), words, "halt it first"))
+    if force and not reason:
+        raise UsageError(Problem("reason", "force overrides a refusal", "say why: reason='...'"))
+    access.check_access(context.settings, "deploy", _class_of(chain), context.who)
+    row = rollout_of(context, chain)
+    stands = row is not None and row["state"] not in _OVER
+    settings = dict(chain.settings)
+    if force and not stands:
+        settings["forced"] = _forced(context, chain, str(reason))
+    settings["background"] = bool(settings["background"]) or background
+    me = owner_of(os.getpid())
+    context.store.own_chain(chain.id, seen=chain.owner, owner=me)
+    try:
+        _run_again(context, chain, settings, reason)
+        if row is not None and stands:
+            controlling.resume(
+                context, row["id"], force=force, background=background, reason=reason,
+                patience=patience,
+            )  # fmt: skip
+    finally:
+        context.store.own_chain(chain.id, seen=me, owner="")
+    return context.store.chain(chain.id)
+
+
+def _run_again(
+    context: Context, chain: Chain, settings: Mapping[str, Any], reason: str | None
+) -> None:
+    """Move to `running`; one that runs already is only told on what terms."""
+    if chain.state != RolloutState.RUNNING.value:
+        check_rollout(chain.id, RolloutState(chain.state), RolloutState.RUNNING)
+    context.store.move_chain(
+        chain.id, expected=chain.state, state=RolloutState.RUNNING.value, at=context.clock(),
+        who=context.who, why="resume", reason=reason, settings=settings,
+    )  # fmt: skip
+
+
+def _forced(context: Context, chain: Chain, reason: str) -> dict[str, Any]:
+    """Return whose word passes the promotion at which a chain stands."""
+    if not chain.steps or len(chain.steps) == len(chain.classes):
+        raise UsageError(Problem("force", "no promotion of it is refused", "resume without force"))
+    to = chain.classes[len(chain.steps)]
+    access.check_access(context.settings, "promote", to, context.who)
+    return {to: [context.who, reason]}
+
+
+def due(context: Context) -> list[str]:
+    """Return the chains in the background that somebody has to carry on now."""
+    now = context.clock()
+    return [one.id for one in context.store.chains(active=True) if _is_due(context, one, now)]
+
+
+def _is_due(context: Context, chain: Chain, now: float) -> bool:
+    if not chain.settings.get("background") or (chain.owner and is_alive(chain.owner)):
+        return False
+    if chain.state == RolloutState.WAITING.value:
+        return (chain.until or 0) <= now
+    row = rollout_of(context, chain)
+    return chain.state == RolloutState.RUNNING.value and (row is None or row["state"] in _OVER)

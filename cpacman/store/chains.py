@@ -1,0 +1,210 @@
+"""Chains: rollouts through several classes, one after the other.
+
+Invariants: a chain is carried on by one process at most; the rollout of a step is created, and a
+class is pointed elsewhere for it, only in one transaction with a look at the chain's owner and at
+the operator's wish; what a step has begun is written down in that same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from cpacman.errors import ConflictError, Problem
+from cpacman.model import short_id
+from cpacman.store.engine import Database
+from cpacman.store.journal import record
+from cpacman.store.rows import Text, as_json
+from cpacman.store.tables import metadata
+
+Guard = Callable[[Connection], None]
+"""Called inside of a transaction; raises when what is about to be written must not be."""
+
+chains_table = sa.Table(
+    "chains",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("classes", Text, nullable=False),
+    sa.Column("steps", Text, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("why", Text),
+    sa.Column("until", sa.Float),
+    sa.Column("wish", sa.String),
+    sa.Column("owner", sa.String, nullable=False),
+    sa.Column("who", Text, nullable=False),
+    sa.Column("reason", Text),
+    sa.Column("ticket", Text),
+    sa.Column("settings", Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float),
+)
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One class of a chain that was begun: its rollout, none where the class has no host."""
+
+    class_: str
+    rollout: str | None
+    at: float
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """One chain as the database has it; `settings` are plain values that are kept with it."""
+
+    id: str
+    classes: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    state: str = "running"
+    why: str | None = None
+    until: float | None = None
+    wish: str | None = None
+    owner: str = ""
+    who: str
+    reason: str | None = None
+    ticket: str | None = None
+    settings: dict[str, Any] = {}
+    created: float = 0.0
+    ended: float | None = None
+
+    @property
+    def rollout(self) -> str | None:
+        """The rollout of the class that it came to last."""
+        return self.steps[-1].rollout if self.steps else None
+
+
+class Chains(Database):
+    """Chains and how far they came."""
+
+    def start_chain(self, chain: Chain, *, at: float) -> None:
+        """Create a chain that has begun nothing yet."""
+        row = {**msgspec.structs.asdict(chain), "created": at}
+        for name in ("classes", "steps", "settings"):
+            row[name] = as_json(msgspec.to_builtins(row[name]))
+        with self._write() as connection:
+            connection.execute(chains_table.insert(), row)
+            entry = {"action": "chain", "subject": chain.id, "at": at, "who": chain.who,
+                     "reason": chain.reason, "ticket": chain.ticket,
+                     "detail": as_json({"classes": list(chain.classes)})}  # fmt: skip
+            record(connection, entry)
+
+    def chain(self, prefix: str) -> Chain:
+        """Return one chain, by id or unique prefix.
+
+        Raises:
+            InputError: no chain, or more than one, begins like that.
+        """
+        full = self._resolve(chains_table, "chain", prefix)
+        return _read(self._rows(sa.select(chains_table).where(chains_table.c.id == full))[0])
+
+    def chains(self, *, active: bool = False) -> list[Chain]:
+        """Return the chains, oldest first; with `active` only those that have not ended."""
+        query = sa.select(chains_table).order_by(chains_table.c.created)
+        if active:
+            query = query.where(chains_table.c.ended.is_(None))
+        return [_read(row) for row in self._rows(query)]
+
+    def own_chain(self, chain: str, *, seen: str, owner: str) -> None:
+        """Take a chain over from the owner that the caller saw, who is gone, or from nobody.
+
+        Raises:
+            ConflictError: somebody else was faster.
+        """
+        c = chains_table
+        with self._write() as connection:
+            mine = sa.and_(c.c.id == chain, c.c.owner == seen)
+            if connection.execute(c.update().where(mine).values(owner=owner)).rowcount != 1:
+                words = "is carried on by another process"
+                raise ConflictError(Problem(short_id(chain), words, "look again"))
+
+    def wish_chain(
+        self, chain: str, wish: str, *, at: float, who: str, reason: str | None = None
+    ) -> None:
+        """Ask whoever carries a chain on to halt or cancel it; it begins nothing from now on.
+
+        Raises:
+            ConflictError: it has ended meanwhile.
+        """
+        c = chains_table
+        with self._write() as connection:
+            where = sa.and_(c.c.id == chain, c.c.state.in_(("running", "waiting", "paused")))
+            if connection.execute(c.update().where(where).values(wish=wish)).rowcount != 1:
+                raise ConflictError(Problem(short_id(chain), "has ended", "look at it: rollout"))
+            entry = {"action": f"wish {wish}", "subject": chain, "at": at, "who": who,
+                     "reason": reason, "detail": "{}"}  # fmt: skip
+            record(connection, entry)
+
+    def move_chain(
+        self,
+        chain: str,
+        *,
+        expected: str,
+        state: str,
+        at: float,
+        who: str,
+        why: str = "",
+        until: float | None = None,
+        owner: str | None = None,
+        reason: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Move a chain to its next state, and journal that.
+
+        Raises:
+            ConflictError: it is not in the state that the caller saw.
+        """
+        c = chains_table
+        closed = state in ("done", "halted", "cancelled")
+        values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
+                                  "ended": at if closed else None}  # fmt: skip
+        if closed or state == "running":
+            values["wish"] = None
+        if owner is not None:
+            values["owner"] = owner
+        if settings is not None:
+            values["settings"] = as_json(dict(settings))
+        with self._write() as connection:
+            where = sa.and_(c.c.id == chain, c.c.state == expected)
+            if connection.execute(c.update().where(where).values(values)).rowcount != 1:
+                raise ConflictError(Problem(short_id(chain), f"is not {expected} any more"))
+            detail = {"why": why, "until": until} if why or until else {}
+            entry = {"action": state, "subject": chain, "at": at, "who": who, "reason": reason,
+                     "detail": as_json(detail)}  # fmt: skip
+            record(connection, entry)
+
+    def step_chain(self, chain: str, step: Step, *, owner: str) -> None:
+        """Note that a chain has come to its next class, without a rollout there."""
+        with self._write() as connection:
+            chain_guard(chain, owner, step)(connection)
+
+
+def chain_guard(chain: str, owner: str, step: Step | None = None) -> Guard:
+    """Return what lets a transaction through only while a chain may begin something.
+
+    Args:
+        chain: its id.
+        owner: who must own it.
+        step: noted as begun, with the same transaction.
+    """
+
+    def check(connection: Connection) -> None:
+        c = chains_table
+        row = connection.execute(sa.select(c).where(c.c.id == chain)).mappings().first()
+        if row is None or row["owner"] != owner or row["state"] != "running" or row["wish"]:
+            words = "was halted, or is carried on by another process"
+            raise ConflictError(Problem(short_id(chain), words, "look at it: rollout"))
+        if step is not None:
+            steps = as_json(msgspec.to_builtins((*_read(dict(row)).steps, step)))
+            connection.execute(c.update().where(c.c.id == chain).values(steps=steps))
+
+    return check
+
+
+def _read(row: Mapping[str, Any]) -> Chain:
+    plain = {str(name): value for name, value in row.items()}
+    for name in ("classes", "steps", "settings"):
+        plain[name] = msgspec.json.decode(plain[name])
+    return msgspec.convert(plain, Chain)
