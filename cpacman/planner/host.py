@@ -135,13 +135,24 @@ class Host:
         first = min((self.priority(c) for c in rows), default=0)
         return [c for c in rows if self.priority(c) == first]
 
+    def may_become(self, package: InstalledPackage, candidate: Candidate) -> bool:
+        """Return whether a candidate of a package's name may take its place.
+
+        One of its own architecture may, and of another where policy allows that; 32 and 64 bit
+        stand side by side, so neither takes the other's place: that is a `Swap`.
+        """
+        if candidate.arch == package.arch:
+            return True
+        clash = policy.color(candidate.arch) & policy.color(package.arch)
+        return bool(clash) and self.rules.allows("arch_change", package.name)
+
     def updates(self, package: InstalledPackage) -> list[Candidate]:
-        """Return what is newer than a package and of its arch, as far as priorities let it be.
+        """Return what is newer than a package and may take its place, as far as priorities let it.
 
         As dnf has it: what a better repository offers in the installed version or a newer one
         outranks the others; what a rule hides outranks nothing.
         """
-        rows = [c for c in self.candidates(package.name) if c.arch == package.arch]
+        rows = [c for c in self.candidates(package.name) if self.may_become(package, c)]
         rows = [c for c in rows if self.compare(c.evr, package.evr) >= 0]
         open_ = [c for c in rows if self.why_hidden(c) is None]
         rows = self.preferred(open_) if open_ else rows

@@ -1,8 +1,8 @@
 """Requests about everything installed: only what advisories fix, or all as the snapshot has it.
 
 Invariants: each package is asked for by a task of its own that may fail alone, so that one that
-can't move does not stop the others; its own architecture is never left. What a snapshot does not
-have stays as it is and is told.
+can't move does not stop the others; its own architecture is left where policy allows that only.
+What a snapshot does not have stays as it is and is told.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Advisory, Held, HeldReason, InstalledPackage, Request
-from cpacman.planner.host import Aim, Host, Wish
+from cpacman.planner.host import Aim, Host, Swap, Wish
 from cpacman.planner.policy import color
 from cpacman.planner.solver import Candidate, Step, Task, Verb
 
@@ -69,8 +69,26 @@ def read_advised(host: Host, chosen: Chosen | None, *, minimal: bool) -> Wish:
             targets.append(package.nevra)
             limit.update(fixes)
             tasks += _task(host, _ranked(host, package, fixes), chosen)
-    named = _opened(host, chosen)
-    return Wish(tuple(tasks), named, targets=frozenset(targets), limit=frozenset(limit))
+    swaps = tuple(_fixing_swaps(host, chosen))
+    for swap in swaps:
+        targets += swap.installed
+        limit.update(swap.candidates)
+    return Wish(
+        tuple(tasks),
+        _opened(host, chosen),
+        targets=frozenset(targets),
+        swaps=swaps,
+        limit=frozenset(limit),
+    )
+
+
+def _fixing_swaps(host: Host, chosen: Chosen | None) -> Iterator[Swap]:
+    """Yield the changes between 32 and 64 bit that policy allows and that bring a missing fix."""
+    for swap in host.swaps:
+        olds = [host.by_nevra[nevra] for nevra in swap.installed]
+        fixing = _reaching(host, swap.candidates, olds[-1].evr, minimal=False)
+        if fixing and all(_among(fixing, old, chosen) == fixing for old in olds):
+            yield Swap(tuple(fixing), swap.installed)
 
 
 def _newest_installed(host: Host, chosen: Chosen | None) -> Iterator[InstalledPackage]:
@@ -104,13 +122,16 @@ def _is_usable(host: Host, candidate: Candidate, chosen: Chosen | None) -> bool:
 
 def _fixes(host: Host, package: InstalledPackage, *, minimal: bool) -> list[Candidate]:
     """Return the candidates that bring a package to a fix which it lacks, and all newer ones."""
-    own = [c for c in host.candidates(package.name) if c.arch == package.arch]
+    own = [c for c in host.candidates(package.name) if host.may_become(package, c)]
     own = [c for c in own if host.is_newer(c, package.evr)]
-    found = _reaching(host, host.updates(package) or own, package.evr, minimal=minimal)
     rows: dict[tuple[str, str], list[Candidate]] = {}
-    for candidate in host.view.obsoleters(package):
+    for candidate in (*(host.updates(package) or own), *host.view.obsoleters(package)):
         rows.setdefault((candidate.name, candidate.arch), []).append(candidate)
-    return found + [c for kin in rows.values() for c in _reaching(host, kin, "", minimal=minimal)]
+    found: list[Candidate] = []
+    for (name, _), kin in rows.items():
+        lacking = package.evr if name == package.name else ""
+        found += _reaching(host, kin, lacking, minimal=minimal)
+    return found
 
 
 def _ranked(host: Host, package: InstalledPackage, fixes: Sequence[Candidate]) -> list[Candidate]:
@@ -165,19 +186,26 @@ def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple
 
     What obsoletes the snapshot's own version comes first, as it would in any update.
     """
-    own = [c for c in host.candidates(package.name) if c.arch == package.arch]
+    own = [c for c in host.candidates(package.name) if host.may_become(package, c)]
     own = _among(own, package, chosen)
-    open_ = [c for c in own if _is_usable(host, c, chosen)] or own
+    open_ = [c for c in own if _is_usable(host, c, chosen)]
+    if not open_ and (instead := _heirs(host, package)):
+        return instead
     if not own:
-        found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
-        found = [c for c in found if color(c.arch) & color(package.arch)]
-        return host.newest([c for c in found if c.name == found[0].name]) if found else ()
-    best = host.newest(open_)
+        return ()
+    best = host.newest(open_ or own)
     heirs = [c for c in host.successors(best) if color(c.arch) & color(package.arch)]
     order = host.compare(best[0].evr, package.evr)
     if order == 0 or (order < 0 and host.view.stands_beside(package)):
         return tuple(heirs)
     return (*heirs, *best)
+
+
+def _heirs(host: Host, package: InstalledPackage) -> tuple[Candidate, ...]:
+    """Return what obsoletes a package that nothing of its own name is there for."""
+    found = [c for c in host.view.obsoleters(package) if host.why_hidden(c) is None]
+    found = [c for c in found if color(c.arch) & color(package.arch)]
+    return host.newest([c for c in found if c.name == found[0].name]) if found else ()
 
 
 def _goals(

@@ -6,6 +6,7 @@ it answers breaks one; then there is no difference that is not a bug, but for th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from cpacman.model import (
 from cpacman.planner.actions import split_nevra
 from cpacman.planner.plan import plan_hosts
 from tests.property import oracle
-from tests.property.invariants import PROTECTED, World, wrong
+from tests.property.invariants import PROTECTED, Row, World, wrong
 from tests.property.soundness import compare
 from tests.unit.planner.casefile import Case, channel_of, request_of
 
@@ -57,6 +58,8 @@ NAMED = {
     "among": "an advisory's successor is one among several (advisory-one-of-successors)",
     "keeps": "what the snapshot has of a name is not dropped (sync-keeps-name)",
     "color": "what obsoletes nothing for its colour is an update (obsoletes-wrong-color-update)",
+    "prefers": "dnf's libsolv prefers what is recommended, refused or not (obsoletes-recommended)",
+    "kind": "a fix in the architecture that policy lets come (advisory-arch-change)",
 }
 """The differences that are meant, and the case that shows each."""
 
@@ -176,10 +179,20 @@ def _unlimited(transaction: Transaction | None) -> Transaction | None:
 
 
 def _without_more(answer: oracle.Answer, transaction: Transaction | None) -> oracle.Answer:
-    """Return an answer without what comes in place of nothing and that we don't take."""
+    """Return an answer without what comes in place of nothing and that we don't take.
+
+    Nor with what comes beside another architecture of it, for the same that leaves anyway.
+    """
     ours = oracle.effects_of(transaction)
-    steps = (s for s in answer.steps if s[2] or s[0] in ours.come)
-    return answer._replace(steps=tuple(s for s in steps if list(s[2]) != [s[0]]))
+    names = {split_nevra(nevra)[0] for nevra in ours.come}
+
+    def is_more(step: oracle.Step) -> bool:
+        new, _, olds = step
+        if not new or new in ours.come:
+            return list(olds) == [new]
+        return set(olds) <= {new} or (split_nevra(new)[0] in names and ours.leave >= set(olds))
+
+    return answer._replace(steps=tuple(step for step in answer.steps if not is_more(step)))
 
 
 def _twins(world: World, transaction: Transaction) -> Iterator[tuple[str, str]]:
@@ -309,6 +322,8 @@ def _of_less(asking: Asking, transaction: Transaction, answer: oracle.Answer) ->
         yield "among"
     if request.by_advisory and ours and all(a.arch == "i686" for a in ours):
         yield "narrow"
+    if request.by_advisory and ours and all(_changes_arch(world, a) for a in ours):
+        yield "kind"
     if (request.by_advisory or "together" in asking.told) and _follows(transaction):
         yield "follows"
 
@@ -325,6 +340,27 @@ def _of_more(asking: Asking, transaction: Transaction, answer: oracle.Answer) ->
         yield "wide"
     if request.install and _is_successor_of_old(world, transaction, answer):
         yield "successor"
+    if any(_is_recommended_by_old(world, row) for row in rows):
+        yield "prefers"
+
+
+def _is_recommended_by_old(world: World, row: Row) -> bool:
+    """Return whether something obsoletes a name of which some version recommends it.
+
+    libsolv 0.7.22 to 0.7.27 prefers that to the name's own newest version, or to what is
+    installed, though the host does without it already; those before and after do not.
+    """
+    olds = {name for name, _, _ in row.package.deps("obsoletes")}
+    own = {name for name, _, _ in row.package.provides}
+    kin = (r for r in (*world.installed, *world.offered) if r.name in olds)
+    wanted = (name for r in kin for name, _, _ in r.package.deps("recommends"))
+    return any(own & set(re.split("[ ()]+", words)) for words in wanted)
+
+
+def _changes_arch(world: World, action: Action) -> bool:
+    """Return whether an action changes the architecture of a package, as policy allows."""
+    old = split_nevra(action.from_)[2] if action.from_ else action.arch
+    return old != action.arch and world.allows("arch_change", action.name)
 
 
 def _takes_newest(world: World, transaction: Transaction) -> bool:

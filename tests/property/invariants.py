@@ -246,7 +246,11 @@ def _is_with_arch(word: str, row: Row) -> bool:
 
 
 def _is_excluded(world: World, row: Row) -> bool:
-    return any(_is_named(w, row) for words, _ in world.lines("exclude") for w in words)
+    """Return whether a line names a package; or a word what it provides, and no package."""
+    if any(_is_named(w, row) for words, _ in world.lines("exclude") for w in words):
+        return True
+    wide = [w for w in world.excluded if not any(_is_named(w, r) for r in world.offered)]
+    return any(fnmatchcase(name, w) for w in wide for name, _, _ in row.package.provides)
 
 
 def _is_blocked(world: World, row: Row) -> bool:

@@ -127,6 +127,11 @@ RULES: dict[str, Patch] = {
     "priority of repositories": _returning(Host, "priority", 99),
     "filelists are asked": _returning(solver.Universe, "_provide_unlisted", None),
     "changes between 32 and 64 bit that are allowed": _returning(Host, "swap", None),
+    "architectures that policy lets come, in every mode": _value(
+        Host, "may_become", lambda _, package, candidate: package.arch == candidate.arch
+    ),
+    "fixes that want a change between 32 and 64 bit": _returning(modes, "_fixing_swaps", ()),
+    "a sync takes successors of what may not come": _returning(modes, "_heirs", ()),
     "what is held is told": _returning(held, "_left", ()),
     "what is not synchronised is told": _returning(held, "_left_older", ()),
     "what a snapshot lacks is told": _returning(modes, "find_absent", ()),
