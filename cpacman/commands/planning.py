@@ -157,7 +157,8 @@ def _reversible(context: Context, plan: Plan, inventories: Mapping[str, Inventor
         (number, Build(package.nevra, package.vendor, package.buildtime))
         for number, package in leaving_packages(plan, inventories)
     ]
-    kept = find_kept(context.settings.depot, {build for _, build in leaving})
+    wanted = {build for _, build in leaving}
+    kept = find_kept(context.settings.depot, wanted, context.settings.cache_dir)
     return with_reverse(plan, [(number, one.nevra) for number, one in leaving if one not in kept])
 
 

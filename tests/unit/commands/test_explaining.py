@@ -434,7 +434,7 @@ def test_what_the_depot_lacks_cannot_be_undone(
     """A plan of the runner asks the depot, not the snapshot's metadata, what it could give back."""
     asked: list[set[str]] = []
 
-    def find(depot: Path, builds: Any) -> set[Build]:
+    def find(depot: Path, builds: Any, cache: Path) -> set[Build]:
         asked.append({build.nevra for build in builds})
         return {build for build in builds if build.vendor == "V" and "1" in build.nevra}
 

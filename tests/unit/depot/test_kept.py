@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cpacman.depot.kept import Build, find_kept
 from cpacman.depot.pool import Pool
 from cpacman.depot.taking import take_snapshot
-from cpacman.model import Package
+from cpacman.errors import SafetyError
 from tests.unit.depot.conftest import settings
 
 
@@ -36,13 +38,39 @@ def test_an_empty_depot_keeps_nothing(tmp_path: Path) -> None:
     assert find_kept(tmp_path / "none", {Build("a-1-1.noarch")}) == set()
 
 
+def test_each_manifest_is_read_once(zoo: Path, tmp_path: Path) -> None:
+    """What was read is remembered; a snapshot that comes later is read, and no other one."""
+    depot, cache = tmp_path / "depot", tmp_path / "cache"
+    old = take_snapshot("el9", {"zoo": settings(zoo)}, depot=depot, cache=cache, now=1.0)
+    first, second = (Build(one.nevra) for one in old.packages[:2])
+    assert find_kept(depot, {first}, tmp_path / "kept") == {first}
+    manifest = depot / "snapshots" / old.id / "manifest.msgpack"
+    manifest.write_bytes(b"damaged")
+    assert find_kept(depot, {second}, tmp_path / "kept") == {second}
+    with pytest.raises(SafetyError, match="can't be read"):
+        find_kept(depot, {second})
+    (zoo / old.packages[0].location).unlink()
+    new = take_snapshot("el9", {"zoo": settings(zoo)}, depot=depot, cache=cache, now=2.0)
+    assert new.id != old.id
+    assert find_kept(depot, {second}, tmp_path / "kept") == {second}
+
+
+def test_an_index_that_cannot_be_used_only_costs_time(zoo: Path, tmp_path: Path) -> None:
+    """A damaged file is made anew; where there can't be one, every manifest is read."""
+    depot, cache, kept = tmp_path / "depot", tmp_path / "cache", tmp_path / "kept"
+    taken = take_snapshot("el9", {"zoo": settings(zoo)}, depot=depot, cache=cache, now=1.0)
+    build = Build(taken.packages[0].nevra)
+    assert find_kept(depot, {build}, kept) == {build}
+    (index,) = kept.iterdir()
+    index.write_bytes(b"no database " * 100)
+    assert find_kept(depot, {build}, kept) == {build} and not index.exists()
+    assert find_kept(depot, {build}, kept) == {build} and index.exists()
+    assert find_kept(depot, {build}, index / "below a file") == {build}
+
+
 def test_what_makes_a_build() -> None:
     """Vendor and time of building tell builds of one version apart, as far as they are known."""
-    package = Package(
-        name="a", epoch=0, version="1", release="1", arch="noarch", sha256="a" * 64, size=1,
-        repository="base", location="a.rpm", vendor="V", buildtime=5,
-    )  # fmt: skip
-    fits = {build: build.is_of(package) for build in (
+    fits = {build: build.is_of("V", 5) for build in (
         Build("a-1-1.noarch"), Build("a-1-1.noarch", "V", 5), Build("a-1-1.noarch", "V"),
         Build("a-1-1.noarch", "W", 5), Build("a-1-1.noarch", "V", 6),
     )}  # fmt: skip
