@@ -64,6 +64,11 @@ class Change(NamedTuple):
         return ChangeKind.MOVED in self.kinds
 
     @property
+    def is_other_machine(self) -> bool:
+        """Whether nothing that was recorded of what is installed there holds any more."""
+        return bool({ChangeKind.NEW, ChangeKind.REBUILT} & set(self.kinds))
+
+    @property
     def state(self) -> str:
         """The one word for lists of hosts."""
         return self.kinds[0].value

@@ -72,7 +72,11 @@ def note_changes(context: Context, fleet: Fleet, class_: str) -> list[str]:
                 entries.append(("back", host, {"was": member.noted, "class": seen.class_}))
     rows += _gone(context, fleet.members)
     if rows:
-        context.store.put_members(rows, entries=entries, at=now, who=context.who)
+        accepted = {row.host for row in rows if row.state == "member" and not row.noted}
+        others = [h for h in _other_machines(fleet.changes) if h in accepted]
+        context.store.put_members(
+            rows, entries=entries, at=now, who=context.who, forget_origins=others
+        )
     latest = {**fleet.members, **{row.host: row for row in rows}}
     return [
         f"moved: {host} {one.was} -> {one.class_}, accepted by {one.who}"
@@ -109,6 +113,10 @@ def _rule(change: Change) -> str:
 
 def _action(change: Change) -> str:
     return change.kinds[-1].value if change.held else "accept"
+
+
+def _other_machines(changes: Mapping[str, Change]) -> list[str]:
+    return sorted(host for host, change in changes.items() if change.is_other_machine)
 
 
 def _detail(change: Change) -> dict[str, Any]:
@@ -181,8 +189,9 @@ def _accept(
     ]
     entries = [("accept", host, _detail(change)) for host, change in sorted(changes.items())]
     context.store.put_members(
-        rows, entries=entries, at=now, who=context.who, reason=reason, ticket=ticket
-    )
+        rows, entries=entries, at=now, who=context.who, reason=reason, ticket=ticket,
+        forget_origins=_other_machines(changes),
+    )  # fmt: skip
 
 
 def _check_acceptable(
@@ -266,8 +275,9 @@ def retire(
     if rows and not test:
         entries = [("retire", row.host, {"class": row.class_}) for row in rows]
         context.store.put_members(
-            rows, entries=entries, at=now, who=context.who, reason=reason, ticket=ticket
-        )
+            rows, entries=entries, at=now, who=context.who, reason=reason, ticket=ticket,
+            forget_origins=fresh,
+        )  # fmt: skip
     shown = {row.host: {"class": row.class_, "key": row.host in accepted} for row in rows}
     return {"retire": {"hosts": shown, "test": test, "unchanged": sorted(set(chosen) - set(shown))}}
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from cpacman.membership import Member
 from cpacman.store.engine import Database
+from cpacman.store.origins import drop_origins
 from cpacman.store.rows import as_json, parts
 from cpacman.store.tables import journal_table, metadata
 
@@ -50,6 +51,7 @@ class Members(Database):
         who: str,
         reason: str | None = None,
         ticket: str | None = None,
+        forget_origins: Sequence[str] = (),
     ) -> None:
         """Keep these hosts as they are now, and tell the journal.
 
@@ -60,6 +62,7 @@ class Members(Database):
             who: whoever decided it.
             reason: why.
             ticket: by which order.
+            forget_origins: hosts that are no more, or that are other machines now.
         """
         rows = [_row_of(one) for one in members]
         told = [
@@ -75,6 +78,7 @@ class Members(Database):
                 connection.execute(m.insert(), rows)
             if told:
                 connection.execute(journal_table.insert(), told)
+            drop_origins(connection, forget_origins)
 
     def last_plan_of(self, class_: str) -> float:
         """Return when a plan of a class was last kept; 0 when never."""

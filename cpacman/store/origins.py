@@ -70,6 +70,16 @@ def note_origins(
         _write(connection, host, new, old)
 
 
+def drop_origins(connection: Connection, hosts: Sequence[str]) -> None:
+    """Forget where what hosts have came from: what is known is of another machine, or of none."""
+    o, s = origins_table, origin_sets_table
+    for part in parts(sorted(hosts)):
+        connection.execute(o.delete().where(o.c.host.in_(part)))
+    if hosts:
+        used = sa.exists().where(o.c.digest == s.c.digest)
+        connection.execute(s.delete().where(~used))
+
+
 def _known(connection: Connection, host: str) -> tuple[str | None, dict[str, str]]:
     o, s = origins_table.c, origin_sets_table.c
     joined = origin_sets_table.join(origins_table, o.digest == s.digest)

@@ -250,6 +250,43 @@ def test_a_retired_host_that_comes_back_is_new(fleet: World) -> None:
     assert planned(fleet)["failed"].keys() == {"dev1", "dev2"}
 
 
+def test_origins_of_another_machine_are_forgotten(fleet: World) -> None:
+    """Retired, or accepted as rebuilt by a person or a rule: what came from where is history."""
+    change = {"action": "install", "name": "lib", "nevra": "lib-1-1.noarch", "from": None}
+    names = ("dev1", "dev2", "prod1")
+
+    def told() -> set[str]:
+        return set(fleet.store.origins(names))
+
+    for name in names:
+        fleet.store.record("applied", "r-1", at=1.0, who="me", host=name,
+                           changes=[{**change, "repository": "elsewhere"}])  # fmt: skip
+    retire(fleet.context(), ["dev1"], test=True)
+    assert told() == set(names)
+    retire(fleet.context(), ["dev1"])
+    assert told() == {"dev2", "prod1"}
+    fleet.machines["dev2"] = fleet.machines["prod1"] = "another one"
+    fleet.host("dev2", "development", "lib-1-1.noarch")
+    planned(fleet)
+    assert told() == {"dev2", "prod1"}, "nobody has accepted it yet"
+    accept(fleet.context(), ["dev2"])
+    assert told() == {"prod1"}
+    rules(fleet, on_rebuilt="accept")
+    fleet.host("prod1", "production", "lib-1-1.noarch")
+    planned(fleet, "production")
+    assert told() == set()
+
+
+def test_origins_stay_with_a_host_that_moves(fleet: World) -> None:
+    """Another class is no other machine."""
+    change = {"action": "install", "name": "lib", "nevra": "lib-1-1.noarch", "from": None}
+    fleet.store.record("applied", "r-1", at=1.0, who="me", host="dev1",
+                       changes=[{**change, "repository": "elsewhere"}])  # fmt: skip
+    move(fleet, "dev1", "production")
+    accept(fleet.context(), ["dev1"])
+    assert fleet.store.origins(["dev1"]) == {"dev1": {"lib-1-1.noarch": "elsewhere"}}
+
+
 def test_a_busy_host_is_not_retired(fleet: World) -> None:
     """A rollout that has it comes first."""
     header = {"id": "r-1", "plan": "p-1", "class": "development", "state": "running", "who": "me",
