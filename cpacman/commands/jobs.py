@@ -17,6 +17,7 @@ from cpacman.commands import planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
 from cpacman.commands.gatekeeping import Gates
+from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import profile_of
 from cpacman.config import LevelSettings, Profile
@@ -258,6 +259,8 @@ def tools_of(
         patience: seconds that this process waits for a window or a soak.
     """
     transport = context.settings.transport
+    fleet = place_all(context, [host for level in job.levels for host in level.hosts])
+    rules = rules_of(context)
     return Tools(
         store=context.store,
         transport=context.transport,
@@ -271,18 +274,18 @@ def tools_of(
         times=Times(transport.answer, transport.apply, patience),
         clock=context.clock,
         sleep=context.sleep,
-        gates=_gates(context, job),
+        gates=_gates(context, job, fleet),
+        protects=lambda one: rules.protected_on(fleet.placements[one.host], one),
     )
 
 
-def _gates(context: Context, job: Job) -> Gates:
-    hosts = [host for level in job.levels for host in level.hosts]
+def _gates(context: Context, job: Job, fleet: Fleet) -> Gates:
     return Gates(
         context,
         rollout=job.rollout,
         class_=job.class_,
         starter=job.who,
-        meta=_meta(place_all(context, hosts)),
+        meta=_meta(fleet),
         profile=profile_of(context, str(job.settings.get("profile") or "")),
     )
 

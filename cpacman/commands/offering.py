@@ -50,6 +50,16 @@ class Rules(NamedTuple):
             weak_deps=self.settings.weak_deps,
         )
 
+    def protected_on(self, placement: Placement, inventory: Inventory) -> tuple[str, ...]:
+        """Return the names on a host that lines keep installed, sorted.
+
+        Names, not globs: the host compares, and knows no rule.
+        """
+        policy = self.policy_of(placement, ())
+        if not policy.of("protect"):
+            return ()
+        return tuple(sorted({p.name for p in inventory.packages if policy.protects(p.name)}))
+
 
 def today(context: Context) -> datetime.date:
     """Return the day as the master's clock has it."""

@@ -161,8 +161,16 @@ class NoGates:
         return 60.0
 
 
+def _nothing_more(_: Inventory) -> Sequence[str]:
+    return ()
+
+
 class Tools(NamedTuple):
-    """What a rollout works with."""
+    """What a rollout works with.
+
+    `protects` tells the names on a host that policy protects, beside those that are protected
+    everywhere.
+    """
 
     store: Store
     transport: Transport
@@ -177,6 +185,7 @@ class Tools(NamedTuple):
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     gates: Gatekeeper = NoGates()
+    protects: Callable[[Inventory], Sequence[str]] = _nothing_more
 
 
 def new_rollout_id() -> str:

@@ -139,7 +139,7 @@ class Stager:
             expires=now + seconds,
             inventory=inventory,
             names=self._job.names,
-            protected=self._job.protected,
+            protected=sorted({*self._job.protected, *self._tools.protects(inventory)}),
             demands=self._job.demands,
             recovers=self._recovers(inventory),
             cache=self._job.host_cache,
