@@ -349,8 +349,11 @@ class _Rollout:
         if not findings:
             return
         now, who = self._tools.clock(), self._job.who
-        shown = [one._asdict() for one in findings]
-        self._tools.store.put_findings(self._job.rollout, level.name, shown, at=now, who=who)
+        # Those of before the change prove no health: the moment is kept with each.
+        shown = [{**one._asdict(), "when": moment.value} for one in findings]
+        self._tools.store.put_findings(
+            self._job.rollout, level.name, shown, at=now, who=who, add=moment is Moment.SOAK
+        )
         verdict = gate.combine(findings, {(f.check, f.host) for f in findings if f.required})
         for one in findings:
             if one.verdict is not Verdict.PASS:

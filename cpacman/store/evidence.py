@@ -5,7 +5,7 @@ Invariant: this only reads; what it means is judged in `rollout.evidence`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -24,9 +24,10 @@ from cpacman.store.tables import (
 
 
 class Ended(NamedTuple):
-    """How one host ended in one rollout, and whether a gate passed its level.
+    """How one host ended in one rollout, and whether a gate found it well afterwards.
 
-    Times are seconds since the epoch.
+    Times are seconds since the epoch. What a gate found before the change says nothing of it, nor
+    does a level that was let pass by force.
     """
 
     rollout: str
@@ -38,6 +39,20 @@ class Ended(NamedTuple):
     healthy: bool = False
 
 
+class _Finding(msgspec.Struct):
+    """What a check said of a host, or of all (`host` is ""); `when` is the gate's moment."""
+
+    host: str = ""
+    verdict: str = ""
+    required: bool = True
+    when: str = ""
+
+
+_AFTERWARDS = frozenset({"after", "soak"})
+_PASS = "pass"  # noqa: S105
+_EVERYBODY = ""
+
+
 class _Header(msgspec.Struct):
     snapshots: dict[str, str]
 
@@ -47,28 +62,39 @@ class Evidence(Database):
 
     def ended(self, class_: str | None = None, *, since: float = 0) -> list[Ended]:
         """Return how hosts ended in rollouts (of a class) since a moment, oldest first."""
-        h, r, v = rollout_hosts_table.c, rollouts_table.c, rollout_levels_table.c
-        # A level without a gate passes, too, but nobody looked at its hosts.
-        healthy = sa.and_(v.state == "passed", v.findings.is_not(None))
+        h, r = rollout_hosts_table.c, rollouts_table.c
         query = (
-            sa.select(
-                h.rollout,
-                r.plan,
-                h.host,
-                h.transaction,
-                h.outcome,
-                h.updated,
-                sa.func.coalesce(healthy, sa.false()),
-            )
+            sa.select(h.rollout, r.plan, h.host, h.transaction, h.outcome, h.updated, h.level)
             .join(rollouts_table, r.id == h.rollout)
-            .outerjoin(rollout_levels_table, sa.and_(v.rollout == h.rollout, v.level == h.level))
             .where(h.outcome.is_not(None), h.updated >= since)
             .order_by(h.updated, h.host)
         )
         if class_ is not None:
             query = query.where(r["class"] == class_)
+        well = self._well(class_)
         with self._read() as connection:
-            return [Ended._make((*row[:-1], bool(row[-1]))) for row in connection.execute(query)]
+            return [
+                Ended(*row[:-1], healthy=not {row[2], _EVERYBODY}.isdisjoint(
+                    well.get((row[0], row[-1]), ())))
+                for row in connection.execute(query)
+            ]  # fmt: skip
+
+    def _well(self, class_: str | None) -> dict[tuple[str, str], Collection[str]]:
+        """Return rollout and level -> whom its gate found well after the change."""
+        v, r = rollout_levels_table.c, rollouts_table.c
+        query = (
+            sa.select(v.rollout, v.level, v.findings)
+            .join(rollouts_table, r.id == v.rollout)
+            .where(v.state == "passed", v.findings.is_not(None))
+        )
+        if class_ is not None:
+            query = query.where(r["class"] == class_)
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        return {
+            (rollout, level): _found_well(msgspec.json.decode(text, type=list[_Finding]))
+            for rollout, level, text in rows
+        }
 
     def snapshots_of_plans(self, plans: Iterable[str]) -> dict[str, dict[str, str]]:
         """Return plan -> channel -> the snapshot that it was made from."""
@@ -101,3 +127,11 @@ class Evidence(Database):
 
 
 _THERE = frozenset({"applied", "unchanged"})
+
+
+def _found_well(findings: Iterable[_Finding]) -> Collection[str]:
+    """Return the hosts that a gate found well after their change, or `_EVERYBODY`."""
+    later = [one for one in findings if one.when in _AFTERWARDS]
+    if any(one.required and one.verdict != _PASS for one in later):
+        return ()
+    return {one.host for one in later if one.verdict == _PASS}

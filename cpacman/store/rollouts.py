@@ -338,13 +338,28 @@ class Rollouts(Database):
                 raise ConflictError(Problem(short_id(rollout), words))
 
     def put_findings(
-        self, rollout: str, level: str, findings: Sequence[Any], *, at: float, who: str
+        self,
+        rollout: str,
+        level: str,
+        findings: Sequence[Mapping[str, Any]],
+        *,
+        at: float,
+        who: str,
+        add: bool = False,
     ) -> None:
-        """Keep what the checks of a level's gate found, and journal it."""
+        """Keep what the checks of a level's gate found, and journal it.
+
+        With `add` what other checks found before, or the same ones of other hosts, stays.
+        """
         table = rollout_levels_table
         with self._write() as connection:
             where = sa.and_(table.c.rollout == rollout, table.c.level == level)
-            connection.execute(table.update().where(where).values(findings=as_json(findings)))
+            row = connection.execute(sa.select(table.c.findings).where(where)).first()
+            before = msgspec.json.decode((row[0] if row and add else None) or "[]")
+            again = {(one.get("check"), one.get("host")) for one in findings}
+            kept = [one for one in before if (one.get("check"), one.get("host")) not in again]
+            values = {"findings": as_json([*kept, *findings])}
+            connection.execute(table.update().where(where).values(values))
             detail = as_json({"level": level, "findings": findings})
             record(
                 connection,

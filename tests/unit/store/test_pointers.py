@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,18 +73,58 @@ def test_first_version_gets_its_moves_from_the_journal(store: Store, tmp_path: P
         assert migrated.blocks() == []
 
 
-def test_how_hosts_ended_and_whether_a_gate_looked(store: Store) -> None:
-    """A level that passed without findings was looked at by nobody; only ended hosts are told."""
-    for number, level in enumerate(("canary", "rest")):
-        header = {"id": f"r-{level}", "plan": "p-1", "class": "testing", "state": "running",
-                  "who": "me", "owner": "here"}  # fmt: skip
-        hosts = [(f"{level}{n}", level, "t-1") for n in range(2)]
-        store.start_rollout(header, hosts, at=number, levels=[(level, {})])
-        store.end_host(f"r-{level}", f"{level}0", expected="waiting", outcome="applied",
-                       at=5.0 + number, who="me")  # fmt: skip
-        if level == "canary":
-            store.put_findings("r-canary", level, [{"check": "x"}], at=6, who="me")
-        store.move_level(f"r-{level}", level, expected="waiting", state="passed", at=7)
-    rows = [(one.host, one.outcome, one.at, one.healthy) for one in store.ended("testing")]
-    assert rows == [("canary0", "applied", 5.0, True), ("rest0", "applied", 6.0, False)]
-    assert store.ended("production") == [] and store.ended("testing", since=6)[0].host == "rest0"
+def _end_level(store: Store, level: str, gates: Sequence[Mapping[str, str]]) -> None:
+    """Let one of two hosts of a level end in a rollout of that name, after these findings."""
+    header = {"id": f"r-{level}", "plan": "p-1", "class": "testing", "state": "running",
+              "who": "me", "owner": "here"}  # fmt: skip
+    hosts = [(f"{level}{n}", level, "t-1") for n in range(2)]
+    store.start_rollout(header, hosts, at=1, levels=[(level, {})])
+    store.end_host(f"r-{level}", f"{level}0", expected="waiting", outcome="applied", at=5, who="me")
+    for one in gates:
+        row = {"check": "x", "host": "", "verdict": "pass", **one}
+        soak = row["when"] == "soak"
+        store.put_findings(f"r-{level}", level, [row], at=6, who="me", add=soak)
+    store.move_level(f"r-{level}", level, expected="waiting", state="passed", at=7)
+
+
+@pytest.mark.parametrize(
+    ("gates", "healthy"),
+    [
+        ([], False),
+        ([{"when": "before"}], False),
+        ([{"when": "after"}], True),
+        ([{"when": "before"}, {"when": "soak"}], True),
+        ([{"when": "after", "host": "a0"}], True),
+        ([{"when": "after", "host": "a1"}], False),
+        # What looked before the soak counts on when other checks look in it.
+        ([{"when": "after", "host": "a0"}, {"when": "soak", "host": "a1"}], True),
+        ([{"when": "after"}, {"when": "soak", "check": "y", "verdict": "fail"}], False),
+        ([{"when": "after"}, {"when": "soak", "verdict": "inconclusive"}], False),
+        ([{"when": "after"}, {"when": "before"}], False),
+    ],
+)
+def test_whether_a_gate_found_a_host_well(
+    store: Store, gates: list[dict[str, str]], healthy: bool
+) -> None:
+    """Only a check after the change, of the host or of all, and none that was passed by force."""
+    _end_level(store, "a", gates)
+    assert [(one.host, one.healthy) for one in store.ended("testing")] == [("a0", healthy)]
+
+
+def test_a_check_that_need_not_pass_spoils_no_health(store: Store) -> None:
+    """But by itself it shows none either."""
+    row = {"check": "x", "host": "", "verdict": "pass", "when": "after", "required": True}
+    rows = [row, {**row, "check": "y", "verdict": "fail", "required": False}]
+    for level, findings in (("a", rows), ("b", rows[1:])):
+        _end_level(store, level, [])
+        store.put_findings(f"r-{level}", level, findings, at=8, who="me")
+    assert [(one.host, one.healthy) for one in store.ended()] == [("a0", True), ("b0", False)]
+
+
+def test_how_hosts_ended(store: Store) -> None:
+    """Only ended hosts are told, of one class, since a moment."""
+    _end_level(store, "canary", [])
+    assert [(one.host, one.outcome, one.at) for one in store.ended("testing", since=5)] == [
+        ("canary0", "applied", 5.0)
+    ]
+    assert store.ended("production") == [] and store.ended("testing", since=6) == []
