@@ -21,7 +21,7 @@ from cpacman.commands.refresh import refresh_hosts
 from cpacman.errors import EXIT_NOT_THERE, CpacmanError, Problem, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.job import HALTED, session_of
-from cpacman.rollout.machine import NOT_STARTED, HostState, RolloutState
+from cpacman.rollout.machine import IN_FLIGHT, NOT_STARTED, HostState, RolloutState
 from cpacman.rollout.manifest import ORDER_SLACK, after_of, signed_order
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.reports import (
@@ -31,7 +31,18 @@ from cpacman.rollout.reports import (
     findings_of,
     is_cut_off,
     judge_report,
+    read_findings,
     read_report,
+    was_rebooted,
+)
+from cpacman.rollout.restarts import (
+    OWED,
+    REBOOT_TIMEOUT,
+    Need,
+    ending_of,
+    ending_of_late,
+    need_of,
+    read_restarts,
 )
 from cpacman.store import RolloutHost
 
@@ -39,6 +50,7 @@ UNSTARTED = "unstarted"
 AT_WORK = frozenset({"checking", "running", "verifying"})
 _PAUSE = 2.0
 _GONE = "the process of the rollout died"
+_NOT_FOLLOWED = "collected afterwards: its reboot, or restarts of services, did not follow"
 
 
 def close_abandoned(context: Context, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
@@ -121,14 +133,14 @@ def _take_back(
 def _unsettled(
     context: Context, selection: Selection, rollout: str | None
 ) -> dict[str, tuple[str, RolloutHost]]:
-    """Return the hosts whose last start ended silent or cut off, with that rollout and row."""
+    """Return the hosts that are silent, cut off or away since their last start, and where."""
     hosts = None if selection.is_empty else sorted(select(context, selection).placements)
     number = context.store.rollout_row(rollout)["id"] if rollout else None
     return {
         host: (other, one)
         for host, (other, one) in context.store.last_told(hosts=hosts, rollout=number).items()
         if one.outcome == Outcome.SILENT.value
-        or (one.outcome, one.code) == (Outcome.FAILED.value, INTERRUPTED)
+        or (one.outcome == Outcome.FAILED.value and one.code in (INTERRUPTED, REBOOT_TIMEOUT))
     }
 
 
@@ -174,6 +186,10 @@ class _Collection:
         self._after = after
         self._plan = context.store.plan(row["plan"])
         self._starts: dict[str, int] = {}
+        self._policies = {
+            one.level: read_restarts(one.limits.get("restarts", {}))
+            for one in context.store.rollout_levels(row["id"])
+        }
 
     def close(self, *, patience: float) -> None:
         """End the hosts that have ended, and the rollout when none is left.
@@ -185,10 +201,12 @@ class _Collection:
         context = self._context
         started = context.clock()
         _, hosts = context.store.rollout(self._row["id"])
-        waiting = {h.host: h for h in hosts if h.state == HostState.APPLYING.value}
+        waiting = {h.host: h for h in hosts if HostState(h.state) in IN_FLIGHT}
         for one in hosts:
-            if one.state != HostState.ENDED.value and HostState(one.state) in NOT_STARTED:
+            if HostState(one.state) in NOT_STARTED:
                 self._end(one, Outcome.SKIPPED, HALTED, _GONE)
+            elif one.state == HostState.INSTALLED.value:
+                self._end(one, Outcome.APPLIED, OWED, _GONE, read_findings(one.findings))
         asked = sorted(waiting)
         while waiting:
             waiting = self._poll(waiting)
@@ -214,6 +232,10 @@ class _Collection:
         for answer in context.transport.call("result", requests, timeout=timeout):
             one = waiting[answer.host]
             report = self._report(one, answer.value, nonce)
+            if one.state != HostState.APPLYING.value:
+                if not self._end_following(one, report):
+                    still[answer.host] = one
+                continue
             if is_cut_off(report) and self._starts.get(answer.host, 0) < RECOVERIES:
                 again.append(one)
             if one in again or report.get("state") in AT_WORK or self._is_early(
@@ -223,6 +245,17 @@ class _Collection:
                 self._end_by(one, report)
         self._start(again)
         return still
+
+    def _end_following(self, one: RolloutHost, report: Mapping[str, Any]) -> bool:
+        """End a host that was told to reboot or to restart services, if that is known by now."""
+        state, boot = HostState(one.state), one.boot or ""
+        after, within = after_of(one.manifest), self._policies[one.level].within
+        ending = ending_of(state, report, boot=boot, since=one.updated, after=after)
+        if ending is None and self._context.clock() > one.updated + within:
+            ending = ending_of_late(state, within, read_findings(one.findings))
+        if ending is not None:
+            self._end(one, *ending)
+        return ending is not None
 
     def _is_early(self, one: RolloutHost, report: Mapping[str, Any]) -> bool:
         """Whether the order to start may still be on its way to a host."""
@@ -251,7 +284,11 @@ class _Collection:
     def _end_by(self, one: RolloutHost, report: Mapping[str, Any]) -> None:
         if report.get("outcome"):
             outcome, code, detail = judge_report(report, after_of(one.manifest))
-            self._end(one, outcome, code, detail, findings_of(report))
+            findings = findings_of(report)
+            need = need_of(self._policies[one.level], findings)
+            if outcome is Outcome.APPLIED and need is not Need.NOTHING and not was_rebooted(report):
+                code, detail = OWED, _NOT_FOLLOWED
+            self._end(one, outcome, code, detail, findings)
         elif report.get("state") == "staged":
             self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
         else:
@@ -272,7 +309,8 @@ class _Collection:
     ) -> None:
         context, row = self._context, self._row
         transaction = self._plan.plan.transactions[one.transaction]
-        changes = changes_of(transaction) if outcome is Outcome.APPLIED else ()
+        changed = outcome is Outcome.APPLIED and not one.boot
+        changes = changes_of(transaction) if changed else ()
         context.store.end_host(
             row["id"], one.host, expected=one.state, outcome=outcome.value, at=context.clock(),
             who=context.who, code=code, detail=detail, ticket=row["ticket"], reason=row["reason"],

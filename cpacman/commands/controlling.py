@@ -23,12 +23,22 @@ from cpacman.commands.jobs import job_again, tools_of
 from cpacman.errors import ConflictError, InputError, Problem, SafetyError, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.job import HALTED, Job
-from cpacman.rollout.machine import COUNTS_AS_FAILURE, OPEN, LevelState, RolloutState, Wish
+from cpacman.rollout.machine import (
+    COUNTS_AS_FAILURE,
+    IN_FLIGHT,
+    NOT_STARTED,
+    OPEN,
+    LevelState,
+    RolloutState,
+    Wish,
+)
 from cpacman.rollout.owner import is_alive, owner_of
+from cpacman.rollout.restarts import OWED, TRIED_AGAIN
 from cpacman.rollout.runner import close_rollout, continue_rollout
 from cpacman.store import RolloutHost
 
 _OPEN = frozenset(state.value for state in OPEN)
+_FLYING = frozenset(state.value for state in IN_FLIGHT)
 _LOOK = 0.2
 _RETRIED = frozenset({*COUNTS_AS_FAILURE, Outcome.SKIPPED})
 
@@ -134,7 +144,7 @@ def _stop(
     context.store.wish_rollout(
         number, wish.value, at=context.clock(), who=context.who, reason=reason
     )
-    flying = [h.host for h in context.store.rollout(number)[1] if h.state == "applying"]
+    flying = [h.host for h in context.store.rollout(number)[1] if h.state in _FLYING]
     if not (row["owner"] and is_alive(row["owner"])):
         job = _own(context, row, job_again(context, row))
         state = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
@@ -179,8 +189,9 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with a rollout that was halted, paused, waits, or lost its process.
 
-    Hosts that were skipped by the halt begin anew; those that failed stay failed, and do not count
-    any more. With `force` the gate at which it stands is passed.
+    Hosts that were skipped by the halt begin anew, and those that it kept from their reboot go on
+    with that; those that failed stay failed, and do not count any more. With `force` the gate at
+    which it stands is passed.
 
     Args:
         context: the outside world.
@@ -200,7 +211,7 @@ def resume(
     row = _row(context, number)
     _check_resumable(row)
     hosts = context.store.rollout(row["id"])[1]
-    again = [h.host for h in hosts if h.outcome == Outcome.SKIPPED.value and h.code == HALTED]
+    again = [h.host for h in hosts if h.code in (HALTED, OWED)]
     return _go_on(context, row, hosts, again, "resume", force, background, reason, patience)
 
 
@@ -236,7 +247,11 @@ def retry(
     if wrong:
         raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
     wanted = {one.value for one in _RETRIED}
-    again = [h.host for h in hosts if h.outcome in wanted and (not host or h.host in host)]
+    again = [
+        h.host
+        for h in hosts
+        if (h.outcome in wanted or h.code == OWED) and (not host or h.host in host)
+    ]
     left = sorted(set(host) - set(again))
     if left or not again:
         faults = [Problem(h, "has the plan, or is still at it", "leave it out") for h in left]
@@ -305,7 +320,14 @@ def _reopen(
     if not again:
         return
     number, now = row["id"], context.clock()
-    context.store.reopen_hosts(number, again, at=now, who=context.who, action=verb)
+    # Who has its packages needs no other attempt: what follows them is tried again.
+    has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
+    following = [host for host in again if host in has_them]
+    anew = [host for host in again if host not in has_them]
+    if following:
+        context.store.ask_again(number, following, at=now, who=context.who, action=verb)
+    if anew:
+        context.store.reopen_hosts(number, anew, at=now, who=context.who, action=verb)
     touched = {h.level for h in hosts if h.host in set(again)}
     for one in context.store.rollout_levels(number):
         begun = one.state not in (LevelState.WAITING.value, LevelState.RUNNING.value)
@@ -354,7 +376,8 @@ def skip(
     unknown = [Problem(h, f"is not in {short_id(row['id'])}") for h in host if h not in states]
     if unknown:
         raise InputError(unknown)
-    late = [h for h in host if states[h] in ("applying", "ended")]
+    early = {state.value for state in NOT_STARTED}
+    late = [h for h in host if states[h] not in early]
     if late:
         raise SafetyError([Problem(h, f"is {states[h]} already") for h in late])
     for one in host:

@@ -20,7 +20,7 @@ from cpacman.commands.gatekeeping import Gates
 from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import profile_of
-from cpacman.config import LevelSettings, Profile
+from cpacman.config import LevelSettings, Profile, restarts_of
 from cpacman.errors import Problem, UsageError
 from cpacman.model import FailedError, Inventory
 from cpacman.planner.policy import PROTECTED
@@ -28,6 +28,7 @@ from cpacman.rollout.job import ALREADY, CHANGED, Job, Level, Recheck, Times, To
 from cpacman.rollout.manifest import is_done, nevras_of
 from cpacman.rollout.owner import owner_of
 from cpacman.rollout.reports import INTERRUPTED
+from cpacman.rollout.restarts import Restarts
 from cpacman.rollout.runner import level_of
 from cpacman.rollout.spread import spread_hosts
 from cpacman.store import StoredPlan
@@ -176,11 +177,14 @@ def _levels(
         raise UsageError(Problem("levels", "the plan has no host in these levels"))
     profile = profile_of(context, terms.profile)
     meta = _meta(fleet)
-    return tuple(_level(context, name, members[name], meta, profile) for name in wanted)
+    return tuple(
+        _level(context, stored.class_, name, members[name], meta, profile) for name in wanted
+    )
 
 
 def _level(
     context: Context,
+    class_: str,
     name: str,
     hosts: Sequence[str],
     meta: Mapping[str, Mapping[str, Any]],
@@ -200,7 +204,13 @@ def _level(
         soak=_first(profile.soak, settings.soak),
         gate=settings.gate or "",
         around=settings.around,
+        restarts=restarts_for(context, class_, name),
     )
+
+
+def restarts_for(context: Context, class_: str, level: str) -> Restarts:
+    """Return what follows a transaction on hosts of a class and a level."""
+    return Restarts(**restarts_of(context.settings, class_, level).model_dump())
 
 
 def _first(*values: Any) -> Any:

@@ -28,6 +28,7 @@ from cpacman.config.fields import (
 from cpacman.config.loading import load_settings, read_settings, settings_from_opts
 from cpacman.config.policy import POLICY_KINDS, PolicyKind, PolicyLine
 from cpacman.config.problems import path_text, problems_of
+from cpacman.config.restarts import restarts_of
 from cpacman.config.settings import Settings, TransportSettings
 from cpacman.config.stages import (
     Access,
@@ -37,6 +38,8 @@ from cpacman.config.stages import (
     LevelSettings,
     Membership,
     Profile,
+    RestartChanges,
+    RestartSettings,
 )
 from cpacman.config.values import (
     Amount,
@@ -80,6 +83,8 @@ __all__ = [
     "PolicyLine",
     "Profile",
     "RepositorySettings",
+    "RestartChanges",
+    "RestartSettings",
     "Section",
     "Settings",
     "Signatures",
@@ -100,5 +105,6 @@ __all__ = [
     "problems_of",
     "read_settings",
     "read_yaml",
+    "restarts_of",
     "settings_from_opts",
 ]

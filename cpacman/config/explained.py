@@ -19,10 +19,12 @@ class Explained(NamedTuple):
 def explain_section(section: Section, path: str, source: str) -> Iterator[Explained]:
     """Yield each value of a section, those of its parts at their paths below `path`."""
     plain = section.model_dump(mode="json")
-    for name in type(section).model_fields:
+    for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         where = source if name in section.model_fields_set else "default"
-        yield from _explain_value(value, plain[name], f"{path}.{name}".lstrip("."), where)
+        yield from _explain_value(
+            value, plain[name], f"{path}.{info.alias or name}".lstrip("."), where
+        )
 
 
 def _explain_value(value: Any, plain: Any, path: str, source: str) -> Iterator[Explained]:

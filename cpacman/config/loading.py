@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from cpacman.config.fields import listed, named
 from cpacman.config.problems import problems_of
+from cpacman.config.restarts import restart_problems
 from cpacman.config.settings import Settings
 from cpacman.config.values import nearest
 from cpacman.config.yamlfile import read_yaml
@@ -107,6 +108,8 @@ def load_settings(raw: Mapping[str, Any], *, source: str, base: Path) -> Setting
         settings = Settings.model_validate(section, context={"base": base})
     except ValidationError as error:
         problems = [*problems_of(error, Settings), *problems]
+    if settings is not None:
+        problems += restart_problems(settings)
     if problems or settings is None:
         raise ConfigError([_placed(problem, source) for problem in problems])
     settings._source = source

@@ -30,6 +30,7 @@ from cpacman.config.stages import (
     LevelSettings,
     Membership,
     Profile,
+    RestartSettings,
 )
 from cpacman.config.values import Amount
 
@@ -109,6 +110,7 @@ class Settings(Section):
     budget: Budget = Budget()
     gates: dict[Name, Gate] = {}
     around: dict[Name, AroundSettings] = {}
+    restarts: RestartSettings = RestartSettings()
     windows: dict[Name, WindowSettings] = {}
     freeze: tuple[FreezeSettings, ...] = ()
     profiles: dict[Name, Profile] = {}

@@ -13,6 +13,7 @@ from cpacman.config.fields import (
     Count,
     Date,
     Duration,
+    Globs,
     HostAmount,
     HostMatch,
     Name,
@@ -23,6 +24,11 @@ from cpacman.config.fields import (
 )
 from cpacman.config.policy import PolicyLine
 from cpacman.config.values import Amount, wrong
+
+Services = Literal["never", "listed", "needed"]
+"""Which of the services that use replaced files are restarted."""
+Reboot = Literal["never", "needed", "always"]
+"""When a host is rebooted after its transaction."""
 
 
 class Membership(Section):
@@ -52,6 +58,26 @@ class Evidence(Section):
     health: Literal["passed"] | None = None
 
 
+class RestartSettings(Section):
+    """What follows a transaction on its host: services restarted, or the host rebooted."""
+
+    services: Services = "never"
+    names: Annotated[Globs, Field(alias="list")] = ()
+    reboot: Reboot = "never"
+    within: Annotated[Duration, Field(ge=1)] = 900
+    timeout: Annotated[Duration, Field(ge=1)] = 90
+
+
+class RestartChanges(Section):
+    """What a class or a level has otherwise than the fleet."""
+
+    services: Services | None = None
+    names: Annotated[Globs | None, Field(alias="list")] = None
+    reboot: Reboot | None = None
+    within: Annotated[Duration, Field(ge=1)] | None = None
+    timeout: Annotated[Duration, Field(ge=1)] | None = None
+
+
 class ClassSettings(Section):
     """A stage of promotion."""
 
@@ -60,6 +86,7 @@ class ClassSettings(Section):
     approvers: Count = 0
     ticket: StrictStr | None = None
     windows: StrictStr | None = None
+    restarts: RestartChanges = RestartChanges()
     policy: tuple[PolicyLine, ...] = ()
 
     @field_validator("ticket")
@@ -84,6 +111,7 @@ class LevelSettings(Section):
     around: Names = ()
     approvers: Count = 0
     spread: StrictStr | None = None
+    restarts: RestartChanges = RestartChanges()
     policy: tuple[PolicyLine, ...] = ()
 
 

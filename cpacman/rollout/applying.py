@@ -7,23 +7,18 @@ counts when it is of this host, session, plan and of the question that was asked
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpacman.model import Outcome
-from cpacman.rollout.job import Job, Tools
+from cpacman.rollout.asking import Asker
+from cpacman.rollout.job import Tools
 from cpacman.rollout.machine import HostState
-from cpacman.rollout.manifest import after_of, signed_order
+from cpacman.rollout.manifest import signed_order
 from cpacman.rollout.record import Record
-from cpacman.rollout.reports import (
-    RECOVERIES,
-    findings_of,
-    is_cut_off,
-    judge_report,
-    read_report,
-)
-from cpacman.transport.port import UNREACHABLE, Answer
+from cpacman.rollout.reports import RECOVERIES, findings_of, is_cut_off, judge_report
+from cpacman.rollout.settling import Settler
+from cpacman.transport.port import UNREACHABLE
 
 APPLY_AGAIN = 10.0
 """Seconds after which a host that was told to start and did not is told again."""
@@ -32,12 +27,13 @@ RECOVER_AGAIN = 4.0
 
 
 class Applier:
-    """The hosts of one rollout that are in flight."""
+    """The hosts of one rollout that apply; who has something to follow goes to the `Settler`."""
 
-    def __init__(self, job: Job, tools: Tools, record: Record) -> None:
-        self._job = job
+    def __init__(self, tools: Tools, record: Record, asker: Asker, settler: Settler) -> None:
         self._tools = tools
         self._record = record
+        self._asker = asker
+        self._settler = settler
         self._deadlines: dict[str, float] = {}
         self._again: dict[str, float] = {}
         self._recoveries: dict[str, list[float]] = {}
@@ -107,26 +103,18 @@ class Applier:
         self._cut_off.clear()
         if not hosts:
             return []
-        nonce = secrets.token_hex(16)
         idle = []
-        requests = {h: {"session": self._record.session(h), "nonce": nonce} for h in hosts}
-        timeout = min(5.0, self._tools.times.answer)
-        for answer in self._tools.transport.call("result", requests, timeout=timeout):
-            report = self._report(answer, nonce)
+        for host, report in self._asker.reports(hosts, min(5.0, self._tools.times.answer)):
             if report.get("state") == "staged":
-                idle.append(answer.host)
-            elif is_cut_off(report) and len(self._recoveries.get(answer.host, ())) < RECOVERIES:
-                self._cut_off.append(answer.host)
+                idle.append(host)
+            elif is_cut_off(report) and len(self._recoveries.get(host, ())) < RECOVERIES:
+                self._cut_off.append(host)
             elif report.get("outcome"):
-                outcome, code, detail = judge_report(report, self._after(answer.host))
-                self._record.end(answer.host, outcome, code, detail, findings_of(report))
+                self._take(host, report)
         return idle
 
-    def _report(self, answer: Answer, nonce: str) -> Mapping[str, Any]:
-        session = self._record.session(answer.host)
-        wanted = {"nonce": nonce, "plan": self._job.plan.plan_id, "session": session}
-        tell = self._tools.reporter.line
-        return read_report(self._tools.verify, answer.host, answer.value, wanted, tell)
-
-    def _after(self, host: str) -> str:
-        return after_of(self._tools.store.manifest_of(self._job.rollout, host))
+    def _take(self, host: str, report: Mapping[str, Any]) -> None:
+        outcome, code, detail = judge_report(report, self._asker.after(host))
+        if outcome is Outcome.APPLIED and self._settler.keeps(host, report):
+            return
+        self._record.end(host, outcome, code, detail, findings_of(report))

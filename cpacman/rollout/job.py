@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from cpacman.model import Inventory, Plan
 from cpacman.report.progress import Reporter
 from cpacman.rollout.gate import Finding, Moment
+from cpacman.rollout.restarts import Restarts
 from cpacman.rollout.windows import Opening
 from cpacman.store import Store
 from cpacman.transport.port import Transport
@@ -45,7 +46,8 @@ class Level(NamedTuple):
     """One level of a rollout: its hosts in order, its limits, and what it must pass.
 
     `soak` is in seconds; `gate` is the name of its checks, "" for none; `around` are the names of
-    what is done to a host before it is changed, and undone afterwards.
+    what is done to a host before it is changed, and undone afterwards; `restarts` is what follows
+    a transaction.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Level(NamedTuple):
     soak: float = 0.0
     gate: str = ""
     around: tuple[str, ...] = ()
+    restarts: Restarts = Restarts()
 
 
 class Job(NamedTuple):

@@ -2,7 +2,8 @@
 
 Invariants: everything moves only along its table; a host that is `ended` has exactly one outcome,
 and begins anew only when somebody says so (resume, retry); a host that was told to start never
-becomes `skipped`; a level that is `passed` stays so, `done` and `cancelled` are final.
+becomes `skipped`; nothing is restarted and nobody rebooted but who proved its transaction; a level
+that is `passed` stays so, `done` and `cancelled` are final.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ class HostState(str, Enum):
     STAGING = "staging"
     STAGED = "staged"
     APPLYING = "applying"
+    INSTALLED = "installed"
+    RESTARTING = "restarting"
+    REBOOTING = "rebooting"
     ENDED = "ended"
 
 
@@ -57,8 +61,11 @@ TRANSITIONS: dict[HostState, frozenset[HostState]] = {
     HostState.WAITING: frozenset({HostState.STAGING, HostState.ENDED}),
     HostState.STAGING: frozenset({HostState.STAGED, HostState.WAITING, HostState.ENDED}),
     HostState.STAGED: frozenset({HostState.APPLYING, HostState.WAITING, HostState.ENDED}),
-    HostState.APPLYING: frozenset({HostState.ENDED}),
-    HostState.ENDED: frozenset({HostState.WAITING}),
+    HostState.APPLYING: frozenset({HostState.INSTALLED, HostState.ENDED}),
+    HostState.INSTALLED: frozenset({HostState.RESTARTING, HostState.REBOOTING, HostState.ENDED}),
+    HostState.RESTARTING: frozenset({HostState.ENDED}),
+    HostState.REBOOTING: frozenset({HostState.ENDED}),
+    HostState.ENDED: frozenset({HostState.WAITING, HostState.APPLYING}),
 }
 
 LEVEL_TRANSITIONS: dict[LevelState, frozenset[LevelState]] = {
@@ -87,10 +94,29 @@ ROLLOUT_TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
 NOT_STARTED = frozenset({HostState.WAITING, HostState.STAGING, HostState.STAGED})
 """States in which nothing was installed and the host was not told to start."""
 
+IN_FLIGHT = frozenset({HostState.APPLYING, HostState.RESTARTING, HostState.REBOOTING})
+"""States in which a host was told to do something, and its report is waited for."""
+
+FOLLOWING = frozenset({HostState.INSTALLED, HostState.RESTARTING, HostState.REBOOTING})
+"""States in which a host has proved its transaction, and something follows."""
+
 OPEN = frozenset({RolloutState.RUNNING, RolloutState.WAITING, RolloutState.PAUSED})
 """States of a rollout that has its hosts locked and will go on."""
 
 COUNTS_AS_FAILURE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SILENT})
+
+_UNTOUCHED = frozenset({Outcome.UNCHANGED, Outcome.REFUSED, Outcome.SKIPPED})
+OUTCOMES: dict[HostState, frozenset[Outcome]] = {
+    HostState.WAITING: _UNTOUCHED,
+    HostState.STAGING: _UNTOUCHED,
+    HostState.STAGED: _UNTOUCHED,
+    HostState.APPLYING: frozenset(Outcome) - {Outcome.SKIPPED},
+    HostState.INSTALLED: frozenset({Outcome.APPLIED}),
+    HostState.RESTARTING: frozenset({Outcome.APPLIED, Outcome.FAILED}),
+    HostState.REBOOTING: frozenset({Outcome.APPLIED, Outcome.FAILED}),
+    HostState.ENDED: frozenset(),
+}
+"""How a host may end from each state."""
 
 _State = TypeVar("_State", HostState, LevelState, RolloutState)
 
@@ -133,11 +159,9 @@ def check_end(host: str, source: HostState, outcome: Outcome) -> None:
     """Check that a host in this state may end with this outcome.
 
     Raises:
-        SafetyError: it may not: `skipped` is only for hosts that were never told to start, and
+        SafetyError: it may not: `skipped` is only for hosts that were never told to start,
             `applied`, `failed` and `silent` only for those that were.
     """
     check_move(host, source, HostState.ENDED)
-    started = source not in NOT_STARTED
-    told = outcome in {Outcome.APPLIED, Outcome.FAILED, Outcome.SILENT}
-    if (outcome is Outcome.SKIPPED and started) or (told and not started):
+    if outcome not in OUTCOMES[source]:
         raise SafetyError(Problem(host, f"cannot end as {outcome.value} from {source.value}"))

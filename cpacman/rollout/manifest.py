@@ -160,6 +160,33 @@ def signed_order(
     return {"session": session, "order": order, "signature": sign(order)}
 
 
+def signed_following(
+    kind: str,
+    host: str,
+    session: str,
+    sign: Callable[[str], str],
+    *,
+    now: float,
+    answer: float,
+    **more: object,
+) -> dict[str, str]:
+    """Return what a host is sent to restart services, or to reboot, after a session.
+
+    Args:
+        kind: `restart` or `reboot`.
+        host: whom it is for.
+        session: the host's session.
+        sign: signs a text with the plan key.
+        now: seconds since the epoch.
+        answer: seconds that the host has to answer.
+        more: what it says besides.
+    """
+    body = {"kind": kind, "host": host, "session": session, "created": int(now),
+            "expires": int(now + answer + ORDER_SLACK), **more}  # fmt: skip
+    order = canonical_json(body).decode()
+    return {"session": session, "order": order, "signature": sign(order)}
+
+
 def after_of(manifest: str | None) -> str:
     """Return the digest of the packages that a host must have after this manifest."""
     return str(msgspec.json.decode(manifest or "{}").get("after"))

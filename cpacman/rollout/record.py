@@ -6,13 +6,13 @@ Invariants: each step is in the database before its effect; a host moves along t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cpacman.model import Outcome, Transaction
 from cpacman.rollout.job import Job, Tools, session_of
 from cpacman.rollout.machine import HostState, check_end, check_move
-from cpacman.rollout.reports import changes_of
+from cpacman.rollout.reports import Findings, changes_of, read_findings
 from cpacman.store import RolloutHost
 
 
@@ -25,9 +25,15 @@ class Record:
         self.states: dict[str, HostState] = {}
         self.outcomes: dict[str, tuple[Outcome, str | None]] = {}
         self.attempts: dict[str, int] = {}
+        self.findings: dict[str, Findings] = {}
+        self.boots: dict[str, str] = {}
+        self.since: dict[str, float] = {}
         for row in rows:
             self.states[row.host] = HostState(row.state)
             self.attempts[row.host] = row.attempt
+            self.since[row.host] = row.updated
+            self.boots[row.host] = row.boot or ""
+            self.findings[row.host] = read_findings(row.findings)
             if row.outcome is not None:
                 self.outcomes[row.host] = (Outcome(row.outcome), row.code)
 
@@ -53,15 +59,29 @@ class Record:
         )  # fmt: skip
         self.states[host] = state
 
-    def order(self, hosts: Sequence[str]) -> bool:
-        """Commit that staged hosts are told to start; False when an operator wished for a halt."""
+    def install(self, host: str, findings: Findings, boot: str) -> None:
+        """Keep that a host proved its transaction, what it found, and the boot that it is in."""
+        check_move(host, self.states[host], HostState.INSTALLED)
+        self._tools.store.install_host(
+            self._job.rollout, host, at=self._tools.clock(), who=self._job.who, boot=boot,
+            reason=self._job.reason, ticket=self._job.ticket, findings=findings,
+            changes=() if self.boots[host] else changes_of(self.transaction(host)),
+        )  # fmt: skip
+        self.states[host] = HostState.INSTALLED
+        self.findings[host], self.boots[host] = findings, boot
+
+    def order(self, hosts: Sequence[str], state: HostState = HostState.APPLYING) -> bool:
+        """Commit that hosts are told to do something; False when an operator wished for a halt."""
         for host in hosts:
-            check_move(host, self.states[host], HostState.APPLYING)
+            check_move(host, self.states[host], state)
+        now = self._tools.clock()
         ordered = self._tools.store.order_hosts(
-            self._job.rollout, hosts, owner=self._job.owner, at=self._tools.clock()
-        )
+            self._job.rollout, hosts, owner=self._job.owner, at=now, state=state.value,
+            who=self._job.who,
+        )  # fmt: skip
         if ordered:
-            self.states.update(dict.fromkeys(hosts, HostState.APPLYING))
+            self.states.update(dict.fromkeys(hosts, state))
+            self.since.update(dict.fromkeys(hosts, now))
         return ordered
 
     def begin_anew(self, hosts: Sequence[str]) -> None:
@@ -76,6 +96,7 @@ class Record:
         for host in hosts:
             self.states[host] = HostState.WAITING
             self.attempts[host] += 1
+            self.boots[host] = ""
 
     def end(
         self,
@@ -83,11 +104,13 @@ class Record:
         outcome: Outcome,
         code: str | None,
         detail: str,
-        findings: Mapping[str, Sequence[str]] | None = None,
+        findings: Findings | None = None,
     ) -> None:
         """Give a host its outcome, and unlock it."""
         check_end(host, self.states[host], outcome)
-        changes = changes_of(self.transaction(host)) if outcome is Outcome.APPLIED else []
+        # Of who has a boot, the changes are in the journal since it was found to have them.
+        changed = outcome is Outcome.APPLIED and not self.boots[host]
+        changes = changes_of(self.transaction(host)) if changed else []
         self._tools.store.end_host(
             self._job.rollout, host, expected=self.states[host].value, outcome=outcome.value,
             at=self._tools.clock(), who=self._job.who, code=code, detail=detail,

@@ -6,8 +6,10 @@ was asked just now; any other is no report at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from cpacman.errors import CpacmanError
 from cpacman.model import Outcome, Transaction
@@ -69,6 +71,9 @@ def judge_report(report: Mapping[str, Any], after: str) -> tuple[Outcome, str | 
     return outcome, str(code)[:100] if code else None, detail
 
 
+Findings = Mapping[str, Sequence[str]]
+"""What a host found after a transaction: list -> its lines."""
+
 FINDINGS = ("scriptlets", "will_run", "configs", "verify", "broken", "services", "reboot", "salt")
 """What a host looks for after a transaction; each is a list of lines."""
 _MOST_LINES, _LONGEST = 21, 1200
@@ -79,12 +84,26 @@ def findings_of(report: Mapping[str, Any]) -> dict[str, list[str]]:
     raw = report.get("findings")
     if not isinstance(raw, Mapping):
         return {}
+    if was_rebooted(report):
+        raw = {name: lines for name, lines in raw.items() if name not in ("services", "reboot")}
     lists = {name: raw[name] for name in FINDINGS if isinstance(raw.get(name), list)}
     return {
         name: [str(line)[:_LONGEST] for line in lines[:_MOST_LINES]]
         for name, lines in lists.items()
         if lines
     }
+
+
+def read_findings(text: str | None) -> Findings:
+    """Return the findings of a host as the database keeps them."""
+    found: Findings = msgspec.json.decode(text) if text else {}
+    return found
+
+
+def was_rebooted(report: Mapping[str, Any]) -> bool:
+    """Whether a host was rebooted since its transaction ended."""
+    then, now = report.get("ended_boot_id"), report.get("boot_id")
+    return bool(then and now and then != now)
 
 
 def changes_of(transaction: Transaction) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -19,6 +19,7 @@ from cpacman.errors import ConflictError, CpacmanError
 from cpacman.model import Outcome
 from cpacman.rollout import gate
 from cpacman.rollout.applying import Applier
+from cpacman.rollout.asking import Asker
 from cpacman.rollout.gate import Moment, Verdict
 from cpacman.rollout.job import HALTED, Job, Level, Tools
 from cpacman.rollout.machine import (
@@ -31,6 +32,8 @@ from cpacman.rollout.machine import (
     check_rollout,
 )
 from cpacman.rollout.record import Record
+from cpacman.rollout.restarts import OWED, read_restarts
+from cpacman.rollout.settling import Settler
 from cpacman.rollout.staging import Stager, check_files
 from cpacman.store import Guard
 from cpacman.words import many
@@ -95,13 +98,15 @@ def begin_rollout(job: Job, tools: Tools, guard: Guard | None = None) -> None:
 
 def limits_of(level: Level) -> dict[str, object]:
     """Return what is fixed of a level when its rollout begins, as plain values."""
-    return {k: v for k, v in level._asdict().items() if k not in ("name", "hosts")}
+    kept = {k: v for k, v in level._asdict().items() if k not in ("name", "hosts")}
+    return {**kept, "restarts": level.restarts._asdict()}
 
 
 def level_of(name: str, hosts: tuple[str, ...], limits: Mapping[str, Any]) -> Level:
     """Return a level from what `limits_of` gave, read back from the database."""
     known: dict[str, Any] = dict(limits)
     known["around"] = tuple(known.get("around", ()))
+    known["restarts"] = read_restarts(known.get("restarts", {}))
     return Level(name=name, hosts=hosts, **known)
 
 
@@ -125,8 +130,11 @@ class _Rollout:
             one.level: (LevelState(one.state), one.since)
             for one in tools.store.rollout_levels(job.rollout)
         }
+        asker = Asker(job, tools, self._record)
         self._stager = Stager(job, tools, self._record)
-        self._applier = Applier(job, tools, self._record)
+        self._settler = Settler(job, tools, self._record, asker)
+        self._applier = Applier(tools, self._record, asker, self._settler)
+        self._prepared: set[str] = set()
         self._beaten = 0.0
 
     def run(self) -> End:
@@ -148,11 +156,21 @@ class _Rollout:
     def _pick_up(self) -> None:
         """Take over what an earlier process left: who is in flight is waited for."""
         hosts = [host for level in self._job.levels for host in level.hosts]
-        self._applier.watch(self._record.in_state(hosts, HostState.APPLYING))
+        self._watch()
         for level in self._job.levels:
             # Who was staged may have been drained already, and was not changed.
             self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
         self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
+
+    def _watch(self) -> None:
+        """Wait for the reports of those that nobody waits for yet."""
+        of = self._record.in_state
+        self._applier.watch_new(of(self._record.states, HostState.APPLYING))
+        away = (HostState.RESTARTING, HostState.REBOOTING)
+        self._settler.watch_new(of(self._record.states, *away))
+
+    def _in_flight(self) -> list[str]:
+        return [*self._applier.in_flight(), *self._settler.in_flight()]
 
     # ---- one level -----------------------------------------------------------------------
 
@@ -198,9 +216,13 @@ class _Rollout:
             self._drain(level)
             self._look()
             waiting = self._wanted(self._record.in_state(level.hosts, HostState.WAITING))
-            if not waiting:
+            due = self._record.in_state(level.hosts, HostState.INSTALLED)
+            if not waiting and not due:
                 return
             self._await_window(level)
+            if due:
+                self._follow(level)
+                continue
             staged = self._stage(level, waiting)
             self._check_budget(level)
             self._apply(level, staged)
@@ -223,18 +245,35 @@ class _Rollout:
     def _apply(self, level: Level, staged: Sequence[str]) -> None:
         """Start hosts as others end, never more at once than the level allows."""
         queue, pause = deque(staged), _FIRST_POLL
-        while queue or self._applier.in_flight():
+        while queue or self._in_flight():
             self._look()
-            if queue and not self._tools.gates.opening().is_open:
+            due = self._record.in_state(level.hosts, HostState.INSTALLED)
+            if (queue or due) and not self._tools.gates.opening().is_open:
                 queue.clear()
-            room = level.concurrency - len(self._applier.in_flight())
+            elif due:
+                self._follow(level)
+            room = level.concurrency - len(self._in_flight())
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
             group = self._prepare(level, self._wanted(group))
             if group and not self._applier.start(group):
                 self._undo(level, group)
-                self._look(at_once=True)
-                raise _Stop(RolloutState.HALTED, "an operator wished for it")
+                self._stop_by_wish()
             pause = self._collect(level, pause)
+
+    def _follow(self, level: Level) -> None:
+        """Order what follows a transaction, on no more hosts at once than the level allows."""
+        room = level.concurrency - len(self._in_flight())
+        due = self._record.in_state(level.hosts, HostState.INSTALLED)[: max(0, room)]
+        # Who waited for another process, or is tried again, may not be drained any more.
+        fresh = [host for host in due if host not in self._prepared]
+        ready = {*due} - {*fresh} | {*self._prepare(level, fresh)}
+        group = [host for host in due if host in ready]
+        if group and not self._settler.order(group):
+            self._stop_by_wish()
+
+    def _stop_by_wish(self) -> NoReturn:
+        self._look(at_once=True)
+        raise _Stop(RolloutState.HALTED, "an operator wished for it")
 
     def _wanted(self, hosts: Sequence[str]) -> list[str]:
         """Leave out the hosts that an operator wants to be skipped."""
@@ -254,9 +293,17 @@ class _Rollout:
             self._undo(level, bad)
             for host in bad:
                 why = found[host].detail if host in found else "no answer"
-                self._record.end(host, Outcome.SKIPPED, ACTION, f"{name}: {why}")
+                self._leave(host, f"{name}: {why}")
             ready = [host for host in ready if host not in bad]
+        self._prepared.update(ready)
         return ready
+
+    def _leave(self, host: str, why: str) -> None:
+        """End a host that could not be prepared, as far as it came."""
+        if self._record.states[host] is HostState.INSTALLED:
+            self._record.end(host, Outcome.APPLIED, OWED, why, self._record.findings[host])
+        else:
+            self._record.end(host, Outcome.SKIPPED, ACTION, why)
 
     def _undo(self, level: Level, hosts: Sequence[str]) -> None:
         """Undo what came before the change, the last first; what fails is told, and journaled."""
@@ -269,13 +316,13 @@ class _Rollout:
     def _drain(self, level: Level) -> None:
         """Collect the hosts that are in flight, starting none."""
         pause = _FIRST_POLL
-        while self._applier.in_flight():
+        while self._in_flight():
             self._look()
             pause = self._collect(level, pause)
 
     def _collect(self, level: Level, pause: float) -> float:
         """Ask the hosts in flight once, and rest; return how long to rest the next time."""
-        ended = self._applier.poll()
+        ended = [*self._applier.poll(), *self._settler.poll()]
         self._undo(level, ended)
         known = [h for h in ended if self._record.outcomes[h][0] is not Outcome.SILENT]
         if known:
@@ -284,7 +331,7 @@ class _Rollout:
                 self._tools.refresh(known)
         if ended:
             self._check_budget(level)
-        if not self._applier.in_flight():
+        if not self._in_flight():
             return _FIRST_POLL
         done = len(self._record.in_state(level.hosts, HostState.ENDED))
         self._tools.reporter.progress("applying", done, len(level.hosts), "hosts")
@@ -410,12 +457,13 @@ class _Rollout:
 
     def close(self, end: End) -> End:
         """Write how far the rollout came; those in flight are collected first."""
-        hosts = [host for level in self._job.levels for host in level.hosts]
-        self._applier.watch_new(self._record.in_state(hosts, HostState.APPLYING))
+        self._watch()
         if end.state in (RolloutState.HALTED, RolloutState.CANCELLED):
             self._tools.reporter.line(f"{end.state.value.upper()} in {end.why}")
             for level in self._job.levels:
-                self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
+                left = (HostState.STAGED, HostState.INSTALLED)
+                self._undo(level, self._record.in_state(level.hosts, *left))
+            self._settler.stop(end.why)
             self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
         self._collect_all()
         row = self._tools.store.rollout_row(self._job.rollout)
@@ -430,8 +478,8 @@ class _Rollout:
 
     def _collect_all(self) -> None:
         pause = _FIRST_POLL
-        while self._applier.in_flight():
-            ended = self._applier.poll()
+        while self._in_flight():
+            ended = [*self._applier.poll(), *self._settler.poll()]
             for level in self._job.levels:
                 self._undo(level, [host for host in ended if host in level.hosts])
             with suppress(CpacmanError):

@@ -111,6 +111,11 @@ def _chains(connection: Connection) -> None:
     create(connection, chains_table)
 
 
+def _boots(connection: Connection) -> None:
+    """Make room for the boot that hosts were in before they were told to reboot."""
+    add_column(connection, rollout_hosts_table.c.boot)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -121,6 +126,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _skips,
     _leases,
     _chains,
+    _boots,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
@@ -17,6 +18,8 @@ from cpacman.store.journal import record
 from cpacman.store.rollouts import RolloutHost, lock_hosts
 from cpacman.store.rows import as_json, parts
 from cpacman.store.tables import rollout_hosts_table, rollouts_table
+
+_TOLD = ("applying", "installed", "restarting", "rebooting")
 
 
 class Recovery(Database):
@@ -32,7 +35,7 @@ class Recovery(Database):
             rollout: only rows of this rollout, when they are the host's last.
         """
         h, r = rollout_hosts_table.c, rollouts_table.c
-        told = h.outcome.in_(("applied", "failed", "silent")) | (h.state == "applying")
+        told = h.outcome.in_(("applied", "failed", "silent")) | (h.state.in_(_TOLD))
         query = (
             sa.select(rollout_hosts_table)
             .join(rollouts_table, r.id == h.rollout)
@@ -63,18 +66,38 @@ class Recovery(Database):
         Raises:
             ConflictError: a host is locked, or has not ended; nothing was changed.
         """
-        h, r = rollout_hosts_table, rollouts_table
-        values = {"state": "applying", "updated": at, "outcome": None, "code": None, "detail": None}
+        r = rollouts_table
         opened = {"state": "running", "ended": None, "owner": owner, "beat": at}
         with self._write() as connection:
-            lock_hosts(connection, rollout, hosts, at)
             connection.execute(r.update().where(r.c.id == rollout).values(opened))
-            for part in parts(sorted(hosts)):
-                where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part), h.c.state == "ended")
-                if connection.execute(h.update().where(where).values(values)).rowcount != len(part):
-                    words = f"a host of {', '.join(part[:5])} is not ended any more"
-                    raise ConflictError(Problem(short_id(rollout), words))
+            _ask_again(connection, rollout, hosts, at)
             entry = {"action": "recover", "subject": rollout, "at": at, "who": who,
                      "reason": reason, "ticket": ticket,
                      "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
             record(connection, entry)
+
+    def ask_again(
+        self, rollout: str, hosts: Sequence[str], *, at: float, who: str, action: str
+    ) -> None:
+        """Let hosts that have their packages begin what follows anew, in the same session.
+
+        Raises:
+            ConflictError: a host is locked, or has not ended; nothing was changed.
+        """
+        with self._write() as connection:
+            _ask_again(connection, rollout, hosts, at)
+            entry = {"action": action, "subject": rollout, "at": at, "who": who,
+                     "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
+            record(connection, entry)
+
+
+def _ask_again(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    """Lock ended hosts and set them back to `applying`: their report is asked for again."""
+    h = rollout_hosts_table
+    values = {"state": "applying", "updated": at, "outcome": None, "code": None, "detail": None}
+    lock_hosts(connection, rollout, hosts, at)
+    for part in parts(sorted(hosts)):
+        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part), h.c.state == "ended")
+        if connection.execute(h.update().where(where).values(values)).rowcount != len(part):
+            words = f"a host of {', '.join(part[:5])} is not ended any more"
+            raise ConflictError(Problem(short_id(rollout), words))

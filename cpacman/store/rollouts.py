@@ -45,6 +45,7 @@ class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
     updated: float
     attempt: int = 1
     findings: str | None = None
+    boot: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> RolloutHost:
@@ -61,6 +62,9 @@ class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     limits: dict[str, Any]
     findings: list[Any] | None = None
+
+
+_ORDERED = {"restarting": "restart", "rebooting": "reboot"}
 
 
 class Rollouts(Database):
@@ -175,19 +179,77 @@ class Rollouts(Database):
                      "detail": as_json({"code": code, "detail": detail})}  # fmt: skip
             record(connection, entry, changes)
 
-    def order_hosts(self, rollout: str, hosts: Sequence[str], *, owner: str, at: float) -> bool:
-        """Commit that staged hosts are told to start; return False when a wish forbids it.
+    def install_host(
+        self,
+        rollout: str,
+        host: str,
+        *,
+        at: float,
+        who: str,
+        boot: str,
+        findings: Mapping[str, Sequence[str]],
+        changes: Sequence[Mapping[str, Any]],
+        reason: str | None = None,
+        ticket: str | None = None,
+    ) -> None:
+        """Keep that a host proved its transaction, and journal what that changed.
+
+        Args:
+            rollout: the host's.
+            host: its id; it stays locked.
+            at: seconds since the epoch.
+            who: for the journal.
+            boot: the boot that it is in.
+            findings: what it found.
+            changes: those of its packages, where they are not in the journal yet.
+            reason: for the journal.
+            ticket: for the journal.
+
+        Raises:
+            ConflictError: the host does not apply any more.
+        """
+        values = {"state": "installed", "updated": at, "boot": boot, "findings": as_json(findings)}
+        entry = {"action": "installed", "subject": rollout, "at": at, "who": who, "host": host,
+                 "reason": reason, "ticket": ticket, "detail": "{}"}  # fmt: skip
+        with self._write() as connection:
+            _move(connection, rollout, host, "applying", values)
+            record(connection, entry, changes)
+
+    def order_hosts(
+        self,
+        rollout: str,
+        hosts: Sequence[str],
+        *,
+        owner: str,
+        at: float,
+        state: str = "applying",
+        who: str = "",
+    ) -> bool:
+        """Commit that hosts are told to do something; return False when a wish forbids it.
 
         This is what makes a halt exact: it is one transaction with the look at the wish.
 
+        Args:
+            rollout: theirs.
+            hosts: who is told.
+            owner: the process that tells them.
+            at: seconds since the epoch.
+            state: `applying`, or `restarting` or `rebooting`, which are journaled by host.
+            who: for the journal.
+
         Raises:
-            ConflictError: another process owns the rollout, or a host is not staged any more.
+            ConflictError: another process owns the rollout, or a host is not ready any more.
         """
+        expected = "staged" if state == "applying" else "installed"
         with self._write() as connection:
             row = _owned(connection, rollout, owner)
             if row.wish is not None or row.state != "running":
                 return False
-            _move_all(connection, rollout, hosts, "staged", {"state": "applying", "updated": at})
+            _move_all(connection, rollout, hosts, expected, {"state": state, "updated": at})
+            for host in hosts if expected == "installed" else ():
+                entry = {"action": _ORDERED[state], "subject": rollout, "at": at, "who": who,
+                         "host": host, "detail": "{}"}  # fmt: skip
+                record(connection, entry)
         return True
 
     def reopen_hosts(
@@ -205,7 +267,8 @@ class Rollouts(Database):
                 connection, rollout, [host for host, one in mine.items() if one == "ended"], at
             )
             values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
-                      "manifest": None, "updated": at, "attempt": h.c.attempt + 1}  # fmt: skip
+                      "manifest": None, "updated": at, "boot": None,
+                      "attempt": h.c.attempt + 1}  # fmt: skip
             for part in parts(sorted(hosts)):
                 where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part))
                 connection.execute(h.update().where(where).values(values))

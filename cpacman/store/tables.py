@@ -155,6 +155,7 @@ rollout_hosts_table = sa.Table(
     sa.Column("updated", sa.Float, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("findings", Text),
+    sa.Column("boot", Text),
 )
 locks_table = sa.Table(
     "host_locks",

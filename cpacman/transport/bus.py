@@ -11,7 +11,10 @@ from contextlib import suppress
 from typing import Any
 
 _STARTED = {"rollout": "started"}
-_OUTCOMES = frozenset({"applied", "unchanged", "refused", "failed", "silent", "skipped"})
+_OF_HOSTS = frozenset(
+    {"applied", "unchanged", "refused", "failed", "silent", "skipped"}
+    | {"installed", "restart", "reboot"}
+)
 
 
 def tag_of(entry: Mapping[str, Any]) -> str:
@@ -23,7 +26,7 @@ def tag_of(entry: Mapping[str, Any]) -> str:
     action, subject = str(entry["action"]), str(entry["subject"])
     if not subject.startswith("r-"):
         return f"cpacman/{action.replace(' ', '-')}/{subject}"
-    if action in _OUTCOMES and entry.get("host"):
+    if action in _OF_HOSTS and entry.get("host"):
         return f"cpacman/rollout/{subject}/host/{action}"
     return f"cpacman/rollout/{subject}/{_STARTED.get(action, action.replace(' ', '-'))}"
 

@@ -27,6 +27,10 @@ class FakeHost:
         cuts: how many of its starts end with the transaction cut off.
         forged: whether its reports carry a wrong signature.
         tampers: whether it answers to begin with files that its plan does not name.
+        findings: what it found after its transaction.
+        away: how often it is asked in vain once it reboots; below 0 it does not come back.
+        broken: services that do not come back when they are restarted.
+        stuck: why it does not reboot.
     """
 
     faults: dict[str, str] = field(default_factory=dict)
@@ -35,6 +39,16 @@ class FakeHost:
     cuts: int = 0
     forged: bool = False
     tampers: bool = False
+    findings: dict[str, list[str]] = field(default_factory=dict)
+    away: int = 0
+    broken: tuple[str, ...] = ()
+    stuck: str = ""
+    boots: int = 1
+    ended: int = 1
+    asked_away: int = 0
+    rebooted_at: float = 0.0
+    restarts: dict[str, list[str]] = field(default_factory=dict)
+    told_to_reboot: int = 0
     manifest: dict[str, Any] = field(default_factory=dict)
     order: dict[str, Any] = field(default_factory=dict)
     started: int = 0
@@ -68,17 +82,20 @@ class FakeTransport:
         """See `Transport.call`."""
         doors: dict[str, Callable[[FakeHost, Mapping[str, Any]], Mapping[str, Any]]] = {
             "begin": _begin, "staged": _staged, "apply": _apply, "result": _result,
+            "restart": _restart, "reboot": _reboot,
         }  # fmt: skip
         for name, arguments in requests.items():
             self.calls.append((function, name))
             host = self.hosts[name]
-            code = host.faults.get(function, "")
+            code = host.faults.get(function, "") or _absence(host)
             if code:
                 yield Answer(name, {}, code, f"simulated {code}")
             else:
                 yield Answer(name, doors[function](host, arguments))
                 if function == "apply":
                     host.started_at = self._clock()
+                if function == "reboot":
+                    host.rebooted_at = self._clock()
 
     def push(
         self,
@@ -118,6 +135,45 @@ def _apply(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"started": True}
 
 
+def _absence(host: FakeHost) -> str:
+    """Return what a host answers while it is away: nothing."""
+    if not host.asked_away:
+        return ""
+    host.asked_away -= 1
+    return "unreachable"
+
+
+def _restart(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    order = json.loads(arguments["order"])
+    # What a number stands for is done once, however often it comes.
+    host.restarts.setdefault(order["number"], order["names"])
+    return {"ordered": True}
+
+
+def _reboot(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    host.told_to_reboot += 1
+    if json.loads(arguments["order"])["boot_id"] != f"boot-{host.boots}":
+        return {"rebooted": True}
+    if not host.stuck:
+        host.boots += 1
+        host.asked_away = host.away if host.away >= 0 else 2**31
+    return {"ordered": True}
+
+
+def _followed(host: FakeHost) -> Mapping[str, Any]:
+    """Return what a report says of what followed."""
+    boot = f"boot-{host.boots}"
+    found: dict[str, Any] = {"boot_id": boot, "ended_boot_id": f"boot-{host.ended}"}
+    if host.restarts:
+        lines = [line.split(" (")[0] for line in host.findings.get("services", ())]
+        units = [{"unit": u, "ok": u not in host.broken, "output": ""} for u in lines]
+        number = list(host.restarts)[-1]
+        found["restart"] = {"number": number, "state": "done", "units": units, "left": []}
+    if host.stuck and host.told_to_reboot:
+        found["reboot"] = {"boot_id": boot, "error": host.stuck}
+    return found
+
+
 def _result(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     done = host.started and host.polls <= 0
     host.polls -= 1
@@ -127,6 +183,7 @@ def _result(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         "state": ("done" if done else "running") if host.started else "staged",
         "outcome": "applied" if done else None,
         "code": None, "detail": "", "packages": host.manifest["after"],
+        "findings": host.findings, **_followed(host),
     }  # fmt: skip
     if host.started and host.started <= host.cuts:
         report.update(state="failed", outcome="failed", code="interrupted", ended=None)

@@ -16,6 +16,7 @@ from cpacman.config import (
     parse_match,
     read_settings,
     read_yaml,
+    restarts_of,
     settings_from_opts,
 )
 from cpacman.errors import ConfigError, Problem
@@ -289,6 +290,37 @@ def test_explain_says_where_each_value_comes_from(example: Settings) -> None:
     assert shown["levels[0].spread"].source == "default"
     assert shown["depot"] == ("depot", "/var/lib/cpacman/depot", "default")
     assert shown["policy[0].until"].value == "2027-03-31"
+
+
+def test_the_narrowest_place_decides_on_restarts() -> None:
+    """Level before class before fleet, key by key."""
+    settings = load(
+        {
+            "restarts": {"services": "needed", "within": "5m"},
+            "classes": ["a", {"b": {"restarts": {"reboot": "needed", "timeout": "10s"}}}],
+            "levels": [{"x": {"restarts": {"reboot": "always", "services": "never"}}}, "y"],
+        }
+    )
+    found = {
+        (c, one): restarts_of(settings, c, one) for c in ("a", "b") for one in ("x", "y", "gone")
+    }
+    assert {key: (one.services, one.reboot) for key, one in found.items()} == {
+        ("a", "x"): ("never", "always"), ("a", "y"): ("needed", "never"),
+        ("b", "x"): ("never", "always"), ("b", "y"): ("needed", "needed"),
+        ("a", "gone"): ("needed", "never"), ("b", "gone"): ("needed", "needed"),
+    }  # fmt: skip
+    assert found["b", "x"].within == 300 and found["b", "y"].timeout == 10
+    assert load({}).restarts.services == load({}).restarts.reboot == "never"
+
+
+def test_lists_of_services_must_have_an_effect() -> None:
+    """One that is missing, and one that nothing uses, are refused where they stand."""
+    levels = ["x", {"y": {"restarts": {"list": "a"}}}]
+    wrong = {"restarts": {"services": "listed"}, "levels": levels}
+    assert set(problems(wrong)) == {"restarts.services"}
+    idle = {"restarts": {"list": ["a"]}, "classes": [{"c": {"restarts": {"list": ["b"]}}}]}
+    assert set(problems(idle)) == {"restarts.list", "classes[0].restarts.list"}
+    load({"restarts": {"list": ["a"]}, "levels": [{"x": {"restarts": {"services": "listed"}}}]})
 
 
 def test_policy_lines_honour_scope_and_date() -> None:
