@@ -261,8 +261,12 @@ def wait_for(what: str, check: Callable[[], bool], seconds: float, step: float =
 
 
 def inner_environ(extra_path: str = "") -> dict[str, str]:
-    """The environment of what runs in the lab: nothing of the caller's but its terminal."""
+    """The environment of what runs in the lab: nothing of the caller's but its terminal.
+
+    Python keeps its byte code there, as on any real host: a minion that had to compile the agent
+    for each job would spend more time on that than on the job.
+    """
     handed = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     path = f"{SYSTEM_PATH}:{extra_path}" if extra_path else SYSTEM_PATH
-    own = {"HOME": "/root", "PATH": path, "USER": "root", "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"HOME": "/root", "PATH": path, "USER": "root"}
     return {"LANG": "C.UTF-8", "TERM": "dumb", **handed, **own}
