@@ -527,16 +527,9 @@ def compliance():
 
         salt '*' cpacman.compliance
     """
-    return _answer(_compliance)
-
-
-def _compliance(agent):
-    manifest = agent.last_success(_settings())
-    if manifest is None:
-        return {"state": "unknown", "plan": "", "session": ""}
-    now = _run_agent(agent, ["state"])
-    state = "equal" if now["packages"] == manifest["after"] else "differs"
-    return {"state": state, "plan": manifest["plan"], "session": manifest["session"]}
+    return _answer(
+        lambda agent: agent.compliance(_settings(), lambda: _run_agent(agent, ["state"]))
+    )
 
 
 def _sign(agent, text):

@@ -1572,6 +1572,15 @@ def last_success(settings):
     return max(found, key=lambda manifest: manifest["sequence"]) if found else None
 
 
+def compliance(settings, now):
+    """Compare the packages, which `now()` tells, with what the last success left here."""
+    manifest = last_success(settings)
+    if manifest is None:
+        return {"state": "unknown", "plan": "", "session": ""}
+    state = "equal" if now()["packages"] == manifest["after"] else "differs"
+    return {"state": state, "plan": manifest["plan"], "session": manifest["session"]}
+
+
 def started_at(states):
     """Return when applying began, or None."""
     times = [entry["at"] for entry in states if entry["state"] == "checking"]

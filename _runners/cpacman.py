@@ -33,6 +33,7 @@ try:
         ticking,
         verifying,
     )
+    from cpacman.commands import compliance as complying
     from cpacman.commands import hostkeys as hostkeying
     from cpacman.commands import hosts as listing
     from cpacman.commands import refresh as refreshing
@@ -485,6 +486,33 @@ def refresh(
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return refreshing.refresh(context, selection, full=full)
+
+
+@runner
+def compliance(
+    tgt: str | None = None,
+    tgt_type: str = "glob",
+    *,
+    class_: Names = None,
+    level: Names = None,
+    channel: Names = None,
+    meta: Names = None,
+):
+    """
+    Ask hosts whether their packages are still those that CPacMan last left there.
+
+    SEL
+        which hosts; they must be named
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.compliance '*'
+    """
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    with _context() as context:
+        return complying.compliance(context, selection)
 
 
 @runner

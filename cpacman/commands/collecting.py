@@ -17,7 +17,7 @@ import msgspec
 from cpacman.commands.answers import rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, select
-from cpacman.commands.refresh import refresh_hosts
+from cpacman.commands.refresh import introduce, refresh_hosts
 from cpacman.errors import EXIT_NOT_THERE, CpacmanError, Problem, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.job import HALTED, session_of
@@ -270,6 +270,7 @@ class _Collection:
         if not hosts:
             return
         context, timeout = self._context, self._context.settings.transport.answer
+        introduce(context, [one.host for one in hosts])
         requests = {}
         for one in hosts:
             self._starts[one.host] = self._starts.get(one.host, 0) + 1

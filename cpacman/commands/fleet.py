@@ -228,6 +228,21 @@ def select(context: Context, selection: Selection) -> Fleet:
     return fleet._replace(placements=chosen)
 
 
+def named_hosts(context: Context, selection: Selection) -> list[str]:
+    """Return the hosts that a command is told to ask, sorted.
+
+    By target alone every accepted host is meant, also one that has no place yet.
+
+    Raises:
+        UsageError: nothing is named, or what is named means nobody.
+    """
+    if selection.is_empty:
+        raise UsageError("name the hosts: a target such as '*', or class= level= channel= meta=")
+    if Selection(tgt=selection.tgt, tgt_type=selection.tgt_type) == selection:
+        return sorted(target_of(context, selection))
+    return sorted(select(context, selection).placements)
+
+
 def one_class(context: Context, fleet: Fleet) -> str:
     """Return the class that all placed hosts are of.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Selection, select, target_of
+from cpacman.commands.fleet import Selection, named_hosts
 from cpacman.errors import EXIT_OTHER, Problem, UsageError
 from cpacman.transport.hostkeys import CHANGED, NEW, Shown, accept, accepted_file, look
 
@@ -32,12 +32,7 @@ def hostkeys(
         reason: for the journal.
         ticket: for the journal.
     """
-    if selection.is_empty:
-        raise UsageError("name the hosts: a target such as '*', or class= level= channel= meta=")
-    only_target = Selection(tgt=selection.tgt, tgt_type=selection.tgt_type) == selection
-    names = target_of(context, selection) if only_target else sorted(
-        select(context, selection).placements
-    )  # fmt: skip
+    names = named_hosts(context, selection)
     ssh = context.transport.ssh
     known = ssh.hosts()
     hosts = [known[name] for name in names if name in known]

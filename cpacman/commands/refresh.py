@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Selection, target_of
-from cpacman.errors import EXIT_OTHER, CpacmanError, UsageError
+from cpacman.commands.fleet import Selection, named_hosts
+from cpacman.errors import EXIT_OTHER, CpacmanError
 from cpacman.inventory import decode_inventory, merge_thin
 from cpacman.model import InstalledPackage, Inventory
 from cpacman.transport.port import Answer
@@ -47,15 +47,8 @@ def refresh(context: Context, selection: Selection, *, full: bool = False) -> di
         full: ask for everything again, also where nothing changed.
     """
     from cpacman.commands.collecting import close_abandoned
-    from cpacman.commands.fleet import select
 
-    if selection.is_empty:
-        raise UsageError("name the hosts: a target such as '*', or class= level= channel= meta=")
-    only_target = Selection(tgt=selection.tgt, tgt_type=selection.tgt_type) == selection
-    # By target alone every accepted host is meant, also one that has no place yet.
-    found = target_of(context, selection) if only_target else sorted(
-        select(context, selection).placements
-    )  # fmt: skip
+    found = named_hosts(context, selection)
     close_abandoned(context)
     results = refresh_hosts(context, found, full=full)
     failed = {host: r for host, r in results.items() if r.error}
@@ -229,6 +222,15 @@ def _join(context: Context, host: str, thin: _Thin) -> Inventory:
     if inventory.host != host:
         raise CpacmanError(f"it says that it is {inventory.host!r:.100}")
     return inventory
+
+
+def introduce(context: Context, hosts: Sequence[str]) -> None:
+    """Have hosts follow the plan key where they know one of before, so that they take an order."""
+    known = context.store.pins()
+    now = context.key.fingerprint
+    behind = {host: known[host] for host in hosts if known.get(host, now) != now}
+    for host, refused in _pin(context, behind):
+        context.reporter.line(f"{host}: {refused.error}")
 
 
 def _pin(context: Context, pinned: Mapping[str, str]) -> Iterator[tuple[str, Answer]]:

@@ -40,6 +40,18 @@ def recover(body: Answer) -> str:
     return clean("\n".join(words))
 
 
+def compliance(body: Answer) -> str:
+    """How each host stands that is not as it was left, and how many are."""
+    hosts: Mapping[str, Answer] = body["hosts"]
+    rows = [
+        (host, one["state"], short_id(one["plan"]), line(one["code"] and one["error"]))
+        for host, one in hosts.items()
+        if one["state"] != "equal"
+    ]
+    words = f"{len(hosts) - len(rows)} of {len(hosts)} hosts have the packages that were left there"
+    return clean("\n".join([words, table(rows)]).rstrip())
+
+
 LEFT = (
     ("scriptlets", "scriptlet failed"), ("broken", "broken requirement"),
     ("services", "restart"), ("reboot", "REBOOT for"), ("configs", "merge"),

@@ -386,6 +386,7 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "approve": rollouts.approve,
     "wake": rollouts.wake,
     "refresh": _refresh,
+    "compliance": recovering.compliance,
     "recover": recovering.recover,
     "key": recovering.key,
     "hostkeys": pushing.hostkeys,

@@ -133,6 +133,10 @@ class Server(object):
         report = self.agent.report_of(self.settings, session, nonce, self.current_state)
         return {"report": self.agent.canonical(report), "signature": ""}
 
+    def verb_compliance(self):
+        """Whether the packages are those that the last transaction left."""
+        return self.agent.compliance(self.settings, self.current_state)
+
     def current_state(self):
         """Cookie and digest of the packages, as they are now."""
         root = self.settings["root"] or None

@@ -85,6 +85,22 @@ def test_a_session_from_begin_to_staged(pipe: SshPipe) -> None:
     assert (report["nonce"], report["host"], report["state"]) == ("mine", "web1", "staged")
 
 
+def test_a_host_tells_whether_it_is_as_it_was_left(pipe: SshPipe, host: agenthost.TreeHost) -> None:
+    """Nothing was carried out, then the packages are those that were left, then others."""
+    host.install("base-1")
+    assert pipe.request("compliance", {}, 60) == {"state": "unknown", "plan": "", "session": ""}
+    now = agenthost.load(agenthost.AGENT, "agent").current_state(str(host.root))
+    text = manifest(after=now["packages"])
+    pipe.request("begin", {"manifest": text, "signature": "x"}, 30)
+    session = Path(host.settings["state_dir"]) / "transactions" / "s1"
+    report = {"state": "done", "outcome": "applied", "code": None, "detail": ""}
+    (session / "report.json").write_text(json.dumps(report))
+    left = {"plan": "p-1", "session": "s1"}
+    assert pipe.request("compliance", {}, 60) == {"state": "equal", **left}
+    host.install("lib-1")
+    assert pipe.request("compliance", {}, 60) == {"state": "differs", **left}
+
+
 def test_refusals_are_answers(pipe: SshPipe) -> None:
     """What the agent says no to comes as an error of its code, and the connection goes on."""
 

@@ -82,6 +82,31 @@ def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
     assert fleet.run("recover", "*")["recover"]["hosts"] == {}
 
 
+def test_the_key_changes_while_a_host_is_away(fleet: Fleet) -> None:
+    """What the old key let begin is carried on once the host has learnt of the new one."""
+    host = fleet.lab.host("web1")
+    fleet.configure(transport={"answer": "3s", "stall": "3s", "apply": "2s", "chunk": "4M"})
+    number = fleet.plan(tgt="web1")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: in_scriptlet(host))
+        host.pause()
+        kill_worker(host)
+        running.wait()
+    rotated = fleet.run("key", "rotate", reason="as every year")["key"]
+    before = rotated["previous"][-1]["fingerprint"]
+    assert "web1" in rotated["hosts"][before], "it could not be told yet"
+    fleet.configure()
+    host.resume()
+    wait(lambda: not in_scriptlet(host))
+    answer = fleet.run("recover", "web1")
+    assert answer["recover"]["hosts"]["web1"]["outcome"] == "applied", answer.text
+    assert installed(fleet, "web1") > UPDATED and is_clean(host)
+    assert fleet.run("refresh", "web2").code == 0
+    known = fleet.run("key", "show")["key"]["hosts"]
+    assert known[rotated["fingerprint"]] == ["web1", "web2"]
+    assert known[before] == ["db1"], "who was not asked has the old one"
+
+
 RESTART = """#!/bin/sh
 ps -eo pid,args | awk '/[s]alt-minion/ && !/awk/ {{print $1}}' >/run/old-minion
 kill -9 $(cat /run/old-minion)

@@ -67,6 +67,10 @@ def test_a_mixed_fleet_is_served_by_one_deploy(fleet: Fleet) -> None:
     assert hosts is not None
     again = fleet.run("deploy", **{"class": "development", "now": True})
     assert {one[0] for one in again.outcomes().values()} == {"unchanged"}
+    fleet.lab.host("old2").install_rpms(["hugedata-1.0-1.x86_64"])
+    left = fleet.run("compliance", "*")
+    states = {host: one["state"] for host, one in left["compliance"]["hosts"].items()}
+    assert (left.code, states) == (1, {"web1": "equal", "old1": "equal", "old2": "differs"})
 
 
 def test_nothing_is_left_where_others_can_write(fleet: Fleet) -> None:

@@ -327,6 +327,16 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         },
     },
     "chain": chain_answer,
+    "compliance": lambda: {
+        "result": False,
+        "hosts": {
+            "web1": {"state": "equal", "plan": PLAN_ID, "session": "r-1", "code": "", "error": ""},
+            "web2": {"state": "differs", "plan": PLAN_ID, "session": "r-1", "code": "",
+                     "error": ""},
+            "db1": {"state": "failed", "plan": "", "session": "", "code": "unreachable",
+                    "error": "no answer in 30 s"},
+        },
+    },
     "rollouts": lambda: {
         "result": True, "active": False,
         "chains": [
