@@ -35,8 +35,8 @@ lint: setup ## ruff
 types: setup ## mypy, strict on the library
 	$(BIN)/mypy
 
-bench: setup ## a table, and build/bench.json; ONLY=plan runs a part
-	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+bench: setup ## a table, and build/bench.json; ONLY=push PARTS=ssh,caps runs some of it
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PARTS),--parts $(PARTS))
 
 property: setup ## 2,000 random cases against dnf; FIRST=2000 CASES=500 tries others
 	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) tests/property

@@ -1,228 +1,160 @@
 """What a push costs, beside what Salt and scp take for the same bytes, on one machine in one run.
 
-A lab of a master, ten hosts with a minion and three with an sshd: hosts share the processors with
+A lab of a master, ten hosts with a minion and ten with an sshd: hosts share the processors with
 the master, so wall times tell little by themselves and their ratios more. CPU is that of the runner
-and of all processes of the master. `CPACMAN_BENCH_PUSH=all` also pushes 10 MB and 300 MB in 1, 20
-and 200 files to 1, 3 and 10 hosts.
+and of all processes of the master. `make bench ONLY=push PARTS=publish,ssh` measures some of it.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import re
-import shlex
 import statistics
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections.abc import Iterator, Sequence
 
 from lab import Lab
 from tests.bench.bench_plan import Row, _row
-from tests.integration.fleet import Fleet
+from tests.bench.pushlab import HOSTS, MB, SSH, PushLab
 
-MB = 10**6
-HOSTS = [f"web{n}" for n in range(1, 11)]
-SSH = ["old1", "old2", "old3"]
+PARTS = ("publish", "memory", "salt", "caps", "ssh", "deploy", "grid")
 LARGE, SMALL, FILES = 300, 2, 20
-STALL = "6s"
+ROUNDS = 2
+CAP = 8
+"""Megabytes in a second, to one host and in all."""
+GRID = ((10, 1), (10, 200), (300, 1), (300, 200))
+"""Megabytes, and the number of files that they lie in."""
 
 
-def rows() -> list[Row]:
-    """Return the measurements."""
+def rows(parts: Sequence[str] = PARTS) -> list[Row]:
+    """Return the measurements of these parts."""
     with Lab(HOSTS, ssh_hosts=SSH) as lab:
-        bench = Bench(lab)
-        parts = [bench.publish, bench.ssh, bench.deploy]
-        if os.environ.get("CPACMAN_BENCH_PUSH") == "all":
-            parts.append(bench.grid)
+        bench = PushLab(lab)
         found = []
-        for row in itertools.chain.from_iterable(part() for part in parts):
-            print(f"bench: {row['name']} {row['value']} {row['unit']}", file=sys.stderr, flush=True)
-            found.append(row)
+        for part in parts:
+            for row in globals()[f"_{part}"](bench):
+                print(
+                    f"bench: {row['name']} {row['value']} {row['unit']}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                found.append({**row, "command": f"make bench ONLY=push PARTS={part}"})
         return found
 
 
-def write_random(path: Path, size: int) -> None:
-    """Write a file that no compressor makes smaller."""
-    with path.open("wb") as stream:
-        for start in range(0, size, 16 * MB):
-            stream.write(os.urandom(min(16 * MB, size - start)))
+def _publish(bench: PushLab) -> Iterator[Row]:
+    """What it costs to push to one host and to each further one, and who else hears of it."""
+    cost: dict[int, list[float]] = {1: [], 3: []}
+    speed: dict[int, list[float]] = {1: [], 3: []}
+    reached, card = [], []
+    for _ in range(ROUNDS):
+        for count in (1, 3):
+            files = bench.files(LARGE, FILES)
+            with bench.bystanders(HOSTS[count:]) as heard:
+                run = bench.push(HOSTS[:count], files)
+            cost[count].append((run["runner"] + run["master"]) / (LARGE / 1000))
+            speed[count].append(LARGE / run["wall"])
+            reached.append(heard.payload)
+            card.append(heard.card)
+            again = bench.push(HOSTS[:count], files)
+            assert again["lacked"] == 0, again
+            bench.forget()
+    one, three = (statistics.mean(cost[count]) for count in (1, 3))
+    for count, found in speed.items():
+        name = f"push.publish.mb-per-s-per-host.{count}-hosts"
+        yield _row(name, statistics.mean(found), "MB/s", None, "")
+    yield _row("push.publish.second-push-bytes", again["lacked"], "bytes", 0, "")
+    yield _row("push.publish.bytes-to-non-targets", max(reached), "bytes", 0, "")
+    # Everything that came in there meanwhile: keep-alives and the minions' own questions.
+    yield _row("push.publish.non-targets.card-bytes", max(card), "bytes", None, "")
+    yield _row("push.publish.cpu-s-per-gb", one, "s", 14, "")
+    yield _row("push.publish.cpu-s-per-gb.runner", run["runner"] / (LARGE / 1000), "s", None, "")
+    yield _row("push.publish.cpu-s-per-gb-per-further-host", (three - one) / 2, "s", 0.9, "")
 
 
-class Bench:
-    """A lab and what is measured in it."""
+def _memory(bench: PushLab) -> Iterator[Row]:
+    """What the master's processes and the runner hold above idle, also for a host that stops."""
+    for count in (1, 3, 10):
+        run = bench.push(HOSTS[:count], bench.files(100, FILES), memory=True)
+        name = f"push.publish.memory-above-idle.{count}-hosts"
+        yield _row(name, run["memory"] / MB, "MB", 200, "")
+        bench.forget()
+    alone = bench.push(HOSTS[:3], bench.files(100, FILES))
+    run = bench.push_with_one_stopped(HOSTS[:4], bench.files(100, FILES))
+    name = "push.publish.one-stopped"
+    yield _row(f"{name}.memory-above-idle", run["memory"] / MB, "MB", 200, "")
+    # The same three hosts without the fourth one beside it.
+    yield _row(f"{name}.seconds-of-the-others", run["others"], "s", alone["wall"], "")
+    bench.forget()
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.fleet = Fleet(lab)
-        self.fleet.members({"*": {"class": "development"}})
-        self.fleet.configure(transport={"stall": STALL, "answer": "60s"})
-        self.fleet.ready()
-        self.conf = str(lab.master.factory.config_file)
-        self._numbers = iter(range(10**6))
 
-    # ---- the pieces
+def _salt(bench: PushLab) -> Iterator[Row]:
+    """Publish beside salt-cp and cp.get_file, to the same three hosts."""
+    hosts = HOSTS[:3]
+    chunked = SMALL / bench.salt_cp(hosts, SMALL)
+    yield _row("push.salt-cp.mb-per-s-per-host.3-hosts", chunked, "MB/s", None, "")
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        ours.append(LARGE / bench.push(hosts, bench.files(LARGE, FILES))["wall"])
+        bench.forget()
+        theirs.append(LARGE / bench.get_file(hosts, LARGE))
+    speed, pulled = statistics.mean(ours), statistics.mean(theirs)
+    yield _row("push.get_file.mb-per-s-per-host.3-hosts", pulled, "MB/s", None, "")
+    yield _row("push.publish.over.salt-cp", speed / chunked, "times", 400, "")
+    yield _row("push.publish.over.get_file", speed / pulled, "times", 1, "")
 
-    def files(self, size: int, count: int) -> Path:
-        """Make that many files of random bytes, of so many MB in all."""
-        directory = self.lab.path(f"bench{next(self._numbers)}")
-        directory.mkdir()
-        for number in range(count):
-            write_random(directory / f"x{number}", size * MB // count)
-        return directory
 
-    def argv(self, spec: Mapping[str, Any]) -> list[str]:
-        """The command line of a push in a process of its own; see `pusher`."""
-        return [sys.executable, "-m", "tests.bench.pusher", self.conf, json.dumps(spec)]
+def _caps(bench: PushLab) -> Iterator[Row]:
+    """Bytes in a second at the hosts' cards, over the cap: to one host, and to three in all."""
+    for kind, hosts in (("publish", HOSTS[:3]), ("ssh", SSH[:3])):
+        for cap, most, size in (("bandwidth_per_host", 1, 40), ("bandwidth", 3, 16)):
+            bench.configure(**{cap: f"{CAP}M"})
+            with bench.cards(hosts) as rates:
+                bench.push(hosts, bench.files(size, 4))
+            found = rates.total if cap == "bandwidth" else max(rates.found.values())
+            name = f"push.{kind}.{cap.replace('_', '-')}.over-cap.{most}-hosts"
+            yield _row(name, found / (CAP * MB), "times", 1, "")
+            bench.forget()
+    bench.configure()
 
-    def push(self, hosts: Sequence[str], files: Path) -> Any:
-        """Push, and return what it took."""
-        spec = {"hosts": list(hosts), "files": str(files)}
-        return json.loads(self.lab.run(self.argv(spec), timeout=900).check().stdout)
 
-    def wall(self, script: str) -> float:
-        """Run a shell line where the master runs; return its seconds."""
-        start = time.monotonic()
-        self.lab.run(["sh", "-ec", script], timeout=900).check()
-        return time.monotonic() - start
+def _ssh(bench: PushLab) -> Iterator[Row]:
+    """The ssh transport beside `scp -r` to the same hosts at once."""
+    hosts = SSH[:3]
+    ours, theirs = [], []
+    for _ in range(3):
+        files = bench.files(LARGE, FILES)
+        ours.append(LARGE / bench.push(hosts, files)["wall"])
+        theirs.append(LARGE / bench.scp(hosts, files))
+        bench.forget()
+    yield _row("push.ssh.mb-per-s-per-host.3-hosts", statistics.median(ours), "MB/s",
+               statistics.median(theirs), "")  # fmt: skip
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    yield _row("push.ssh.over.scp", ratio, "times", 0.8, "")
 
-    def heard(self, hosts: Sequence[str]) -> dict[str, int]:
-        """Bytes that came in over the hosts' connections to the master's publisher."""
-        found = {}
-        for host in hosts:
-            text = self.lab.host(host).run(["ss", "-tinH", "dport = :4505"]).check().stdout
-            found[host] = sum(int(n) for n in re.findall(r"bytes_received:(\d+)", text))
-        return found
 
-    # ---- the rows
+def _deploy(bench: PushLab) -> Iterator[Row]:
+    """One small package on ten hosts: what of the time goes where, and what is Salt's own."""
+    found = bench.deploy(HOSTS, "confapp")
+    startup = found["startup"]
+    calls = sum(len(times) for times in found["took"].values())
+    name = "push.deploy.10-hosts"
+    yield _row(f"{name}.seconds", found["total"] + startup, "s", None, "")
+    # Salt's own: its start, and as many round trips of test.ping to the same hosts as there were
+    # calls.
+    yield _row(f"{name}.salts-own.seconds", startup + calls * found["ping"], "s", None, "")
+    yield _row(f"{name}.start.seconds", startup, "s", None, "")
+    for function, times in found["took"].items():
+        yield _row(f"{name}.{function}.seconds", sum(times), "s", len(times) * found["ping"], "")
+    inside = sum(sum(times) for times in found["took"].values())
+    yield _row(f"{name}.runner.seconds", found["total"] - inside, "s", None, "")
 
-    def publish(self) -> Iterator[Row]:
-        """Publish beside salt-cp and cp.get_file, and what it costs."""
-        command = "make bench ONLY=push"
-        three, one = HOSTS[:3], HOSTS[:1]
-        large = self.files(LARGE, FILES)
-        first = self.push(three, large)
-        speed = LARGE / first["wall"]
-        again = self.push(three, large)
-        yield _row("push.publish.mb-per-s-per-host.3-hosts", speed, "MB/s", None, command)
-        yield _row("push.publish.second-push-bytes", again["lacked"], "bytes", 0, command)
-        yield from self._beside_salt(three, speed, command)
 
-        others = [host for host in HOSTS if host not in one]
-        before = self.heard(others)
-        alone = self.push(one, self.files(LARGE, FILES))
-        reached = sum(n - before[host] for host, n in self.heard(others).items())
-        yield _row("push.publish.bytes-to-non-targets", reached, "bytes", 0, command)
-        cost, more = (self._cpu(run) for run in (alone, first))
-        yield _row("push.publish.cpu-s-per-gb", cost, "s", 14, command)
-        yield _row(
-            "push.publish.cpu-s-per-gb-per-further-host", (more - cost) / 2, "s", 0.9, command
-        )
-        memory = max(alone["memory"], first["memory"]) / MB
-        yield _row("push.publish.memory-above-idle", memory, "MB", 200, command)
-        yield from self._stopped(command)
-
-    @staticmethod
-    def _cpu(run: Any) -> float:
-        return float(run["runner"] + run["master"]) / (LARGE / 1000)
-
-    def _beside_salt(self, hosts: Sequence[str], speed: float, command: str) -> Iterator[Row]:
-        small = self.files(SMALL, 1) / "x0"
-        program = f"{sys.executable} {Path(sys.executable).with_name('salt-cp')}"
-        names = ",".join(hosts)
-        conf = shlex.quote(str(Path(self.conf).parent))
-        chunked = self.wall(f"{program} -c {conf} --chunked -L {names} {small} /var/tmp/bench.cp")
-        theirs = SMALL / chunked
-        yield _row("push.publish.over.salt-cp", speed / theirs, "times", 400, command)
-
-        served = self.lab.master.root / "roots" / "bench.bin"
-        write_random(served, LARGE * MB)
-        start = time.monotonic()
-        answers = self.lab.salt(
-            list(hosts), "cp.get_file", "salt://bench.bin", "/var/tmp/bench.bin", timeout=600
-        )
-        pulled = LARGE / (time.monotonic() - start)
-        served.unlink()
-        assert len([one for one in answers.data.values() if one]) == len(hosts), answers
-        yield _row("push.publish.over.get_file", speed / pulled, "times", 1, command)
-
-    def _stopped(self, command: str) -> Iterator[Row]:
-        """Three hosts and one that stops once it has begun, beside the three alone."""
-        alone = self.push(HOSTS[:3], self.files(100, FILES))
-        host, begun, go = self.lab.host(HOSTS[3]), self.lab.path("begun"), self.lab.path("go")
-        spec = {"hosts": HOSTS[:4], "files": str(self.files(100, FILES)), "stopped": HOSTS[3:4],
-                "begun": str(begun), "go": str(go)}  # fmt: skip
-        with self.lab.start(self.argv(spec)) as running:
-            while not begun.exists():
-                time.sleep(0.05)
-            host.pause()
-            go.touch()
-            try:
-                run = json.loads(running.wait(600).check().stdout)
-            finally:
-                host.resume()
-        yield _row(
-            "push.publish.one-stopped.memory-above-idle", run["memory"] / MB, "MB", 200, command
-        )
-        yield _row("push.publish.one-stopped.seconds", run["others"], "s", alone["wall"], command)
-
-    def ssh(self) -> Iterator[Row]:
-        """The ssh transport beside `scp -r` to the same hosts at once."""
-        command = "make bench ONLY=push"
-        roster = yaml.safe_load(self.lab.master.roster.read_text(encoding="utf-8"))
-        ours, theirs = [], []
-        for _ in range(2):
-            files = self.files(LARGE, FILES)
-            ours.append(self.push(SSH, files)["wall"])
-            lines = []
-            for name in SSH:
-                entry = roster[name]
-                options = " ".join(f"-o {shlex.quote(one)}" for one in entry["ssh_options"])
-                lines.append(f"scp -q -r -i {entry['priv']} {options} {files}"
-                             f" root@{entry['host']}:/var/tmp/{files.name} & ")  # fmt: skip
-            theirs.append(self.wall("".join(lines) + "wait"))
-        speed, plain = (LARGE / statistics.median(times) for times in (ours, theirs))
-        yield _row("push.ssh.mb-per-s-per-host.3-hosts", speed, "MB/s", plain, command)
-        yield _row("push.ssh.over.scp", speed / plain, "times", 0.8, command)
-
-    def deploy(self) -> Iterator[Row]:
-        """One small package on ten hosts: what of the time goes where."""
-        command = "make bench ONLY=push"
-        plan = self.fleet.plan(tgt="web*", upgrade="confapp")["plan_id"]
-        argv = [sys.executable, "-m", "tests.bench.deployer", self.conf, plan, ",".join(HOSTS)]
-        found = json.loads(self.lab.run(argv, timeout=300).check().stdout)
-        assert set(found["outcomes"].values()) == {"applied"}, found
-        start = time.monotonic()
-        self.lab.salt_run("cpacman.version")
-        startup = time.monotonic() - start
-        calls = sum(len(times) for times in found["took"].values())
-        salts = startup + calls * found["ping"]
-        name = "push.deploy.10-hosts"
-        yield _row(f"{name}.seconds", found["total"] + startup, "s", None, command)
-        yield _row(f"{name}.salts-own.seconds", salts, "s", None, command)
-        yield _row(f"{name}.start.seconds", startup, "s", None, command)
-        inside = sum(sum(times) for times in found["took"].values())
-        for function, times in found["took"].items():
-            # Beside each: as many round trips of test.ping.
-            yield _row(
-                f"{name}.{function}.seconds", sum(times), "s", len(times) * found["ping"], command
-            )
-        yield _row(f"{name}.runner.seconds", found["total"] - inside, "s", None, command)
-
-    def grid(self) -> Iterator[Row]:
-        """Every size, number of files and number of hosts."""
-        command = "CPACMAN_BENCH_PUSH=all make bench ONLY=push"
-        for kind, hosts in (("publish", HOSTS), ("ssh", SSH)):
-            for count in [n for n in (1, 3, 10) if n <= len(hosts)]:
-                for size, files in ((10, 1), (10, 20), (300, 1), (300, 20), (300, 200)):
-                    run = self.push(hosts[:count], self.files(size, files))
-                    name = f"push.{kind}.{size}-mb.{files}-files.{count}-hosts"
-                    yield _row(
-                        f"{name}.mb-per-s-per-host", size / run["wall"], "MB/s", None, command
-                    )
-                    yield _row(f"{name}.memory-above-idle", run["memory"] / MB, "MB", 200, command)
+def _grid(bench: PushLab) -> Iterator[Row]:
+    """Every size, number of files and number of hosts."""
+    for kind, hosts in (("publish", HOSTS), ("ssh", SSH)):
+        for count in (1, 3, 10):
+            for size, files in GRID:
+                run = bench.push(hosts[:count], bench.files(size, files))
+                bench.forget()
+                name = f"push.{kind}.{size}-mb.{files}-files.{count}-hosts"
+                speed = size / run["wall"]
+                yield _row(f"{name}.mb-per-s-per-host", speed, "MB/s", None, "")
