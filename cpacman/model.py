@@ -345,6 +345,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether only what some advisories fix is to be upgraded."""
         return bool(self.advisory or self.security or self.severity)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether less was asked for than all that is offered, be it by what is left out."""
+        named = self.upgrade or self.install or self.remove or self.exclude or self.lock
+        return bool(named or self.by_advisory or self.rollback)
+
     def wants(self, advisory: Advisory) -> bool:
         """Return whether an advisory is among those asked for."""
         if {advisory.id, *advisory.cves}.intersection(self.advisory):

@@ -272,7 +272,8 @@ def _case(
             return part
         made, candidate, proof = part, part.snapshot, part.proof
     whole = newer.id if wanted.is_whole or wanted.leaves_out else None
-    question = Question(to, aim.source, candidate, held, whole, aim.evidence)
+    left_out = wanted.exclude if wanted.leaves_out else ()
+    question = Question(to, aim.source, candidate, held, whole, aim.evidence, left_out)
     shown = evidence_of(context, question, proof, members)
     return Case(to, channel, choice, newer, held, candidate, proof, shown, made, task)
 

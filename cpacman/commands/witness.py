@@ -1,20 +1,24 @@
 """The evidence before a promotion: what rollouts in the class before showed of what is to come.
 
-Invariants: a whole snapshot proves itself by rollouts of that very snapshot, a part of one by
-rollouts that brought each of its versions, byte for byte; what enters at this class, and what no
-host of the class before could have, needs no proof from there.
+Invariants: a whole snapshot proves itself by rollouts of all of that very snapshot, a part of one
+by rollouts that brought each of its versions, byte for byte; what enters at this class, and what no
+host of the class before could have, needs no proof from there. A failure is over when the host ran
+what failed, or had nothing left to do of what was asked for then, and not by another request.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.commands.proving import Members
 from cpacman.config import Evidence
 from cpacman.depot.partial import new_in
-from cpacman.depot.promotion import enters_at, is_for
+from cpacman.depot.promotion import is_for
 from cpacman.depot.snapshot import Snapshot
 from cpacman.errors import Problem
 from cpacman.model import Action, Package
@@ -54,7 +58,8 @@ class Shown(NamedTuple):
 class Question(NamedTuple):
     """What is asked of whom: `whole` is the snapshot of `source` whose rollouts prove it.
 
-    Without, each version that comes has to prove itself.
+    Without, each version that comes has to prove itself. What is `left_out` of the whole, rollouts
+    may have left out, too.
     """
 
     to: str
@@ -63,6 +68,7 @@ class Question(NamedTuple):
     held: Snapshot | None
     whole: str | None
     instead: Evidence | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def evidence_of(context: Context, asked: Question, proof: Proof, members: Members) -> Shown:
@@ -73,15 +79,16 @@ def evidence_of(context: Context, asked: Question, proof: Proof, members: Member
         if (host.class_, host.channel) == (asked.source, asked.candidate.channel)
     }
     rows = [row for row in context.store.ended(asked.source) if row.host in hosts]
-    coming = {(one.nevra, one.sha256) for one in _coming(context, asked)}
+    coming = {(one.nevra, one.sha256) for one in _coming(asked)}
     planned = {
         (a.nevra, a.sha256 or "") for t in proof.plan.transactions.values() for a in t.actions
     } & coming
-    history = _History(context, rows, coming)
+    plans = _Plans(context, rows, asked.candidate.channel)
+    history = _History(context, rows, coming, plans)
     if asked.whole is not None:
-        events = {asked.whole: _of_snapshot(context, asked.whole, rows, asked.candidate.channel)}
+        events = {asked.whole: _of_snapshot(asked.whole, asked.left_out, rows, plans)}
     else:
-        events = {version[0]: history.events[version] for version in sorted(coming)}
+        events = _by_version(coming, history)
     rule = rule_of(context, asked.to, asked.instead) if coming else None
     verdicts = {
         one: judge(rule or Rule(0), found, context.clock()) for one, found in events.items()
@@ -98,37 +105,79 @@ def rule_of(context: Context, class_: str, instead: Evidence | None) -> Rule | N
     return Rule(said.min_hosts, said.soak, said.max_failures, said.health == "passed")
 
 
-def _coming(context: Context, asked: Question) -> Iterator[Package]:
+def _coming(asked: Question) -> Iterator[Package]:
     """Yield the packages that the class does not hold yet and that the one before could have."""
-    classes = context.settings.class_names
     able = {
         one.name
         for one in asked.candidate.repositories
-        if enters_at(one.classes, classes) != asked.to and is_for(one.classes, asked.to)
+        if is_for(one.classes, asked.source) and is_for(one.classes, asked.to)
     }
     for package in new_in(asked.held, asked.candidate.packages):
         if package.repository in able:
             yield package
 
 
-def _of_snapshot(context: Context, number: str, rows: Sequence[Ended], channel: str) -> list[Event]:
-    """Return what hosts showed of a snapshot; another one that came ends its time."""
-    snapshots = context.store.snapshots_of_plans(row.plan for row in rows)
+class _Plans:
+    """What the plans of some rollouts were made from, and how much of it was asked for."""
+
+    def __init__(self, context: Context, rows: Sequence[Ended], channel: str) -> None:
+        self._asked = context.store.plans_asked(row.plan for row in rows)
+        self._channel = channel
+
+    def snapshot(self, row: Ended) -> str | None:
+        """Return the snapshot that a host was planned from; a way back is from none."""
+        return self._asked[row.plan].snapshots.get(self._channel)
+
+    def is_all(self, row: Ended, left_out: Sequence[str] = ()) -> bool:
+        """Return whether all that was offered was asked for, but what is left out anyway."""
+        request = self._asked[row.plan].request
+        exclude = tuple(word for word in request.exclude if word not in left_out)
+        return not msgspec.structs.replace(request, exclude=exclude).is_narrow
+
+    def settles(self, row: Ended, failed: Ended) -> bool:
+        """Return whether a host that has nothing to change has what once failed."""
+        if self.snapshot(row) != self.snapshot(failed):
+            return False
+        same = self._asked[row.plan].request == self._asked[failed.plan].request
+        return same or self.is_all(row)
+
+
+def _of_snapshot(
+    number: str, left_out: Sequence[str], rows: Sequence[Ended], plans: _Plans
+) -> list[Event]:
+    """Return what hosts showed of a snapshot; another one that came ends its time.
+
+    Who was given a part of it on purpose shows nothing but that it failed.
+    """
     events = []
     for row in rows:
         sign = SIGNS.get(row.outcome)
-        if snapshots.get(row.plan, {}).get(channel) == number:
-            events += [Event(row.host, row.at, sign, row.healthy)] if sign else []
+        if plans.snapshot(row) == number:
+            counts = sign is Sign.FAILED or plans.is_all(row, left_out)
+            events += [Event(row.host, row.at, sign, row.healthy)] if sign and counts else []
         elif sign is Sign.RAN:
             events.append(Event(row.host, row.at, Sign.LEFT))
     return events
 
 
+def _by_version(coming: set[Version], history: _History) -> dict[str, list[Event]]:
+    """Return the events of each version, by its NEVRA; of two of one NEVRA by their sums, too."""
+    several = Counter(nevra for nevra, _ in coming)
+    return {
+        nevra if several[nevra] == 1 else f"{nevra} {sha256[:12]}": history.events[nevra, sha256]
+        for nevra, sha256 in sorted(coming)
+    }
+
+
 class _History:
     """What rollouts did with some versions: events of each, and what hosts had together."""
 
-    def __init__(self, context: Context, rows: Sequence[Ended], versions: set[Version]) -> None:
+    def __init__(
+        self, context: Context, rows: Sequence[Ended], versions: set[Version], plans: _Plans
+    ) -> None:
         self.events: dict[Version, list[Event]] = {one: [] for one in versions}
+        self._plans = plans
+        self._failed: dict[tuple[Version, str], Ended] = {}
         self.changes: list[tuple[str, str, str | None, str | None]] = []
         self._by_nevra: dict[str, list[Version]] = {}
         for one in versions:
@@ -141,17 +190,22 @@ class _History:
     def _read(self, row: Ended, actions: Iterable[Action]) -> None:
         sign = SIGNS.get(row.outcome)
         if sign is Sign.SETTLED:
-            # It has all that it was to get, whatever failed before.
-            for events in self.events.values():
-                if any(one.host == row.host for one in events):
-                    events.append(Event(row.host, row.at, sign))
+            self._settle(row)
             return
         for action in actions if sign else ():
             came = (action.nevra, action.sha256 or "")
             if sign and came in self.events:
                 self.events[came].append(Event(row.host, row.at, sign, row.healthy))
+            if sign is Sign.FAILED:
+                self._failed[came, row.host] = row
             if sign is Sign.RAN:
                 self._note(row, action, came)
+
+    def _settle(self, row: Ended) -> None:
+        """Note that a host has all that it was to get, though some of that failed before."""
+        for (version, host), failed in self._failed.items():
+            if host == row.host and version in self.events and self._plans.settles(row, failed):
+                self.events[version].append(Event(host, row.at, Sign.SETTLED))
 
     def _note(self, row: Ended, action: Action, came: Version) -> None:
         left = action.from_ if action.sha256 else action.nevra

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from cpacman.model import Transaction
+from cpacman.model import Request, Transaction
 from cpacman.store.engine import Database
 from cpacman.store.rows import parts, unpack
 from cpacman.store.tables import (
@@ -53,8 +53,11 @@ _PASS = "pass"  # noqa: S105
 _EVERYBODY = ""
 
 
-class _Header(msgspec.Struct):
-    snapshots: dict[str, str]
+class Asked(msgspec.Struct):
+    """What a plan was made from, channel -> snapshot, and what it was asked for."""
+
+    snapshots: dict[str, str] = {}
+    request: Request = Request()
 
 
 class Evidence(Database):
@@ -96,15 +99,15 @@ class Evidence(Database):
             for rollout, level, text in rows
         }
 
-    def snapshots_of_plans(self, plans: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Return plan -> channel -> the snapshot that it was made from."""
+    def plans_asked(self, plans: Iterable[str]) -> dict[str, Asked]:
+        """Return plan -> the snapshots that it was made from, and its request."""
         p = plans_table.c
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, Asked] = {}
         with self._read() as connection:
             for part in parts(sorted(set(plans))):
                 query = sa.select(p.id, p.document).where(p.id.in_(part))
                 for number, blob in connection.execute(query):
-                    found[number] = unpack(blob, _Header).snapshots
+                    found[number] = unpack(blob, Asked)
         return found
 
     def transactions(self, numbers: Iterable[str]) -> dict[str, Transaction]:
@@ -122,8 +125,8 @@ class Evidence(Database):
     def hosts_at(self, snapshot: str) -> list[str]:
         """Return the hosts whose last successful rollout was made from a snapshot, sorted."""
         last = {one.host: one.plan for one in self.ended() if one.outcome in _THERE}
-        snapshots = self.snapshots_of_plans(last.values())
-        return sorted(h for h, p in last.items() if snapshot in snapshots.get(p, {}).values())
+        plans = self.plans_asked(last.values())
+        return sorted(h for h, p in last.items() if snapshot in plans[p].snapshots.values())
 
 
 _THERE = frozenset({"applied", "unchanged"})

@@ -8,11 +8,13 @@ import pytest
 
 from cpacman.commands import blocking
 from cpacman.commands.looking import history
+from cpacman.commands.pointing import revert
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
 from cpacman.depot.partial import Wanted
 from cpacman.depot.snapshot import load_snapshot, snapshot_ids
 from cpacman.errors import ConflictError, SafetyError, UsageError
+from cpacman.model import Request
 from cpacman.report.screens import render
 from tests.unit.commands.world import World
 
@@ -358,6 +360,84 @@ def test_evidence_of_a_part(strict: World) -> None:
     run(strict, wanted=Wanted(exclude=("lib-3*",)))
     strict.roll("testing")
     assert run(strict, "production", wanted=Wanted(packages=("app",)))["retcode"] == 0
+
+
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        Request(remove=("tool",)),
+        Request(upgrade=("tool",)),
+        Request(exclude=("lib", "app")),
+        Request(lock=("lib", "app")),
+        Request(advisory=("A-2026:1",)),
+    ],
+)
+def test_part_of_a_snapshot_proves_nothing_of_the_whole(strict: World, narrow: Request) -> None:
+    """Hosts that were given less on purpose did not run the snapshot; one that failed did fail."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 1}
+    strict.roll("testing", {"host1": "failed"}, narrow)
+    assert lacks(run(strict, "production")) == ["hosts 0 of 1", "failures 1 of 0: host1"]
+    strict.roll("testing")
+    assert run(strict, "production")["retcode"] == 0
+
+
+def test_rollouts_may_leave_out_what_the_promotion_does(strict: World) -> None:
+    """All but some is proved by rollouts of all but some of that."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 3}
+    strict.roll("testing", request=Request(exclude=("tool",)))
+    assert lacks(run(strict, "production")) == ["hosts 0 of 3"]
+    assert run(strict, "production", wanted=Wanted(exclude=("tool",)))["retcode"] == 0
+
+
+@pytest.mark.parametrize("other", [Request(upgrade=("old",)), Request(exclude=("tool",))])
+def test_failure_stands_when_something_else_has_nothing_to_do(
+    strict: World, other: Request
+) -> None:
+    """That a host needs nothing of another request says nothing of the version that failed."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 0}
+    strict.host("host1", "testing", "tool-1-1.noarch", "old-1-1.noarch")
+    tool = Wanted(packages=("tool",))
+    strict.roll("testing", {"host1": "failed"})
+    strict.roll("testing", request=other)
+    assert lacks(run(strict, "production", wanted=tool, test=True)) == ["failures 1 of 0: host1"]
+    strict.roll("testing", {"host1": "unchanged"})  # it has it after all
+    assert run(strict, "production", wanted=tool)["retcode"] == 0
+
+
+def test_failure_stands_when_the_class_went_back(strict: World) -> None:
+    """A class that was taken back needs nothing, which is no success of what failed."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 0}
+    bad = strict.held("testing")
+    strict.roll("testing", dict.fromkeys(("host1", "host4", "host5"), "failed"))
+    revert(strict.context(), "testing")
+    strict.roll("testing")
+    told = run(strict, "production", snapshot=bad, wanted=Wanted(packages=("tool",)), test=True)
+    assert lacks(told) == ["failures 3 of 0: host1 host4 host5"]
+
+
+def test_what_the_class_before_could_not_have_needs_no_evidence(strict: World) -> None:
+    """A repository that passes over the class before is never asked to be proved there."""
+    strict.repositories(base={}, edr={"classes": ["development", "production"]})
+    strict.mirror("fresh-2-1.noarch", name="edr")
+    snapshot(strict.context())
+    run(strict)
+    told = run(strict, "production", wanted=Wanted(repositories=("edr",)))
+    assert told["retcode"] == 0 and told["evidence"]["demanded"] is None
+
+
+def test_each_of_two_builds_of_one_name_proves_itself(strict: World) -> None:
+    """Two repositories with one NEVRA and different bytes: one has run, the other has not."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 1}
+    strict.repositories(base={}, other={})
+    strict.mirror(*ONE, "tool-2-1.noarch")
+    strict.mirror("tool-1-1.noarch", name="other")
+    strict.rebuild("tool-2-1.noarch", name="other")
+    snapshot(strict.context())
+    run(strict)
+    strict.roll("testing")
+    told = run(strict, "production", wanted=Wanted(packages=("tool-2",)), test=True)
+    assert len(told["evidence"]["verdicts"]) == 2
+    assert lacks(told) == ["hosts 0 of 1"]
 
 
 def test_what_never_ran_together_is_listed(strict: World) -> None:

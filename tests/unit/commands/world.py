@@ -60,13 +60,21 @@ def packages(top: Path) -> dict[str, Path]:
             body.append(PART.format(name=name, more=more, arch=arch))
         spec = top / f"all{version}.spec"
         spec.write_text("".join([*body, "%changelog\n"]))
-        define = ["--define", f"_topdir {top}", "--define", "vendor V"]
-        define += ["--define", "debug_package %{nil}", "--define", f"_dbpath {top}/db"]
-        subprocess.run(
-            ["rpmbuild", "-bb", "--quiet", "--nodeps", *define, str(spec)],
-            check=True, timeout=60, env={"HOME": str(top), "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
+        build(top, spec)
     return {path.stem: path for path in (top / "RPMS").rglob("*.rpm")}
+
+
+def build(top: Path, spec: Path, vendor: str = "V") -> None:
+    """Build what a spec says, below `top`."""
+    define = ["--define", f"_topdir {top}", "--define", f"vendor {vendor}"]
+    define += ["--define", "debug_package %{nil}", "--define", f"_dbpath {top}/db"]
+    subprocess.run(
+        ["rpmbuild", "-bb", "--quiet", "--nodeps", *define, str(spec)],
+        check=True, timeout=60, env={"HOME": str(top), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+
+EVERYTHING = Request()
 
 
 class Directory:
@@ -166,6 +174,18 @@ class World:
             shutil.copy2(self.files[nevra], folder)
         write_metadata(folder, advisories or {})
 
+    def rebuild(self, nevra: str, name: str = "base", vendor: str = "Other") -> None:
+        """Let a mirror have another build of a noarch package, in the place of its own if any."""
+        package, version, _ = nevra.rsplit("-", 2)
+        top = self.base / "rebuilt"
+        top.mkdir(exist_ok=True)
+        spec = top / f"{package}.spec"
+        text = HEAD.format(version=version).replace(f"all{version}", package)
+        spec.write_text(f"{text}BuildArch: noarch\n%description\nd\n%files\n%changelog\n")
+        build(top, spec, vendor)
+        shutil.copy2(top / "RPMS" / "noarch" / f"{nevra}.rpm", self.base / name)
+        write_metadata(self.base / name, {})
+
     def host(self, name: str, class_: str, *nevras: str, **meta: Any) -> None:
         """Set up a host, or let it have other packages now."""
         self.hosts.add(name)
@@ -201,12 +221,17 @@ class World:
             transport=transport or Nobody(), who=who, clock=lambda: self.now,
         )  # fmt: skip
 
-    def roll(self, class_: str, outcomes: Mapping[str, str] | None = None) -> str:
+    def roll(
+        self,
+        class_: str,
+        outcomes: Mapping[str, str] | None = None,
+        request: Request = EVERYTHING,
+    ) -> str:
         """Plan a class and let every host end: as said, else `applied`, or `unchanged`.
 
         What is applied is on the host afterwards.
         """
-        body = plan(self.context(), Selection(class_=class_), request=Request())["plan"]
+        body = plan(self.context(), Selection(class_=class_), request=request)["plan"]
         stored = self.store.plan(body["plan_id"])
         number = f"r-{len(self.store.rollouts()) + 1}"
         header = {"id": number, "plan": stored.plan.plan_id, "class": class_, "state": "running",
