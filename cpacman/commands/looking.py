@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from cpacman import __version__
+from cpacman.commands import alike
 from cpacman.commands.answers import only_host, plan_body, rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
@@ -53,11 +54,15 @@ def _show_plan(
 ) -> dict[str, Any]:
     stored = context.store.plan(number)
     plan = only_host(stored.plan, host) if host else stored.plan
-    letters = [one.letter for one in group_hosts(plan)]
-    if group is not None and group not in letters:
-        mend = f"there are: {', '.join(letters) or 'none'}"
+    members = {one.letter: one.hosts for one in group_hosts(plan)}
+    if group is not None and group not in members:
+        mend = f"there are: {', '.join(members) or 'none'}"
         raise InputError(Problem("group", f"{short_id(plan.plan_id)} has no group {group!r}", mend))
-    return {"plan": {**plan_body(context, stored, plan), "full": True, "group": group}}
+    body = {**plan_body(context, stored, plan), "full": True, "group": group}
+    if group is not None:
+        hosts = members[group]
+        body["alike"] = {group: alike.group(context.store.inventories(hosts), hosts)}
+    return {"plan": body}
 
 
 def _show_snapshot(

@@ -83,6 +83,8 @@ def _plan(body: Answer) -> str:
     )
     if body.get("omitted"):
         text += f"\nand {many(body['omitted'], 'host')} in smaller groups: show them with host=NAME"
+    if body.get("alike"):
+        text += "\n" + clean("\n".join(["installed now", *_sets(body["alike"])]))
     would = body.get("would")
     if would is not None:
         rows = [(host, what) for host, what in sorted(would.items())]
@@ -271,8 +273,13 @@ def _fate(candidate: Answer, actions: Sequence[Answer]) -> str:
 
 def _alike(body: Answer) -> str:
     """Return the sets of equal hosts of each group, and how the odd ones differ."""
-    lines = [short_id(body["a"]["id"]) if body["kind"] == "plan" else body["a"]["id"]]
-    for name, one in body["groups"].items():
+    head = short_id(body["a"]["id"]) if body["kind"] == "plan" else body["a"]["id"]
+    return clean("\n".join([head, *_sets(body["groups"])]))
+
+
+def _sets(groups: Answer) -> list[str]:
+    lines: list[str] = []
+    for name, one in groups.items():
         sets = one["sets"]
         told = "all equal" if len(sets) == 1 else f"{len(sets)} different sets of packages"
         head = (
@@ -285,7 +292,7 @@ def _alike(body: Answer) -> str:
             lines += _differences(each)
         if one["unknown"]:
             lines.append(line(f"  UNKNOWN, no inventory: {some(one['unknown'])}"))
-    return clean("\n".join(lines))
+    return lines
 
 
 def _diff(body: Answer) -> str:
