@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from cpacman.commands.context import Context
+from cpacman.commands.following import foretold
 from cpacman.commands.provenance import plan_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem
@@ -53,6 +54,7 @@ def plan_body(context: Context, stored: StoredPlan, plan: Plan) -> dict[str, Any
         "ages": ages,
         "severities": _severities(context, plan),
         "signatures": plan_signatures(context, plan),
+        "follows": foretold(context, stored.class_, plan),
     }
 
 

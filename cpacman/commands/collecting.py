@@ -292,6 +292,8 @@ class _Collection:
             self._end(one, outcome, code, detail, findings)
         elif report.get("state") == "staged":
             self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
+        elif one.boot:
+            self._end(one, Outcome.FAILED, REBOOT_TIMEOUT, "told to reboot, and still not back")
         else:
             self._end(one, Outcome.SILENT, "silent", "no verified report")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import recovering
+from cpacman.report import following, recovering
 from cpacman.report.text import age, clean, line, some, table, when
 
 Answer = Mapping[str, Any]
@@ -20,7 +20,10 @@ _NOTES = {
     "skipped": ": NOTHING CHANGED",
     "failed": ": MAY HAVE CHANGED",
 }
-_ORDER = ("applied", "unchanged", "applying", "staged", "staging", *_WRONG, "waiting")
+_ORDER = (
+    "applied", "unchanged", "rebooting", "restarting", "installed", "applying", "staged", "staging",
+    *_WRONG, "waiting",
+)  # fmt: skip
 
 
 def rollout(body: Answer) -> str:
@@ -33,8 +36,10 @@ def rollout(body: Answer) -> str:
     lines = [_head(body)]
     for outcome, found in wrong.items():
         lines += _grouped_details(outcome, found)
+    lines += following.under_way(hosts)
     lines.append(table([_level(body, name) for name in body["levels"]], indent=""))
-    lines += [*_findings(body), *recovering.findings(hosts)]
+    left = {host: one for host, one in hosts.items() if one["state"] not in following.UNDER_WAY}
+    lines += [*_findings(body), *recovering.findings(left)]
     failed = sorted(body.get("failed") or ())
     if failed:
         lines.append(f"NOT PLANNED, so not in it: {some(failed)}")
@@ -110,12 +115,13 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
     if state == "paused":
         missing = "approve" if "approved by" in str(body.get("why")) else "resume"
         return [f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
-    if not any(wrong.values()):
+    owed = following.owed(body["hosts"])
+    if not any(wrong.values()) and not owed:
         chain = body.get("chain")
         return [f"salt-run cpacman.rollout {short_id(chain)}" if chain else
                 "salt-run cpacman.status"]  # fmt: skip
     commands = [f"salt-run cpacman.rollout {number} host=..."]
-    bad = [host for name in ("failed", "silent", "refused") for host in wrong[name]]
+    bad = [host for name in ("failed", "silent", "refused") for host in wrong[name]] + owed
     if bad and state != "cancelled":
         commands.append(f"salt-run cpacman.retry {number} host={','.join(sorted(bad)[:3])}")
     if state == "halted":

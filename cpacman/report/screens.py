@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.model import short_id
-from cpacman.report import chains, classes, depot, fleet, pushing, recovering, rollouts
+from cpacman.report import chains, classes, depot, fleet, following, pushing, recovering, rollouts
 from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
 from cpacman.words import many
 
@@ -81,6 +81,7 @@ def _plan(body: Answer) -> str:
         group=body.get("group"),
         signatures=body.get("signatures") or {},
     )
+    text = "\n".join([text, *following.foretold(body.get("follows") or ())])
     if body.get("omitted"):
         text += f"\nand {many(body['omitted'], 'host')} in smaller groups: show them with host=NAME"
     if body.get("alike"):
