@@ -96,6 +96,7 @@ def plan(
     level: Names = None,
     channel: Names = None,
     meta: Names = None,
+    owed: bool = False,
     upgrade: Names = None,
     install: Names = None,
     remove: Names = None,
@@ -116,6 +117,8 @@ def plan(
 
     SEL
         which hosts; none given means all of them
+    owed
+        only those of them that were out of reach in their last rollout
     upgrade
         only these installed packages; without any name everything is upgraded. Beside sync or
         security and the like: what those are to be about
@@ -148,7 +151,7 @@ def plan(
         salt-run cpacman.plan 'web*' upgrade=openssl,httpd
         salt-run cpacman.plan class=production security=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta, owed)
     request = Request(
         upgrade=listed(upgrade),
         install=listed(install),
@@ -176,6 +179,7 @@ def deploy(
     level: Names = None,
     channel: Names = None,
     meta: Names = None,
+    owed: bool = False,
     plan: str | None = None,
     classes: Names = None,
     levels: Names = None,
@@ -212,6 +216,8 @@ def deploy(
     classes
         these classes, one after the other, or ``all``: what the first one holds is deployed there,
         promoted, deployed, and so on, as proof and evidence allow; with ``now=True``
+    owed
+        with SEL: only those of them that were out of reach in their last rollout
     levels
         only these levels of the plan's hosts; ``all`` is every one
     upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
@@ -239,7 +245,7 @@ def deploy(
         salt-run cpacman.deploy class=development now=True
         salt-run cpacman.deploy classes=all levels=all now=True background=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
+    selection = Selection(tgt, tgt_type, class_, level, channel, meta, owed)
     request = Request(
         upgrade=listed(upgrade),
         install=listed(install),
@@ -1276,11 +1282,14 @@ def config(host: str | None = None):
 
 
 @runner
-def wake():
+def wake(hosts: bool = False):
     """
     Tell the engine that mirrors may have changed; it looks at them once they are quiet.
 
     Made for reactors: it takes nothing from an event, and many calls are one look.
+
+    hosts
+        instead: hosts may have come back; it asks those that were out of reach in open rollouts
 
     CLI Example:
 
@@ -1289,7 +1298,7 @@ def wake():
         salt-run cpacman.wake
     """
     with _context() as context:
-        return ticking.wake(context)
+        return ticking.wake(context, hosts=hosts)
 
 
 @runner

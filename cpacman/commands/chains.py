@@ -42,7 +42,7 @@ class Standing(NamedTuple):
 
 def rollout_of(context: Context, chain: Chain) -> dict[str, Any] | None:
     """Return the rollout of the class that a chain came to last."""
-    return context.store.rollout(chain.rollout)[0] if chain.rollout else None
+    return context.store.rollout_row(chain.rollout) if chain.rollout else None
 
 
 def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:

@@ -20,6 +20,7 @@ from cpacman.commands.collecting import close_abandoned, is_background
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import check_job, result_of
 from cpacman.commands.jobs import job_again, tools_of
+from cpacman.commands.latecomers import besides
 from cpacman.errors import ConflictError, InputError, Problem, SafetyError, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.job import HALTED, Job
@@ -76,7 +77,7 @@ def rollout(
         for name, one in body["hosts"].items()
         if host in (None, name) and outcome in (None, one["outcome"])
     }
-    return {"rollout": {**body, "full": True}}
+    return {"rollout": {**body, **besides(context, row, hosts), "full": True}}
 
 
 # ---- stopping ------------------------------------------------------------------------------
@@ -320,6 +321,15 @@ def _reopen(
     if not again:
         return
     number, now = row["id"], context.clock()
+    touched = {h.level for h in hosts if h.host in set(again)}
+    # Levels first: one that runs with nobody to be tried passes again, while a host that waits
+    # in a level that has passed would be forgotten.
+    for one in context.store.rollout_levels(number):
+        begun = one.state not in (LevelState.WAITING.value, LevelState.RUNNING.value)
+        if one.level in touched and begun:
+            context.store.move_level(
+                number, one.level, expected=one.state, state=LevelState.RUNNING.value, at=now
+            )
     # Who has its packages needs no other attempt: what follows them is tried again.
     has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
     following = [host for host in again if host in has_them]
@@ -328,13 +338,6 @@ def _reopen(
         context.store.ask_again(number, following, at=now, who=context.who, action=verb)
     if anew:
         context.store.reopen_hosts(number, anew, at=now, who=context.who, action=verb)
-    touched = {h.level for h in hosts if h.host in set(again)}
-    for one in context.store.rollout_levels(number):
-        begun = one.state not in (LevelState.WAITING.value, LevelState.RUNNING.value)
-        if one.level in touched and begun:
-            context.store.move_level(
-                number, one.level, expected=one.state, state=LevelState.RUNNING.value, at=now
-            )
 
 
 def _pass_gate(context: Context, row: Mapping[str, Any], reason: str | None) -> None:

@@ -20,6 +20,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.gatekeeping import missing_names
 from cpacman.commands.jobs import Terms, new_job, tools_of
+from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
 from cpacman.commands.safeguards import profile_problems, safeguards
 from cpacman.errors import (
@@ -162,7 +163,8 @@ def result_of(context: Context, rollout: str) -> dict[str, Any]:
     stored = context.store.plan(row["plan"])
     missed = [host for host in hosts if host.outcome not in THERE]
     failed = msgspec.to_builtins(stored.plan.failed)
-    body = {**rollout_body(row, hosts, context.store.rollout_levels(rollout)), "failed": failed}
+    levels = context.store.rollout_levels(rollout)
+    body = {**rollout_body(row, hosts, levels), **besides(context, row, hosts), "failed": failed}
     open_ = row["state"] not in (RolloutState.DONE.value, RolloutState.HALTED.value)
     if open_ and row["state"] != RolloutState.CANCELLED.value:
         return {"rollout": body}

@@ -27,7 +27,10 @@ from cpacman.model import Host, Inventory
 
 
 class Selection(NamedTuple):
-    """Which hosts a command line means; nothing given means nothing said."""
+    """Which hosts a command line means; nothing given means nothing said.
+
+    `owed` are those of them that were out of reach in their last rollout.
+    """
 
     tgt: str | None = None
     tgt_type: str = "glob"
@@ -35,6 +38,7 @@ class Selection(NamedTuple):
     level: str | list[str] | None = None
     channel: str | list[str] | None = None
     meta: str | list[str] | None = None
+    owed: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -223,6 +227,9 @@ def select(context: Context, selection: Selection) -> Fleet:
         for name, placement in fleet.placements.items()
         if selector.selects(placement.host)
     }
+    if selection.owed:
+        owed = context.store.owed()
+        chosen = {name: one for name, one in chosen.items() if name in owed}
     if not chosen and not selection.is_empty:
         raise UsageError(Problem("selection", "no host fits it", "see: salt-run cpacman.status"))
     return fleet._replace(placements=chosen)

@@ -20,6 +20,9 @@ from cpacman.rollout.checks import Check, run_checks
 from cpacman.rollout.gate import Expected, Finding, Moment
 from cpacman.rollout.windows import Freeze, Opening, Span, judge, openings
 
+JOIN = "join"
+"""What `budget.late` says when hosts that come back shall have the plan, too."""
+
 
 class Gates:
     """The `Gatekeeper` of one rollout.
@@ -67,6 +70,10 @@ class Gates:
         """See `Gatekeeper.every`."""
         checks = self._context.settings.gates[gate].checks
         return min((one.every for one in checks if Moment.SOAK.value in one.when), default=60.0)
+
+    def late(self) -> bool:
+        """See `Gatekeeper.late`."""
+        return self._context.settings.budget.late == JOIN
 
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.before`."""

@@ -15,12 +15,14 @@ from cpacman.commands import (
     chains,
     controlling,
     deploying,
+    latecomers,
     planning,
     retention,
     snapshots,
 )
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
+from cpacman.commands.latecomers import LATE
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.model import Request
 
@@ -49,6 +51,7 @@ def due_work(context: Context) -> list[Work]:
     """Return what is to be done now."""
     carried = [Work(CARRY, number) for number in controlling.due(context)]
     carried += [Work(CHAIN, number) for number in chains.due(context)]
+    carried += [Work("job", LATE)] if latecomers.is_due(context) else []
     return [*carried, *(Work("job", name) for name in JOBS if is_due(context, name))]
 
 
@@ -68,18 +71,23 @@ def do_work(context: Context, work: Work) -> dict[str, Any]:
     if work.kind == CHAIN:
         chaining.carry(context, work.subject, patience=PATIENCE)
         return chains.chain_answer(context, work.subject)
+    job = JOBS.get(work.subject, latecomers.look_for_late)
     context.store.ran_job(work.subject, at=context.clock(), result="running")
-    found = JOBS[work.subject](context)
+    found = job(context)
     context.store.ran_job(work.subject, at=context.clock(), result="ok")
     return found
 
 
-def wake(context: Context) -> dict[str, Any]:
-    """Note that mirrors may have changed: the engine looks at them once they are quiet."""
-    context.store.want_job("snapshot", at=context.clock())
+def wake(context: Context, *, hosts: bool = False) -> dict[str, Any]:
+    """Note that mirrors may have changed, or that hosts may have come back.
+
+    The engine looks at mirrors once they are quiet, and for hosts at once.
+    """
+    context.store.want_job(LATE if hosts else "snapshot", at=context.clock())
     held = context.store.lease(LEASE)
     alive = held is not None and held[1] + LIFETIME > context.clock()
-    return {"wake": {"engine": alive, "settle": context.settings.engine.settle}}
+    settle = 0 if hosts else context.settings.engine.settle
+    return {"wake": {"engine": alive, "settle": settle, "hosts": hosts}}
 
 
 def _snapshot(context: Context) -> dict[str, Any]:

@@ -116,11 +116,15 @@ class LevelSettings(Section):
 
 
 class Budget(Section):
-    """How many hosts of a rollout may fail, or be out of reach, before it is halted."""
+    """How many hosts of a rollout may fail, or be out of reach, before it is halted.
+
+    `late` is what becomes of those out of reach that come back while it goes on.
+    """
 
     max_failures: HostAmount = Amount(1, percent=True)
     max_unreachable: HostAmount = Amount(5, percent=True)
     policy: Literal["halt", "per_host"] = "halt"
+    late: Literal["join", "skip"] = "skip"
 
 
 class Profile(Section):

@@ -40,10 +40,24 @@ def rollout(body: Answer) -> str:
     lines.append(table([_level(body, name) for name in body["levels"]], indent=""))
     left = {host: one for host, one in hosts.items() if one["state"] not in following.UNDER_WAY}
     lines += [*_findings(body), *recovering.findings(left)]
+    lines += _besides(body)
     failed = sorted(body.get("failed") or ())
     if failed:
         lines.append(f"NOT PLANNED, so not in it: {some(failed)}")
     return clean("\n".join([*lines, f"next: {' | '.join(_next(body, wrong))}"]))
+
+
+def _besides(body: Answer) -> Iterable[str]:
+    """Yield who still has to get it, and who came to the class since it began."""
+    owed, open_ = body.get("owed"), not body["ended"]
+    if owed and open_ and body["late"] == "join":
+        yield f"owed: {some(owed)}: they join when they are back, as long as it goes on"
+    elif owed:
+        how = f"salt-run cpacman.deploy class={body['class']} owed=True"
+        yield f"owed: {some(owed)}: out of reach; once they are back: {how}"
+    if body.get("appeared"):
+        names = some(body["appeared"])
+        yield f"NEW in {body['class']} since it began, not in it: {names}"
 
 
 def _head(body: Answer) -> str:
@@ -178,4 +192,6 @@ def wake(body: Answer) -> str:
     """Whether anybody will look."""
     if not body["engine"]:
         return "noted, but no engine runs: add it to `engines` in the master's configuration"
+    if body["hosts"]:
+        return "the engine asks who was out of reach in rollouts that go on"
     return f"the engine looks once mirrors are quiet for {age(body['settle'])}"

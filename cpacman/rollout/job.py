@@ -135,6 +135,10 @@ class Gatekeeper(Protocol):
         """Return after how many seconds the checks of a soak are due again."""
         ...
 
+    def late(self) -> bool:
+        """Say whether hosts that were out of reach and come back join the rollout."""
+        ...
+
 
 class NoGates:
     """A gatekeeper that has no gate, no calendar and nobody to ask."""
@@ -162,6 +166,10 @@ class NoGates:
     def every(self, gate: str) -> float:
         """See `Gatekeeper.every`."""
         return 60.0
+
+    def late(self) -> bool:
+        """See `Gatekeeper.late`."""
+        return False
 
 
 def _nothing_more(_: Inventory) -> Sequence[str]:

@@ -84,16 +84,17 @@ class Record:
             self.since.update(dict.fromkeys(hosts, now))
         return ordered
 
-    def begin_anew(self, hosts: Sequence[str]) -> None:
+    def begin_anew(self, hosts: Sequence[str], action: str = "restage") -> None:
         """Let hosts that were not told to start begin their staging again, in a new session."""
         if not hosts:
             return
         for host in hosts:
             check_move(host, self.states[host], HostState.WAITING)
         self._tools.store.reopen_hosts(
-            self._job.rollout, hosts, at=self._tools.clock(), who=self._job.who, action="restage"
+            self._job.rollout, hosts, at=self._tools.clock(), who=self._job.who, action=action
         )
         for host in hosts:
+            self.outcomes.pop(host, None)
             self.states[host] = HostState.WAITING
             self.attempts[host] += 1
             self.boots[host] = ""

@@ -8,7 +8,7 @@ nothing pauses, it never passes; a process that lost the rollout to another one 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
@@ -36,12 +36,17 @@ from cpacman.rollout.restarts import OWED, read_restarts
 from cpacman.rollout.settling import Settler
 from cpacman.rollout.staging import Stager, check_files
 from cpacman.store import Guard
+from cpacman.transport.port import UNREACHABLE
 from cpacman.words import many
 
 CANCELLED = "cancelled"
 OPERATOR = "operator"
 ACTION = "action"
 _FIRST_POLL, _LAST_POLL = 0.2, 2.0
+LATE = 60.0
+"""Seconds after which hosts that are out of reach are asked again."""
+JOINS = 3
+"""How often one process takes a host in that was out of reach, and is again."""
 _BEAT = 1.0
 """Seconds between two signs of life, and so the most that a wish is seen late between starts."""
 
@@ -52,6 +57,10 @@ class End(NamedTuple):
     state: RolloutState
     why: str = ""
     until: float | None = None
+
+
+class _Late(Exception):
+    """Hosts have come back: levels that had passed run again for them."""
 
 
 class _Stop(Exception):
@@ -126,23 +135,27 @@ class _Rollout:
         self._job = job
         self._tools = tools
         self._record = Record(job, tools, tools.store.rollout(job.rollout)[1])
-        self._levels = {
-            one.level: (LevelState(one.state), one.since)
-            for one in tools.store.rollout_levels(job.rollout)
-        }
+        self._levels: dict[str, LevelState] = {}
+        self._soaking: dict[str, float | None] = {}
+        for one in tools.store.rollout_levels(job.rollout):
+            self._levels[one.level] = LevelState(one.state)
+            self._soaking[one.level] = one.soaking
         asker = Asker(job, tools, self._record)
         self._stager = Stager(job, tools, self._record)
         self._settler = Settler(job, tools, self._record, asker)
         self._applier = Applier(tools, self._record, asker, self._settler)
         self._prepared: set[str] = set()
         self._beaten = 0.0
+        # Who goes on with a rollout asks at once: it may be gone on with because a host is back.
+        begun = set(self._levels.values()) != {LevelState.WAITING}
+        self._asked = 0.0 if begun else tools.clock()
+        self._joined: Counter[str] = Counter()
 
     def run(self) -> End:
         """Go through the levels; whatever happens, no host is left without an owner of its fate."""
         try:
             self._pick_up()
-            for level in self._job.levels:
-                self._run_level(level)
+            self._run_levels()
             return self.close(End(RolloutState.DONE))
         except _Stop as stop:
             return self.close(stop.end)
@@ -162,6 +175,17 @@ class _Rollout:
             self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
         self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
 
+    def _run_levels(self) -> None:
+        """Go through the levels, and again through those to which hosts come late."""
+        while True:
+            try:
+                for level in self._job.levels:
+                    self._run_level(level)
+                self._join_late(at_once=True)
+                return
+            except _Late:
+                continue
+
     def _watch(self) -> None:
         """Wait for the reports of those that nobody waits for yet."""
         of = self._record.in_state
@@ -176,6 +200,7 @@ class _Rollout:
 
     def _run_level(self, level: Level) -> None:
         if self._state(level) is LevelState.WAITING:
+            self._join_late()
             self._open(level)
         if self._state(level) is LevelState.RUNNING:
             self._carry_out(level)
@@ -190,15 +215,18 @@ class _Rollout:
             self._move_level(level, LevelState.PASSED)
 
     def _state(self, level: Level) -> LevelState:
-        return self._levels[level.name][0]
+        return self._levels[level.name]
 
-    def _move_level(self, level: Level, state: LevelState) -> None:
+    def _move_level(self, level: Level, state: LevelState, *, late: bool = False) -> None:
         source, now = self._state(level), self._tools.clock()
         check_level(level.name, source, state)
         self._tools.store.move_level(
-            self._job.rollout, level.name, expected=source.value, state=state.value, at=now
-        )
-        self._levels[level.name] = (state, now)
+            self._job.rollout, level.name, expected=source.value, state=state.value, at=now,
+            late=late,
+        )  # fmt: skip
+        self._levels[level.name] = state
+        if state is LevelState.SOAKING and self._soaking[level.name] is None:
+            self._soaking[level.name] = now
 
     def _open(self, level: Level) -> None:
         """Wait until a level may begin, and look whether its hosts are well before."""
@@ -425,7 +453,8 @@ class _Rollout:
             self._wait(opening.until.timestamp(), why)
 
     def _soak(self, level: Level) -> None:
-        until = self._levels[level.name][1] + level.soak
+        begun = self._soaking[level.name]
+        until = (self._tools.clock() if begun is None else begun) + level.soak
         why = f"level {level.name}: soaking"
         every = self._tools.gates.every(level.gate) if level.gate else level.soak
         while self._tools.clock() < until:
@@ -441,12 +470,54 @@ class _Rollout:
             until: the end of all of it, for who looks; left out, `moment`.
         """
         end = moment if until is None else until
+        self._join_late()
         if end - self._tools.clock() > self._tools.times.patience:
             raise _Stop(RolloutState.WAITING, why, end)
         self._tools.reporter.line(why)
         while (left := moment - self._tools.clock()) > 0:
             self._look()
+            self._join_late()
             self._tools.sleep(min(left, _BEAT))
+
+    def _join_late(self, *, at_once: bool = False) -> None:
+        """Let hosts that were out of reach and are back have the plan, too, where that is wanted.
+
+        Raises:
+            _Late: there are some; their levels run again, without soaking anew.
+        """
+        owed = self._owed() if self._tools.gates.late() else []
+        now = self._tools.clock()
+        if not owed or not (at_once or now >= self._asked + LATE):
+            return
+        self._asked = now
+        if not self._tools.gates.opening().is_open:
+            return
+        taken = self._tools.store.locked_hosts()
+        found = self._tools.recheck([host for host in owed if host not in taken])
+        back = [host for host in owed if host in found and found[host].code != UNREACHABLE]
+        if back:
+            self._reopen(back)
+            raise _Late
+
+    def _owed(self) -> list[str]:
+        """Return the hosts of levels that have begun which were skipped as out of reach."""
+        begun = [one for one in self._job.levels if self._state(one) is not LevelState.WAITING]
+        missed = (Outcome.SKIPPED, UNREACHABLE)
+        hosts = [host for one in begun for host in one.hosts]
+        owed = [host for host in hosts if self._record.outcomes.get(host) == missed]
+        # Who answers and is gone again each time must not keep the rollout going for ever.
+        return [host for host in owed if self._joined[host] < JOINS]
+
+    def _reopen(self, hosts: Sequence[str]) -> None:
+        """Take hosts in again: their levels first, so that a crash between forgets nobody."""
+        for level in self._job.levels:
+            begun = self._state(level) not in (LevelState.WAITING, LevelState.RUNNING)
+            if begun and not set(hosts).isdisjoint(level.hosts):
+                self._move_level(level, LevelState.RUNNING, late=True)
+        self._tools.reporter.line(f"{many(len(hosts), 'host')} came back: {' '.join(hosts[:12])}")
+        self._joined.update(hosts)
+        with suppress(ConflictError):  # another rollout was faster; that one has them now
+            self._record.begin_anew(hosts, "late")
 
     # ---- the end -------------------------------------------------------------------------
 

@@ -116,6 +116,14 @@ def _boots(connection: Connection) -> None:
     add_column(connection, rollout_hosts_table.c.boot)
 
 
+def _soaking(connection: Connection) -> None:
+    """Keep since when a level soaks, so that hosts which come late don't begin that anew."""
+    add_column(connection, rollout_levels_table.c.soaking)
+    r = rollout_levels_table
+    soaks = r.update().where(r.c.state == "soaking")
+    connection.execute(soaks.values(soaking=r.c.since))
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -127,6 +135,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _leases,
     _chains,
     _boots,
+    _soaking,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

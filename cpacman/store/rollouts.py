@@ -54,7 +54,10 @@ class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
-    """One level of one rollout: its state since when, its limits, what its checks found last."""
+    """One level of one rollout: its state since when, its limits, what its checks found last.
+
+    `soaking` is since when it soaks, or soaked; None while it has to begin that.
+    """
 
     level: str
     position: int
@@ -62,6 +65,7 @@ class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     limits: dict[str, Any]
     findings: list[Any] | None = None
+    soaking: float | None = None
 
 
 _ORDERED = {"restarting": "restart", "rebooting": "reboot"}
@@ -380,22 +384,33 @@ class Rollouts(Database):
                 level=row["level"], position=row["position"], state=row["state"],
                 since=row["since"], limits=msgspec.json.decode(row["limits"]),
                 findings=msgspec.json.decode(row["findings"]) if row["findings"] else None,
+                soaking=row["soaking"],
             )
             for row in self._rows(query)
         ]  # fmt: skip
 
-    def move_level(self, rollout: str, level: str, *, expected: str, state: str, at: float) -> None:
+    def move_level(
+        self, rollout: str, level: str, *, expected: str, state: str, at: float, late: bool = False
+    ) -> None:
         """Move a level to its next state.
+
+        Its soak begins when it first comes to that. It begins anew when the level runs again,
+        unless that is for hosts which come `late`.
 
         Raises:
             ConflictError: it is not in the state that the caller saw.
         """
         table = rollout_levels_table
+        values: dict[str, Any] = {"state": state, "since": at}
+        if state == "soaking":
+            values["soaking"] = sa.func.coalesce(table.c.soaking, at)
+        elif state == "running" and not late:
+            values["soaking"] = None
         with self._write() as connection:
             where = sa.and_(
                 table.c.rollout == rollout, table.c.level == level, table.c.state == expected
             )
-            done = connection.execute(table.update().where(where).values(state=state, since=at))
+            done = connection.execute(table.update().where(where).values(values))
             if done.rowcount != 1:
                 words = f"level {level} is not {expected} any more"
                 raise ConflictError(Problem(short_id(rollout), words))
@@ -479,6 +494,35 @@ class Rollouts(Database):
             settings = msgspec.json.decode((row[0] if row else None) or "{}")
             settings["forgiven"] = list(hosts)
             connection.execute(r.update().where(where).values(settings=as_json(settings)))
+
+    # ---- who was out of reach -------------------------------------------------------------
+
+    def unreached(self, rollout: str) -> list[str]:
+        """Return the hosts of a rollout that were skipped as out of reach."""
+        h = rollout_hosts_table.c
+        query = sa.select(h.host).where(h.rollout == rollout, h.code == "unreachable")
+        return [str(row["host"]) for row in self._rows(query.order_by(h.host))]
+
+    def owed(self) -> dict[str, str]:
+        """Return the hosts whose last rollout skipped them as out of reach -> that rollout."""
+        h, r = rollout_hosts_table.c, rollouts_table.c
+        missed = sa.select(h.host).where(h.code == "unreachable")
+        query = (
+            sa.select(h.host, h.rollout, h.code)
+            .join(rollouts_table, r.id == h.rollout)
+            .where(h.host.in_(missed))
+            .order_by(r.created)
+        )
+        last = {row["host"]: row for row in self._rows(query)}
+        return {host: row["rollout"] for host, row in sorted(last.items())
+                if row["code"] == "unreachable"}  # fmt: skip
+
+    def hasten_rollout(self, rollout: str, *, at: float) -> None:
+        """Let a rollout that waits be gone on with now: what it waits for is looked at again."""
+        r = rollouts_table
+        with self._write() as connection:
+            where = sa.and_(r.c.id == rollout, r.c.state == "waiting")
+            connection.execute(r.update().where(where).values(until=at))
 
     # ---- looking -------------------------------------------------------------------------
 

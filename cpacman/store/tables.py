@@ -125,6 +125,7 @@ rollout_levels_table = sa.Table(
     sa.Column("since", sa.Float, nullable=False),
     sa.Column("limits", sa.String, nullable=False),
     sa.Column("findings", Text),
+    sa.Column("soaking", sa.Float),
 )
 approvals_table = sa.Table(
     "approvals",

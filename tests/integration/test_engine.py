@@ -20,6 +20,7 @@ MASTER = {
     "reactor": [
         {"cpacman/mirror/changed": [str(REACTOR / "mirror.sls")]},
         {"cpacman/rollout/*/halted": [str(REACTOR / "halted.sls")]},
+        {"salt/minion/*/start": [str(REACTOR / "host-back.sls")]},
     ],
 }
 
@@ -102,20 +103,21 @@ def test_event_wakes_and_decides_nothing(fleet: Fleet) -> None:
     fleet.configure(engine={"settle": "1s"})
     before = fleet.run("status")["status"]["board"]
     forged = {"plan": "p-1", "class": "production", "state": "done"}
-    for tag in ("cpacman/mirror/changed", "cpacman/rollout/r-1/done", "cpacman/promote/production"):
+    tags = ("cpacman/mirror/changed", "cpacman/rollout/r-1/done", "cpacman/promote/production")
+    for tag in (*tags, "salt/minion/web9/start"):
         sent = fleet.lab.salt("web1", "event.send", tag, json.dumps(forged))
         assert sent.returncode == 0
-    wait(lambda: "snapshot" in jobs(fleet))
+    wait(lambda: "snapshot" in jobs(fleet) and "late" in jobs(fleet, "wanted > 0"))
     assert fleet.run("rollouts")["rollouts"]["rollouts"] == []
     board = fleet.run("status")["status"]["board"]
     snapshots = {c: {k: v["snapshot"] for k, v in row.items()} for c, row in board.items()}
     assert snapshots == {c: {k: v["snapshot"] for k, v in row.items()} for c, row in before.items()}
 
 
-def jobs(fleet: Fleet) -> list[str]:
-    """The jobs that the engine ran to their end."""
+def jobs(fleet: Fleet, which: str = "result = 'ok'") -> list[str]:
+    """The jobs that the engine ran to their end, or others."""
     import sqlite3
 
     path = fleet.lab.path("state", "cpacman.db")
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-        return [row[0] for row in database.execute("SELECT name FROM jobs WHERE result = 'ok'")]
+        return [row[0] for row in database.execute(f"SELECT name FROM jobs WHERE {which}")]

@@ -41,6 +41,9 @@ class Living(FakeTransport):
         if function == "inventory":
             heads = self.world.store.inventory_heads()
             for host in requests:
+                if code := self.hosts[host].faults.get("inventory"):
+                    yield Answer(host, {}, code, "no answer")
+                    continue
                 head = {**msgspec.to_builtins(heads[host][0]), "packages": []}
                 pinned = self.world.context().key.fingerprint
                 value = {"cookie": head["cookie"], "unchanged": True, "head": head}

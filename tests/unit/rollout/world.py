@@ -67,6 +67,7 @@ class Gates(NoGates):
         self.asked: list[tuple[str, tuple[str, ...], Moment]] = []
         self.done: list[tuple[str, str, str]] = []
         self.bad_action: set[str] = set()
+        self.joins = False
 
     def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
         """See `Gatekeeper.check`."""
@@ -80,6 +81,10 @@ class Gates(NoGates):
     def approval(self, level: str) -> str:
         """See `Gatekeeper.approval`."""
         return self.lacking
+
+    def late(self) -> bool:
+        """See `Gatekeeper.late`."""
+        return self.joins
 
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.before`."""
