@@ -106,7 +106,17 @@ def make_plan(
     made = solve_plan(
         context, class_, hosts, request, inventories, fleet=fleet, asked=asked, instead=instead
     )
-    return _reversible(context, made, inventories)
+    return _reversible(context, _referring(context, made), inventories)
+
+
+def _referring(context: Context, plan: Plan) -> Plan:
+    """Return the plan with the digests under which the store keeps what the hosts had."""
+    kept = context.store.references(sorted(plan.inventories))
+    found = {
+        host: kept[host] if host in kept and kept[host].cookie == one.cookie else one
+        for host, one in plan.inventories.items()
+    }
+    return msgspec.structs.replace(plan, inventories=found)
 
 
 def solve_plan(

@@ -15,7 +15,9 @@ from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
 from cpacman.commands.refresh import refresh_hosts
-from cpacman.depot.snapshot import load_snapshot
+from cpacman.depot.kept import Build
+from cpacman.depot.promotion import is_for
+from cpacman.depot.snapshot import load_snapshot, snapshot_ids
 from cpacman.errors import CpacmanError, Problem, SafetyError, UsageError
 from cpacman.model import (
     Action,
@@ -40,12 +42,23 @@ TOLD = frozenset({"applied", "failed", "silent"})
 
 
 class _Way(NamedTuple):
-    """A host's way back, as far as it is known without the depot."""
+    """A host's way back, as far as it is known without the depot; `builds` are what it had."""
 
     host: str
+    class_: str
     channel: str
     inventory: Inventory
     steps: tuple[Undo, ...]
+    builds: Mapping[str, Build]
+
+    @property
+    def coming(self) -> list[Build]:
+        """What has to come back."""
+        return [self.build(one) for one in self.steps if one.action is not ActionKind.REMOVE]
+
+    def build(self, step: Undo) -> Build:
+        """Return what a step brings; of what nobody noted any build of that name will do."""
+        return self.builds.get(step.nevra, Build(step.nevra))
 
 
 def rollback(
@@ -130,24 +143,22 @@ def plan_back(context: Context, number: str, told: Mapping[str, RolloutHost]) ->
             ways.append(one)
         else:
             problems.append(one)
-    material = {
-        channel: _Material(context, channel, number) for channel in {one.channel for one in ways}
+    stock = {
+        place: _Material(context, *place) for place in {(one.channel, one.class_) for one in ways}
     }
-    for channel, stock in material.items():
-        wanted = {s.nevra for w in ways if w.channel == channel for s in w.steps
-                  if s.action is not ActionKind.REMOVE}  # fmt: skip
-        stock.find(wanted)
+    for place, material in stock.items():
+        material.find(b for w in ways if (w.channel, w.class_) == place for b in w.coming)
     transactions, hosts = {}, {}
     for way in ways:
-        stock = material[way.channel]
+        found = stock[way.channel, way.class_].found
         problems += [
-            Problem(way.host, f"{step.nevra} is in no snapshot of {way.channel} any more",
+            Problem(way.host, f"{build} is in no snapshot of {way.channel} any more",
                     "leave the host out: host=..., or bring the package back into the mirror")
-            for step in way.steps
-            if step.action is not ActionKind.REMOVE and step.nevra not in stock.found
+            for build in way.coming
+            if build not in found
         ]  # fmt: skip
         if not problems:
-            transaction = _transaction(way, stock.found)
+            transaction = _transaction(way, found)
             hosts[way.host] = transaction_id("rpm", "", transaction)
             transactions[hosts[way.host]] = transaction
     if problems:
@@ -187,6 +198,7 @@ def _ways(
     inventories = context.store.inventories(sorted(told))
     fleet = place_all(context, sorted(told))
     plan = context.store.plan(str(context.store.rollout_row(number)["plan"])).plan
+    had = context.store.package_sets(plan.inventories[host].digest for host in told)
     for host, one in sorted(told.items()):
         if asked[host].error or host not in inventories:
             yield Problem(host, asked[host].error or "has no inventory", "is it up?")
@@ -202,44 +214,62 @@ def _ways(
             words = f"has changed since: {' '.join(changed[:5])}"
             yield Problem(host, words, "there is no way back from here: plan it by names")
         else:
-            yield _Way(host, fleet.hosts[host].channel, inventory, steps)
+            place = fleet.hosts[host]
+            packages = had.get(plan.inventories[host].digest, ())
+            builds = {p.nevra: Build(p.nevra, p.vendor, p.buildtime) for p in packages}
+            yield _Way(host, place.class_, place.channel, inventory, steps, builds)
 
 
 class _Material:
-    """The packages of a channel that lie in the depot: of the newest snapshot that has each."""
+    """The packages of a channel that lie in the depot: of the newest snapshot that has each.
 
-    def __init__(self, context: Context, channel: str, number: str) -> None:
-        self._context = context
-        self._snapshots = [row["id"] for row in context.store.snapshots(channel)][::-1]
-        self.found: dict[str, Package] = {}
+    Of one that several repositories have, that is taken which is for the class, so that what comes
+    back is not of a repository that the class can't see.
+    """
 
-    def find(self, wanted: Iterable[str]) -> None:
+    def __init__(self, context: Context, channel: str, class_: str) -> None:
+        self._context, self._class = context, class_
+        there = set(snapshot_ids(context.settings.depot))
+        known = [row["id"] for row in context.store.snapshots(channel)]
+        self._snapshots = [one for one in reversed(known) if one in there]
+        self.found: dict[Build, Package] = {}
+
+    def find(self, wanted: Iterable[Build]) -> None:
         """Look packages up, snapshot by snapshot, until all are found or none is left."""
         missing = set(wanted)
         for number in self._snapshots:
             if not missing:
                 return
+            nevras = {build.nevra for build in missing}
             for package in self._packages(number):
-                if package.nevra in missing and self._context.pool.has(
-                    package.sha256, package.size
-                ):
-                    self.found[package.nevra] = package
+                if package.nevra in nevras and self._is_kept(package):
+                    fitting = (one for one in missing if _fits(one, package))
+                    self.found.update({one: package for one in fitting if one not in self.found})
             missing -= self.found.keys()
+
+    def _is_kept(self, package: Package) -> bool:
+        return self._context.pool.has(package.sha256, package.size)
 
     def _packages(self, number: str) -> Sequence[Package]:
         try:
-            return load_snapshot(self._context.settings.depot, number).packages
+            snapshot = load_snapshot(self._context.settings.depot, number)
         except CpacmanError as error:
             self._context.reporter.line(f"{short_id(number)} is left out: {error}")
             return ()
+        theirs = {o.name for o in snapshot.repositories if not is_for(o.classes, self._class)}
+        return sorted(snapshot.packages, key=lambda one: one.repository in theirs)
 
 
-def _transaction(way: _Way, found: Mapping[str, Package]) -> Transaction:
+def _fits(build: Build, package: Package) -> bool:
+    return build.nevra == package.nevra and build.is_of(package.vendor, package.buildtime)
+
+
+def _transaction(way: _Way, found: Mapping[Build, Package]) -> Transaction:
     installed = {package.nevra: package for package in way.inventory.packages}
     actions = []
     for step in way.steps:
         if step.action is not ActionKind.REMOVE:
-            actions.append(_coming(step, found[step.nevra]))
+            actions.append(_coming(step, found[way.build(step)]))
         elif step.nevra in installed:
             old = installed[step.nevra]
             actions.append(

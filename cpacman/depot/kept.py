@@ -6,6 +6,7 @@ what it names is remembered beside the caches, in a file that can be thrown away
 
 from __future__ import annotations
 
+import datetime
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing, suppress
@@ -40,6 +41,12 @@ class Build(NamedTuple):
     nevra: str
     vendor: str = ""
     buildtime: int = 0
+
+    def __str__(self) -> str:
+        when = datetime.datetime.fromtimestamp(self.buildtime, datetime.timezone.utc)
+        known = [self.vendor, f"built {when:%Y-%m-%d %H:%M}" if self.buildtime else ""]
+        words = ", ".join(filter(None, known))
+        return f"{self.nevra} ({words})" if words else self.nevra
 
     def is_of(self, vendor: str, buildtime: int) -> bool:
         """Whether a package file of this NEVRA is this build."""

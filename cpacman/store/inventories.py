@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from cpacman.model import (
     InstalledPackage,
     Inventory,
+    InventoryRef,
     inventory_digest,
     package_hash,
     packages_digest,
@@ -167,6 +168,31 @@ class Inventories(Database):
                 host: msgspec.structs.replace(unpack(head, Inventory), packages=packages[set_id])
                 for host, (set_id, head) in found.items()
             }
+
+    def references(self, hosts: Sequence[str]) -> dict[str, InventoryRef]:
+        """Return under which digest the packages of hosts are kept, also when they have others."""
+        i, s = inventories_table, sets_table
+        joined = i.join(s, i.c.set_id == s.c.id)
+        found: dict[str, InventoryRef] = {}
+        with self._read() as connection:
+            for part in parts(sorted(hosts)):
+                query = sa.select(i.c.host, s.c.digest, i.c.cookie).select_from(joined)
+                rows = connection.execute(query.where(i.c.host.in_(part)))
+                found.update({h: InventoryRef(digest=d, cookie=c) for h, d, c in rows})
+        return found
+
+    def package_sets(self, digests: Iterable[str]) -> dict[str, tuple[InstalledPackage, ...]]:
+        """Return digest -> packages of those sets that any host has or had."""
+        s = sets_table.c
+        found: dict[str, Members] = {}
+        with self._read() as connection:
+            for part in parts(sorted(set(digests))):
+                query = sa.select(s.digest, s.members).where(s.digest.in_(part))
+                rows = connection.execute(query)
+                found.update({digest: unpack(blob, Members) for digest, blob in rows})
+        numbers = {n for one in found.values() for n in array("I", one.ids)}
+        assembler = Assembler(self._details(numbers))
+        return {digest: assembler.packages_of(one) for digest, one in found.items()}
 
     def _details(self, numbers: set[int]) -> dict[int, InstalledPackage]:
         p = packages_table.c

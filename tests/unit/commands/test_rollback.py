@@ -1,0 +1,133 @@
+"""Taking rollouts back on paper: what comes back is what the host had, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from cpacman.commands.retention import prune
+from cpacman.commands.rollback import rollback
+from cpacman.commands.snapshots import snapshot
+from cpacman.depot.snapshot import load_snapshot
+from cpacman.errors import SafetyError
+from cpacman.model import Package
+from cpacman.transport.port import Answer
+from tests.unit.commands.world import Nobody, World
+
+OLD = "tool-1-1.noarch"
+NEW = "tool-2-1.noarch"
+
+
+class Present(Nobody):
+    """Hosts that say that nothing changed since the world put them there."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def call(self, function: str, requests: Mapping[str, Any], *, timeout: float) -> list[Answer]:
+        """Answer with the head that the store has."""
+        assert function in ("inventory", "pin")
+        heads = self._world.store.inventory_heads()
+        return [
+            Answer(host, {"unchanged": True, "head": msgspec.to_builtins(heads[host][0])})
+            for host in requests
+        ]
+
+
+def back(world: World, rollout: str) -> dict[str, Any]:
+    """Return the plan that takes a rollout back."""
+    answer = rollback(world.context(transport=Present(world)), rollout=rollout)
+    plan: dict[str, Any] = answer["plan"]
+    return plan
+
+
+def comes(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the one action of a plan that brings something."""
+    (found,) = [a for t in plan["transactions"].values() for a in t["actions"] if a["sha256"]]
+    return dict(found)
+
+
+def package(world: World, nevra: str, repository: str = "base") -> Package:
+    """Return a package of what development holds."""
+    held = load_snapshot(world.context().settings.depot, world.held("development"))
+    (found,) = [p for p in held.packages if (p.nevra, p.repository) == (nevra, repository)]
+    return found
+
+
+def test_what_comes_back_is_the_very_build(world: World) -> None:
+    """A mirror that has another package of the same name and version by now gives nothing."""
+    world.mirror(OLD)
+    world.host("web1", "development", OLD)
+    snapshot(world.context())
+    old = package(world, OLD)
+    world.mirror(OLD, NEW)
+    world.rebuild(OLD)
+    snapshot(world.context())
+    assert package(world, OLD).sha256 != old.sha256
+    rollout = world.roll("development")
+    found = comes(back(world, rollout))
+    assert (found["action"], found["nevra"], found["sha256"]) == ("downgrade", OLD, old.sha256)
+
+
+def test_another_build_is_no_way_back(world: World) -> None:
+    """Where the depot has the name only, nothing is planned, and the build is named."""
+    world.mirror(NEW)
+    world.host("web1", "development", OLD)
+    world.rebuild(OLD)
+    snapshot(world.context())
+    rollout = world.roll("development")
+    with pytest.raises(SafetyError, match=r"tool-1-1.noarch \(V, built .*\) is in no snapshot"):
+        back(world, rollout)
+
+
+def test_origin_that_the_journal_knows_changes_nothing(world: World) -> None:
+    """What CPacMan installed itself is known again by its build, too."""
+    world.mirror(OLD)
+    world.host("web1", "development", OLD)
+    snapshot(world.context())
+    old = package(world, OLD)
+    world.store.record("applied", "r-0", at=1.0, who="me", host="web1", changes=[
+        {"action": "install", "name": "tool", "nevra": OLD, "from": None, "repository": "base"}
+    ])  # fmt: skip
+    assert world.store.origins(["web1"]) == {"web1": {OLD: "base"}}
+    world.mirror(OLD, NEW)
+    world.rebuild(OLD)
+    snapshot(world.context())
+    assert comes(back(world, world.roll("development")))["sha256"] == old.sha256
+
+
+@pytest.mark.parametrize("names", [("base", "zother"), ("zother", "base")])
+def test_what_comes_back_is_of_a_repository_that_the_class_sees(
+    world: World, names: tuple[str, str]
+) -> None:
+    """One package in two repositories, of which one is for production only."""
+    mine, theirs = names
+    world.repositories(**{mine: {}, theirs: {"classes": ["production"]}})
+    world.mirror(OLD, name=mine)
+    world.mirror(OLD, name=theirs)
+    world.host("web1", "development", OLD)
+    snapshot(world.context())
+    world.mirror(OLD, NEW, name=mine)
+    snapshot(world.context())
+    assert comes(back(world, world.roll("development")))["repository"] == mine
+
+
+def test_removed_snapshots_are_not_asked(world: World) -> None:
+    """What prune took away is named once, as the package that is missing."""
+    world.section["retention"] = {"keep": 2, "days": 0}
+    for nevras in ((OLD, "lib-1-1.noarch"), (OLD,), (OLD, NEW, "lib-2-1.noarch")):
+        world.mirror(*nevras)
+        snapshot(world.context())
+        world.later(7200)
+    world.host("web1", "development", OLD, "lib-1-1.noarch")
+    rollout = world.roll("development")
+    assert len(prune(world.context())["prune"]["removed"]) == 1
+    said: list[str] = []
+    context = world.context(transport=Present(world))
+    context.reporter.line = said.append  # type: ignore[method-assign]
+    with pytest.raises(SafetyError, match=r"lib-1-1.noarch .* is in no snapshot"):
+        rollback(context, rollout=rollout)
+    assert said == []
