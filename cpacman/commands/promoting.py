@@ -2,8 +2,8 @@
 
 Invariants: nothing moves before every host of the class was planned from what is to come, and
 before the class before has shown what is demanded; what refuses is overridden by force with a
-reason only, which is journaled; all channels move together or none does, each from where it was
-seen.
+reason only, which is journaled, and by as many people as the class demands; all channels move
+together or none does, each from where it was seen.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpacman.commands.blocking import active, check_snapshots
+from cpacman.commands.consent import Consent, approvers_of, ask, consent_to
 from cpacman.commands.context import Context
 from cpacman.commands.gatekeeping import IGNORE
 from cpacman.commands.looking import read_time
@@ -137,11 +138,20 @@ def promote(
         check_snapshots(context, (one.candidate.id for one in cases))
         problems = {one.channel: _refusals(context, one, wanted) for one in cases}
         refused = [p for found in problems.values() for p in found]
+        new = {one.channel: one.candidate.id for one in cases if one.is_new}
+        needed = approvers_of(context, to, exceptions, over=force and bool(refused))
+        consent = consent_to(context, to, new, needed)
         if not test and (force or not refused):
-            _move(context, to, cases, problems, reason, ticket, guard)
-    rows = {one.channel: _row(context, one, problems[one.channel], members) for one in cases}
+            if consent.lacking():
+                ask(context, consent, refused, reason, ticket)
+            else:
+                _move(context, to, cases, problems, consent, reason, ticket, guard)
+    lacks = consent.lacking(test=test)
+    shown = {channel: [*problems[channel], *lacks] for channel in new}
+    rows = {c.channel: _row(context, c, shown.get(c.channel, ()), members) for c in cases}
     body = {"from": source, "to": to, "channels": rows, "test": test, "forced": force,
-            "refused": bool(refused) and not force}  # fmt: skip
+            "approvals": consent.body(),
+            "refused": (bool(refused) and not force) or bool(lacks)}  # fmt: skip
     return {"promote": body, "retcode": EXIT_OTHER if body["refused"] else 0}
 
 
@@ -323,6 +333,7 @@ def _move(
     to: str,
     cases: Sequence[Case],
     problems: Mapping[str, Sequence[Problem]],
+    consent: Consent,
     reason: str | None,
     ticket: str | None,
     guard: Guard | None,
@@ -332,7 +343,7 @@ def _move(
     if not new:
         return
     with using(context.settings.depot):
-        moves = [_move_of(context, to, case, problems[case.channel]) for case in new]
+        moves = [_move_of(context, to, case, problems[case.channel], consent) for case in new]
         check_there(context, (one.snapshot for one in moves))
         context.store.point_all(
             moves, action="promote", at=context.clock(), who=context.who, reason=reason,
@@ -340,7 +351,9 @@ def _move(
         )  # fmt: skip
 
 
-def _move_of(context: Context, to: str, case: Case, problems: Sequence[Problem]) -> PointerMove:
+def _move_of(
+    context: Context, to: str, case: Case, problems: Sequence[Problem], consent: Consent
+) -> PointerMove:
     packages = None
     if case.made is not None and case.task is not None:
         derive_part(context, case.task, case.made.part)
@@ -348,6 +361,7 @@ def _move_of(context: Context, to: str, case: Case, problems: Sequence[Problem])
     detail = {
         **({"skipped": list(case.choice.skipped)} if case.choice.skipped else {}),
         **({"forced": [f"{p.path}: {p.message}" for p in problems]} if problems else {}),
+        **({"approved": list(consent.by)} if consent.needed else {}),
         **({"how": case.task.wanted.how, "source": case.source.id} if case.task else {}),
     }
     expected = case.held.id if case.held else None

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cpacman.commands import chaining, chains, controlling, deploying
+from cpacman.commands import chaining, chains, consent, controlling, deploying
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import NOTHING
 from cpacman.commands.fleet import Selection
@@ -127,11 +127,13 @@ def resume(
 def approve(
     context: Context, number: str, *, reason: str | None = None, ticket: str | None = None
 ) -> dict[str, Any]:
-    """Approve of a rollout, or of that at which a chain stands.
+    """Approve of a rollout, of that at which a chain stands, or of a promotion.
 
     Raises:
         UsageError: the chain has begun no rollout yet.
     """
+    if consent.is_promotion(number):
+        return consent.approve_promotion(context, number, reason=reason, ticket=ticket)
     if chains.is_chain(number):
         chain = context.store.chain(number)
         if chain.rollout is None:

@@ -66,13 +66,15 @@ def promote(body: Answer) -> str:
     """What would be, or was, promoted: proof, evidence, push, and what refuses."""
     lines: list[str] = []
     for channel, one in body["channels"].items():
-        lines += [_title(body, channel, one), *_channel(one, forced=body["forced"])]
+        done = body["forced"] and not body["refused"]
+        lines += [_title(body, channel, one), *_channel(one, forced=done)]
     if body["refused"]:
         mends = dict.fromkeys(p["mend"] for one in body["channels"].values()
                               for p in one["refused"] if p["mend"])  # fmt: skip
         waits = [w for one in body["channels"].values() if (w := one["evidence"]["when"])]
         ways = [*list(mends)[:3], *([f"from {when(max(waits))}"] if waits else [])]
-        lines.append(f"mend: {', or '.join([*ways, 'force=True reason=...'])}")
+        ways += [] if body["forced"] else ["force=True reason=..."]
+        lines.append(f"mend: {', or '.join(ways) or 'the same without test=True asks for it'}")
     elif body["test"]:
         lines.append("next: the same without test=True")
     else:
@@ -90,7 +92,8 @@ def _title(body: Answer, channel: str, one: Answer) -> str:
         f" {many(one['advisories'], 'advisory')}"
     )  # fmt: skip
     done = f"  {TEST}" if body["test"] else ("" if not body["refused"] else "  NOT DONE")
-    forced = "  FORCED" if body["forced"] and one["refused"] and not body["test"] else ""
+    over = body["forced"] and one["refused"] and not body["refused"]
+    forced = "  FORCED" if over and not body["test"] else ""
     return f"{head}{before} -> {short_id(one['id'])}  ({change}){done}{forced}"
 
 

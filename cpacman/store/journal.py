@@ -89,6 +89,13 @@ class Journal(Database):
             for row in rows
         ]
 
+    def asks(self, prefix: str) -> list[dict[str, Any]]:
+        """Return the entries by which promotions of an id, or its beginning, were asked for."""
+        j = journal_table.c
+        mine = j.subject.startswith(prefix, autoescape=True)
+        query = sa.select(journal_table).where(j.action == "ask", mine).order_by(j.seq)
+        return self._rows(query)
+
     def _changes_of(self, seqs: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
         found: dict[int, list[dict[str, Any]]] = {seq: [] for seq in seqs}
         query = sa.select(changes_table).where(changes_table.c.seq.in_(seqs))
