@@ -376,6 +376,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+SEVERITIES = ("critical", "important", "moderate", "low")
+"""How bad an advisory can be, the worst first."""
+
+
 class Advisory(msgspec.Struct, frozen=True, kw_only=True):
     """One advisory of updateinfo and the NEVRAs it delivers."""
 

@@ -18,9 +18,9 @@ from cpacman.commands.planning import channel_for
 from cpacman.depot.promotion import seen_by
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
-from cpacman.model import Advisory, Host, Request
+from cpacman.model import SEVERITIES, Advisory, Host, Request
 from cpacman.planner.cases.write import dump_case
-from cpacman.planner.outstanding import RANK, Outstanding, rank
+from cpacman.planner.outstanding import Outstanding, rank
 from cpacman.planner.plan import plan_hosts
 from cpacman.planner.solver import Versions
 from cpacman.planner.why import explain
@@ -76,9 +76,9 @@ def advisories(
     Raises:
         UsageError: no such hosts, or a severity that no advisory can have.
     """
-    wrong = [word for word in severity if word.lower() not in RANK]
+    wrong = [word for word in severity if word.lower() not in SEVERITIES]
     if wrong:
-        mend = f"there are: {', '.join(RANK)}"
+        mend = f"there are: {', '.join(SEVERITIES)}"
         raise UsageError([Problem("severity", f"{word!r} is none", mend) for word in wrong])
     chosen = select(context, selection).hosts
     if unknown := [name for name in hosts if name not in chosen]:

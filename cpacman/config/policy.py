@@ -10,6 +10,7 @@ from pydantic import StrictStr, model_validator
 
 from cpacman.config.fields import Date, Globs, HostMatch, Section
 from cpacman.config.values import wrong
+from cpacman.planner.ruling import is_lockable
 
 PolicyKind = Literal[
     "lock",
@@ -61,6 +62,8 @@ class PolicyLine(Section):
             raise wrong("together needs two packages or more", "name those that move as one")
         if len(self.vendors) == 1:
             raise wrong("vendors needs two or more", "name those that may replace each other")
+        if broken := [word for word in self.lock if not is_lockable(word)]:
+            raise wrong(f"{broken[0]!r} locks nothing", "write a name, or a range: httpd < 2.5")
         if self.packages and not self.vendors:
             raise wrong("packages belongs to vendors", "name the packages in the kind itself")
         return self

@@ -92,11 +92,30 @@ def expired(placed: Iterable[Placed], today: datetime.date) -> Iterator[str]:
             yield f"{where}: expired on {line.until.isoformat()} and holds no more"
 
 
+class Versioned(Protocol):
+    """A version of a package, installed or offered."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def evr(self) -> str:
+        """Its epoch, version and release."""
+
+    @property
+    def arch(self) -> str:
+        """Its architecture."""
+
+
 class Offered(Protocol):
     """What the repositories offer."""
 
-    def packages(self, words: set[str]) -> set[str]:
-        """Return the words that name something."""
+    def packages(self, words: set[str]) -> Mapping[str, Sequence[Versioned]]:
+        """Return what each word names, be it by what that provides."""
+
+    def advisories(self) -> Collection[str]:
+        """Return the ids of advisories."""
 
     def vendors(self) -> Collection[str]:
         """Return the vendors of packages."""
@@ -108,7 +127,7 @@ class Offered(Protocol):
 def naming_nothing(
     lines: Iterable[Line], packages: Iterable[Iterable[InstalledPackage]], offered: Offered
 ) -> Iterator[str]:
-    """Yield a warning for each word of a line that names what exists nowhere.
+    """Yield a warning for each word of a line that names what exists nowhere, or to no effect.
 
     Args:
         lines: the lines that hold for any host.
@@ -145,14 +164,41 @@ def _naming_no_package(
     lines: Iterable[Line], packages: Iterable[InstalledPackage], offered: Offered
 ) -> Iterator[str]:
     words = dict.fromkeys((line.where, line.kind, word) for line in lines for word in line.packages)
-    missing = {locked_name(word) for _, _, word in words} - {"*"}
-    missing = missing - offered.packages(missing) if missing else missing
-    if missing:
-        rows = {(p.name, p.evr, p.arch): p for p in packages}.values()
-        missing = {w for w in missing if not any(_names(w, p) for p in _near(w, rows))}
+    asked = {locked_name(word) for _, _, word in words} - {"*"}
+    known = offered.packages(asked) if asked else {}
+    rows = list({(p.name, p.evr, p.arch): p for p in packages}.values()) if asked else []
     for where, kind, word in words:
-        if locked_name(word) in missing:
-            yield f"{where}: {kind} {word} names nothing that is installed or offered"
+        name = locked_name(word)
+        if name == "*" or (kind == "block" and name in offered.advisories()):
+            continue
+        found: list[Versioned] = list(known.get(name, ()))
+        if not any(_means(kind, word, one) for one in found):
+            found += [one for one in _near(name, rows) if _names(name, one)]
+            if not found:
+                yield f"{where}: {kind} {word} names nothing that is installed or offered"
+            elif not any(_means(kind, word, one) for one in found):
+                yield f"{where}: {kind} {word} has no effect: it wants {_WANTS.get(kind, _NAMES)}"
+
+
+_ANYTHING = frozenset({"exclude", "block", "pin"})
+"""Kinds of lines whose words may be whatever names a package, be it by what that provides."""
+
+_NAMES = "names of packages, without version and architecture"
+_WANTS = {
+    "lock": "the name of a package, a version of one, or a range as in: name < 2",
+    "free": "names or versions of packages",
+}
+
+
+def _means(kind: str, word: str, package: Versioned) -> bool:
+    """Return whether a line of a kind has an effect on a package that its word names somehow."""
+    if kind in _ANYTHING or matches(package.name, (word,)):
+        return True
+    if kind not in _WANTS:
+        return False
+    if kind == "lock" and locked_name(word) != word:
+        return matches(package.name, (locked_name(word),))
+    return _is_version(word, package) or (kind == "lock" and _is_arch(word, package))
 
 
 def _near(word: str, packages: Iterable[InstalledPackage]) -> Iterator[InstalledPackage]:
@@ -164,8 +210,14 @@ def _near(word: str, packages: Iterable[InstalledPackage]) -> Iterator[Installed
     yield from (p for p in packages if bare.startswith(p.name))
 
 
-def _names(word: str, package: InstalledPackage) -> bool:
-    words = (word,)
-    if matches(package.name, words):
-        return True
-    return any(matches(f, words) for f in forms(package.name, package.evr, package.arch))
+def _names(word: str, package: Versioned) -> bool:
+    by_name = matches(package.name, (word,)) or _is_arch(word, package)
+    return by_name or _is_version(word, package)
+
+
+def _is_arch(word: str, package: Versioned) -> bool:
+    return matches(f"{package.name}.{package.arch}", (word,))
+
+
+def _is_version(word: str, package: Versioned) -> bool:
+    return any(matches(f, (word,)) for f in forms(package.name, package.evr, package.arch))

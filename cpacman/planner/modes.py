@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cpacman.errors import Problem, UsageError
-from cpacman.model import Advisory, Held, HeldReason, InstalledPackage, Request
+from cpacman.model import SEVERITIES, Advisory, Held, HeldReason, InstalledPackage, Request
 from cpacman.planner.host import Aim, Host, Swap, Wish
 from cpacman.planner.policy import color
+from cpacman.planner.ruling import is_lockable
 from cpacman.planner.solver import Candidate, Step, Task, Verb
 
 
@@ -24,8 +25,9 @@ def check_request(request: Request, advisories: Iterable[Advisory]) -> None:
     Raises:
         UsageError: modes that exclude each other, or advisories that no repository has.
     """
+    known = list(advisories) if request.by_advisory else []
     named = [key for key in ("install", "remove") if getattr(request, key)]
-    problems = []
+    problems = [*_senseless(request), *_unknown_severities(request, known)]
     if request.sync and named:
         mend = "make two plans"
         problems.append(Problem("sync", f"is about what is installed, not {named[0]}", mend))
@@ -36,10 +38,32 @@ def check_request(request: Request, advisories: Iterable[Advisory]) -> None:
         mend = "name advisory, security or severity"
         problems.append(Problem("minimal", "is about advisories, and none are asked for", mend))
     if request.advisory:
-        known = {word for one in advisories for word in (one.id, *one.cves)}
-        problems += [_unknown(word, known) for word in request.advisory if word not in known]
+        words = {word for one in known for word in (one.id, *one.cves)}
+        problems += [_unknown(word, words) for word in request.advisory if word not in words]
     if problems:
         raise UsageError(problems)
+
+
+def _senseless(request: Request) -> Iterator[Problem]:
+    """Yield words that can name nothing, and locks that can lock nothing."""
+    for key in ("upgrade", "install", "remove", "exclude", "lock", "advisory", "severity"):
+        if any(not word.strip() for word in getattr(request, key)):
+            yield Problem(key, "an empty word names nothing", "leave it out")
+    for word in request.lock:
+        if word.strip() and not is_lockable(word):
+            yield Problem(
+                "lock", f"{word!r} locks nothing", "write a name, or a range: httpd < 2.5"
+            )
+
+
+def _unknown_severities(request: Request, advisories: Iterable[Advisory]) -> Iterator[Problem]:
+    """Yield severities that no advisory has; those that are usual may be without any today."""
+    usual = {*SEVERITIES, *(one.severity.lower() for one in advisories)} - {""}
+    for word in request.severity:
+        if word.strip() and word.lower() not in usual:
+            near = difflib.get_close_matches(word.lower(), usual, 1)
+            mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(usual))}"
+            yield Problem("severity", f"{word!r} is none", mend)
 
 
 def _unknown(word: str, known: Iterable[str]) -> Problem:

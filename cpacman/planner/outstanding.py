@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cpacman.model import Advisory, InstalledPackage
+from cpacman.model import SEVERITIES, Advisory, InstalledPackage
 from cpacman.planner.actions import split_nevra
 from cpacman.planner.policy import Compare
-
-RANK = ("critical", "important", "moderate", "low")
-"""Severities, the worst first."""
 
 _Named = tuple[str, str]
 
@@ -61,4 +58,4 @@ class Outstanding:
 def rank(severity: str) -> int:
     """Return the place of a severity, the worst first; one that nobody knows comes last."""
     word = severity.lower()
-    return RANK.index(word) if word in RANK else len(RANK)
+    return SEVERITIES.index(word) if word in SEVERITIES else len(SEVERITIES)

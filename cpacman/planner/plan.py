@@ -38,7 +38,7 @@ from cpacman.planner.modes import check_request
 from cpacman.planner.reported import arch_of, judge_inventory, wrong_with
 from cpacman.planner.resolve import resolve
 from cpacman.planner.ruling import Line, Policy, with_holds, with_request
-from cpacman.planner.solver import Source, Universe
+from cpacman.planner.solver import Candidate, Source, Universe
 from cpacman.report.progress import Reporter, Silent
 
 
@@ -139,13 +139,17 @@ class _Offered:
     def __init__(self, channels: Sequence[ChannelInput], how: _How) -> None:
         self._channels, self._how = channels, how
 
-    def packages(self, words: set[str]) -> set[str]:
-        """Return the words that name an advisory or a package."""
-        known = words & {advisory.id for c in self._channels for advisory in c.advisories}
+    def packages(self, words: set[str]) -> dict[str, list[Candidate]]:
+        """Return what each word names in any channel."""
+        known: dict[str, list[Candidate]] = {}
         for channel in self._channels:
-            if rest := words - known:
-                known |= self._universe(channel).offered(rest)
+            for word, found in self._universe(channel).offered(words).items():
+                known.setdefault(word, []).extend(found)
         return known
+
+    def advisories(self) -> set[str]:
+        """Return the ids of advisories."""
+        return {advisory.id for c in self._channels for advisory in c.advisories}
 
     def vendors(self) -> frozenset[str]:
         """Return the vendors of packages."""

@@ -18,8 +18,10 @@ from cpacman.model import Request
 ALWAYS = -1
 """The rank of lines that nothing overrides: those of the host itself, and of a request."""
 
-RANGE = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>|=)\s*(\S+)\Z")
+RANGE = re.compile(r"([^\s<>=]+)\s*(<=|>=|<|>|=)\s*([^\s<>=]+)\Z")
 """A range of versions in a word of policy: `name < 2`."""
+
+_LIKE_RANGE = re.compile(r"[\s<>=]")
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +170,11 @@ def locked_name(word: str) -> str:
     """Return what a word of a line names: the word itself, without a range (`name < 2`)."""
     found = RANGE.match(word)
     return found[1] if found else word
+
+
+def is_lockable(word: str) -> bool:
+    """Return whether a word can lock anything: a name, version or glob, or a whole range."""
+    return bool(word) and (not _LIKE_RANGE.search(word) or bool(RANGE.match(word)))
 
 
 def forms(name: str, evr: str, arch: str) -> tuple[str, ...]:

@@ -196,11 +196,11 @@ class Universe:
             self._matching[word] = HostView(self, {}).match(word, files=False).candidates
         return self._matching[word]
 
-    def offered(self, words: Iterable[str]) -> set[str]:
-        """Return those words that name something which a repository offers."""
+    def offered(self, words: Iterable[str]) -> dict[str, Sequence[Candidate]]:
+        """Return what words name of what the repositories offer, of those that name anything."""
         if self.chunk is None:
             self.admit(())
-        return {word for word in words if self.matching(word)}
+        return {word: found for word in words if (found := self.matching(word))}
 
     @functools.cached_property
     def vendors(self) -> frozenset[str]:

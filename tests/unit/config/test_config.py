@@ -182,6 +182,8 @@ def test_misspelt_names_get_the_nearest(raw: Any, path: str, mend: str) -> None:
         ({"policy": [{"lock": "a", "until": 20270331}]}, "policy[0].until"),
         ({"policy": [{"lock": "a", "until": "2027-13-31"}]}, "policy[0].until"),
         ({"policy": [{"lock": []}]}, "policy[0].lock"),
+        ({"policy": [{"lock": "httpd == 2"}]}, "policy[0]"),
+        ({"policy": [{"lock": ["httpd", "httpd < < 2"]}]}, "policy[0]"),
         ({"channels": {"e": {}}}, "channels.e.repositories"),
         ({"channels": {"e": {"repositories": {}}}}, "channels.e.repositories"),
         ({"channels": {"e": {"repositories": {"r": {}}}}}, "channels.e.repositories.r.path"),

@@ -92,7 +92,7 @@ def test_only_what_was_chosen_can_be_chosen(pair: Pair) -> None:
     chosen = [of(pair.old, "walrus"), of(pair.new, "duck"), of(pair.old, "kangaroo")]
     derived = pair.derive(*chosen)
     everything = {one.nevra for one in (*pair.old.packages, *pair.new.packages)}
-    found = Universe(sources_of(derived), arch="x86_64").offered(everything)
+    found = set(Universe(sources_of(derived), arch="x86_64").offered(everything))
     assert found == {one.nevra for one in chosen} == {one.nevra for one in derived.packages}
     assert derived.lineage is not None
     assert derived.lineage.parents == (pair.old.id, pair.new.id)

@@ -69,10 +69,14 @@ class Offering:
         self.asked: list[set[str]] = []
         self._names = names
 
-    def packages(self, words: set[str]) -> set[str]:
-        """Return the words that are among the names."""
+    def packages(self, words: set[str]) -> dict[str, list[InstalledPackage]]:
+        """Return a package for each word that is among the names."""
         self.asked.append(words)
-        return words & self._names
+        return {word: [InstalledPackage(name=word, version="1")] for word in words & self._names}
+
+    def advisories(self) -> set[str]:
+        """Return one advisory."""
+        return {"RHSA-2026:1"}
 
     def vendors(self) -> set[str]:
         """Return one vendor."""
@@ -111,6 +115,57 @@ def test_what_names_nothing() -> None:
     assert found == [
         "policy[7]: lock httpd-2.5 names nothing that is installed or offered",
         "policy[7]: lock nosuch names nothing that is installed or offered",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "wants"),
+    [
+        ("lock", "a.x86_64<2", "a range"),
+        ("lock", "a-1-1<2", "a range"),
+        ("lock", "thing", "the name of a package"),
+        ("lock", "thing<2", "the name of a package"),
+        ("free", "thing", "names or versions"),
+        ("protect", "a.x86_64", "without version"),
+        ("protect", "a-1-1.x86_64", "without version"),
+        ("protect", "thing", "without version"),
+        ("arch_change", "a-1", "without version"),
+        ("vendor_change", "a.x86_64", "without version"),
+        ("origin_change", "thing", "without version"),
+        ("allow_removal", "a-1-1", "without version"),
+        ("allow_downgrade", "a-1", "without version"),
+    ],
+)
+def test_words_without_effect_are_said(tmp_path: Path, kind: str, word: str, wants: str) -> None:
+    """What such a line can't take for a package is never silently without effect."""
+    text = (
+        "repo base\n  a-1-2.x86_64\n    provides: thing = 1\n"
+        f"installed web1\n  a-1-1.x86_64\n    provides: thing = 1\npolicy\n  {kind}: {word}\n"
+    )
+    (told,) = plan(tmp_path, text).warnings
+    assert told.startswith(f"policy[0]: {kind} {word} has no effect: it wants ") and wants in told
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["lock: a", "lock: a.x86_64", "lock: a<2", "lock: a-1-1", "lock: a=1", "lock: a*",
+     "protect: a", "protect: a*", "free: a-1", "free: a", "exclude: thing", "exclude: a.x86_64",
+     "block: thing", "exclude: gone.noarch", "lock: gone.noarch", "lock: gone<2"],
+)  # fmt: skip
+def test_words_with_an_effect_are_not_warned_of(tmp_path: Path, line: str) -> None:
+    """Each way to write what a line is about."""
+    text = (
+        "repo base\n  a-1-2.x86_64\n    provides: thing = 1\n"
+        f"installed web1\n  a-1-1.x86_64\n  gone-1-1.noarch\npolicy\n  {line}\n"
+    )
+    assert plan(tmp_path, text).warnings == ()
+
+
+def test_an_advisory_is_something_to_block_only() -> None:
+    """An exclude or a lock of an advisory has no effect, and so it is said."""
+    lines = [Line(kind=kind, packages=("RHSA-2026:1",), where=kind) for kind in ("block", "lock")]
+    assert list(naming_nothing(lines, [()], Offering(set()))) == [
+        "lock: lock RHSA-2026:1 names nothing that is installed or offered",
     ]
 
 

@@ -26,6 +26,16 @@ ADVISORIES = [Advisory(id="RHSA-2026:1", cves=("CVE-2026-1",))]
         (Request(minimal=True), "minimal: is about advisories, and none are asked for"),
         (Request(advisory=("RHSA-2026:2",)), "RHSA-2026:2 is in no repository"),
         (Request(advisory=("RHSA-2026:2",)), "did you mean RHSA-2026:1?"),
+        (Request(severity=("Imporant",)), "'Imporant' is none; did you mean important?"),
+        (Request(severity=("foo",)), "there are: critical, important, low, moderate"),
+        (Request(lock=("httpd < < 2",)), "lock: 'httpd < < 2' locks nothing; write a name"),
+        (Request(lock=("httpd == 2",)), "lock: 'httpd == 2' locks nothing"),
+        (Request(lock=("httpd <",)), "lock: 'httpd <' locks nothing"),
+        (Request(lock=("httpd nginx",)), "lock: 'httpd nginx' locks nothing"),
+        *(
+            (Request(**{key: ("",)}), f"{key}: an empty word names nothing")
+            for key in ("upgrade", "install", "remove", "exclude", "lock", "advisory", "severity")
+        ),
     ],
 )
 def test_contradictions(request_: Request, words: str) -> None:
@@ -38,6 +48,9 @@ def test_what_is_fine() -> None:
     """Ids, CVEs and filters are accepted."""
     check_request(Request(advisory=("RHSA-2026:1", "CVE-2026-1"), minimal=True), ADVISORIES)
     check_request(Request(security=True, severity=("Low",)), ())
+    odd = Advisory(id="RHSA-2026:2", severity="Urgent")
+    check_request(Request(severity=("urgent",)), iter([odd]))
+    check_request(Request(lock=("httpd", "httpd-2.4*", "httpd < 2.5", "httpd<=1:2.5-1")), ())
 
 
 def test_a_plan_refuses(tmp_path: Path) -> None:
