@@ -12,8 +12,8 @@ from typing import Any
 
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, by_channel, everyone, place_all
+from cpacman.commands.offering import offered
 from cpacman.commands.planning import plan_quietly
-from cpacman.depot.promotion import seen_by
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Host
@@ -92,7 +92,7 @@ def _of_class(
     rest = {h: members[h] for h, t in plan.hosts.items() if t in idle}
     for channel, names in by_channel(rest.values()).items():
         snapshot = load_snapshot(context.settings.depot, plan.snapshots[channel])
-        newest = Newest(seen_by(snapshot, class_).packages, Versions().compare)
+        newest = Newest(offered(context.settings, snapshot, class_).packages, Versions().compare)
         for host, one in context.store.inventories(names).items():
             found[host] = "ahead" if newest.is_behind(one.packages) else "current"
     return found

@@ -14,8 +14,8 @@ import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, by_channel, select
+from cpacman.commands.offering import offered
 from cpacman.commands.planning import channel_for
-from cpacman.depot.promotion import seen_by
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import SEVERITIES, Advisory, Host, Request
@@ -121,7 +121,8 @@ def _outstanding(
         if (pointer := pointers.get((class_, channel))) is None:
             unknown += [name for name in names if name in inventories]
             continue
-        snapshot = seen_by(load_snapshot(context.settings.depot, pointer["snapshot"]), class_)
+        held = load_snapshot(context.settings.depot, pointer["snapshot"])
+        snapshot = offered(context.settings, held, class_)
         known = {one.id: one for one in snapshot.advisories if wanted.fits(one)}
         rules = Outstanding(known.values(), Versions().compare)
         for name in (n for n in names if n in inventories):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cpacman.commands.alike import versions_of
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
-from cpacman.depot.promotion import seen_by
+from cpacman.commands.offering import offered
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Advisory
@@ -51,7 +51,7 @@ def offer_and_host(context: Context, a: Thing, b: Thing) -> dict[str, Any]:
     host, offer = (a, b) if a.kind == "host" else (b, a)
     place = place_all(context, [host.id]).placements[host.id].host
     snapshot = _snapshot(context, offer, place.channel)
-    seen = seen_by(snapshot, offer.id if offer.kind == "class" else place.class_)
+    seen = offered(context.settings, snapshot, offer.id if offer.kind == "class" else place.class_)
     (inventory,) = context.store.inventories([host.id]).values()
     rows = _rows(seen, versions_of(inventory.packages), turned=a is host)
     sides = {

@@ -1,8 +1,8 @@
 """What a class offers to its hosts: a snapshot's repositories that are for it, under today's rules.
 
 Invariants: a repository that does not name the class is not there at all, so that no way of
-planning reaches it; the block list holds for every host, and a class that points at a blocked
-snapshot offers nothing.
+planning reaches it, whether it was limited when the snapshot was taken or later; the block list
+holds for every host, and a class that points at a blocked snapshot offers nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.config import PolicyLine, Settings, parse_match
@@ -89,6 +91,22 @@ def expired_lines(rules: Rules, placements: Iterable[Placement]) -> list[str]:
     return list(dict.fromkeys(expired(lines, rules.today)))
 
 
+def offered(settings: Settings, snapshot: Snapshot, class_: str) -> Snapshot:
+    """Return a snapshot as a class sees it: by the classes that it was taken with and today's.
+
+    A repository that was limited since is gone for the others at once, also from what they hold
+    already or go back to; one that was opened since is for them from the next snapshot on.
+    """
+    seen = seen_by(snapshot, class_)
+    channel = settings.channels.get(snapshot.channel)
+    now = {name: one.classes for name, one in channel.repositories.items()} if channel else {}
+    rows = tuple(
+        msgspec.structs.replace(one, classes=now.get(one.name, one.classes))
+        for one in seen.repositories
+    )
+    return seen_by(msgspec.structs.replace(seen, repositories=rows), class_)
+
+
 def channel_input(
     class_: str,
     snapshot: Snapshot,
@@ -101,9 +119,9 @@ def channel_input(
     Raises:
         SafetyError: the snapshot's metadata is missing or altered.
     """
-    seen = seen_by(snapshot, class_)
+    seen = offered(rules.settings, snapshot, class_)
     sha256s = {(p.repository, p.nevra): p.sha256 for p in seen.packages}
-    limits = _limits(seen)
+    limits = [*_limits(seen), *_limits_today(rules.settings, seen)]
     return ChannelInput(
         channel=seen.channel,
         snapshot=seen.id,
@@ -124,6 +142,16 @@ def _limits(snapshot: Snapshot) -> list[Limits]:
         Limits(one.name, one.classes, parse_match(one.only) if one.only else None)
         for one in snapshot.repositories
         if one.classes or one.only
+    ]
+
+
+def _limits_today(settings: Settings, snapshot: Snapshot) -> list[Limits]:
+    channel = settings.channels.get(snapshot.channel)
+    known = {one.name for one in snapshot.repositories}
+    return [
+        Limits(name, (), one.only)
+        for name, one in (channel.repositories.items() if channel else ())
+        if one.only is not None and name in known
     ]
 
 

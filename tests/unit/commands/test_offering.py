@@ -75,6 +75,42 @@ def test_pointing_a_class_there_opens_nothing(world: World, how: str) -> None:
     assert lacking["classes"]["testing"]["advisories"] == []
 
 
+@pytest.mark.parametrize("limit", [{"classes": ["production"]}, {"only": "role:edr"}])
+@pytest.mark.parametrize("how", ["held", "revert", "promote"])
+def test_limit_that_came_later_holds_at_once(
+    world: World, how: str, limit: dict[str, object]
+) -> None:
+    """What was limited after its snapshot was taken is for nobody else, held or gone back to."""
+    world.repositories(base={}, edr={})
+    world.mirror("lib-2-1.noarch")
+    world.mirror("agent-2-1.noarch", "helper-2-1.noarch", "fresh-2-1.noarch", name="edr",
+                 advisories={"A-2026:1": ["agent-2-1.noarch"]})  # fmt: skip
+    for name, class_ in (("test1", "testing"), ("prod1", "production")):
+        world.host(name, class_, "agent-1-1.noarch", "old-1-1.noarch", "lib-1-1.noarch",
+                   role="edr" if name == "prod1" else "web")  # fmt: skip
+    snapshot(world.context())
+    if how != "promote":
+        promote(world.context(), "testing")
+        assert "agent-2-1.noarch" in everything(world, Request(), "testing")
+    if how == "revert":
+        world.mirror("lib-3-1.noarch")
+        snapshot(world.context())
+        promote(world.context(), "testing")
+        revert(world.context(), "testing")
+    world.repositories(base={}, edr=limit)
+    if how == "promote":
+        proof = promote(world.context(), "testing")["promote"]["channels"]["el9"]["proof"]
+        (group,) = proof["groups"]
+        assert [one["nevra"] for one in group["actions"]] == ["lib-2-1.noarch"]
+    for way in WAYS.values():
+        assert everything(world, way, "testing") <= {"lib-2-1.noarch"}
+    if "classes" in limit:
+        lacking = advisories(world.context(), Selection(class_="testing"))["advisories"]
+        assert lacking["classes"]["testing"]["advisories"] == []
+    promote(world.context(), "production")
+    assert "agent-2-1.noarch" in everything(world, Request(), "production")
+
+
 def test_blocked_version_is_held_with_its_reason(world: World) -> None:
     """A plan leaves a blocked version, says so with reason and last day, and takes the next one."""
     world.mirror("lib-2-1.noarch", "lib-3-1.noarch", "tool-2-1.noarch")
