@@ -7,9 +7,11 @@ something may be at work on it.
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -17,16 +19,20 @@ import msgspec
 from cpacman.commands.answers import rollout_body
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, select
+from cpacman.commands.jobs import job_again, tools_of
 from cpacman.commands.refresh import introduce, refresh_hosts
-from cpacman.errors import EXIT_NOT_THERE, CpacmanError, Problem, UsageError
+from cpacman.errors import EXIT_NOT_THERE, ConflictError, CpacmanError, Problem, UsageError
 from cpacman.model import Outcome, short_id
-from cpacman.rollout.job import HALTED, session_of
-from cpacman.rollout.machine import IN_FLIGHT, NOT_STARTED, HostState, RolloutState
+from cpacman.rollout.around import left_behind, undo
+from cpacman.rollout.job import HALTED, Job, Tools, session_of
+from cpacman.rollout.machine import IN_FLIGHT, NOT_STARTED, HostState, RolloutState, Wish
 from cpacman.rollout.manifest import ORDER_SLACK, after_of, signed_order
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.reports import (
     INTERRUPTED,
+    NOT_REACHED,
     RECOVERIES,
+    UNSTARTED,
     changes_of,
     findings_of,
     is_cut_off,
@@ -46,7 +52,6 @@ from cpacman.rollout.restarts import (
 )
 from cpacman.store import RolloutHost
 
-UNSTARTED = "unstarted"
 AT_WORK = frozenset({"checking", "running", "verifying"})
 _PAUSE = 2.0
 _GONE = "the process of the rollout died"
@@ -62,14 +67,28 @@ def close_abandoned(context: Context, rows: Sequence[Mapping[str, Any]] | None =
     """
     for row in context.store.rollouts(active=True) if rows is None else rows:
         if is_abandoned(row):
-            context.reporter.line(f"{short_id(row['id'])}: its process died, collecting its hosts")
-            _Collection(context, row).close(patience=0.0)
+            # Who is faster collects them.
+            with suppress(ConflictError):
+                _close_abandoned(context, row)
+
+
+def _close_abandoned(context: Context, row: Mapping[str, Any]) -> None:
+    number, me = row["id"], owner_of(os.getpid())
+    context.store.own_rollout(number, seen=row["owner"], owner=me)
+    context.reporter.line(f"{short_id(number)}: its process died, collecting its hosts")
+    wished = row["wish"] == Wish.CANCEL.value
+    after = RolloutState.CANCELLED if wished else RolloutState.HALTED
+    if not _Collection(context, row, after).close(patience=0.0):
+        # Somebody is still at work: whoever looks next goes on.
+        context.store.own_rollout(number, seen=me, owner="")
 
 
 def is_abandoned(row: Mapping[str, Any]) -> bool:
-    """Whether a rollout's process died, and nobody else will go on with it."""
-    died = row["state"] == RolloutState.RUNNING.value and not is_alive(row["owner"])
-    return died and not is_background(row)
+    """Whether a rollout's process died, and nobody else will go on with it, or should."""
+    if is_alive(row["owner"]):
+        return False
+    died = row["state"] == RolloutState.RUNNING.value and not is_background(row)
+    return died or row["wish"] is not None
 
 
 def is_background(row: Mapping[str, Any]) -> bool:
@@ -136,12 +155,17 @@ def _unsettled(
     """Return the hosts that are silent, cut off or away since their last start, and where."""
     hosts = None if selection.is_empty else sorted(select(context, selection).placements)
     number = context.store.rollout_row(rollout)["id"] if rollout else None
-    return {
+    found = {
         host: (other, one)
         for host, (other, one) in context.store.last_told(hosts=hosts, rollout=number).items()
         if one.outcome == Outcome.SILENT.value
         or (one.outcome == Outcome.FAILED.value and one.code in (INTERRUPTED, REBOOT_TIMEOUT))
     }
+    still = {row["id"] for row in context.store.rollouts(active=True)}
+    for host, (other, _) in found.items():
+        if other in still:
+            context.reporter.line(f"{host}: {short_id(other)} goes on; recover it when that ended")
+    return {host: one for host, one in found.items() if one[0] not in still}
 
 
 def _reopen(
@@ -150,11 +174,12 @@ def _reopen(
     row = context.store.rollout_row(number)
     owner = owner_of(os.getpid())
     context.store.collect_again(
-        number, hosts, owner=owner, at=context.clock(), who=context.who, reason=reason,
-        ticket=ticket,
+        number, hosts, expected=row["state"], owner=owner, at=context.clock(), who=context.who,
+        reason=reason, ticket=ticket,
     )  # fmt: skip
-    after = RolloutState.DONE if row["state"] == RolloutState.DONE.value else RolloutState.HALTED
-    _Collection(context, row, after).close(patience=context.settings.transport.apply)
+    after = RolloutState(row["state"])
+    if not _Collection(context, row, after).close(patience=context.settings.transport.apply):
+        context.store.own_rollout(number, seen=owner, owner="")
 
 
 def _answer(
@@ -191,8 +216,8 @@ class _Collection:
             for one in context.store.rollout_levels(row["id"])
         }
 
-    def close(self, *, patience: float) -> None:
-        """End the hosts that have ended, and the rollout when none is left.
+    def close(self, *, patience: float) -> bool:
+        """End the hosts that have ended, and the rollout when none is left: then it is closed.
 
         Args:
             patience: seconds for which hosts that are at work are waited for. Those that had to be
@@ -202,6 +227,8 @@ class _Collection:
         started = context.clock()
         _, hosts = context.store.rollout(self._row["id"])
         waiting = {h.host: h for h in hosts if HostState(h.state) in IN_FLIGHT}
+        self._undo_left(hosts)
+        self._undo({h.host for h in hosts if h.state == HostState.INSTALLED.value})
         for one in hosts:
             if HostState(one.state) in NOT_STARTED:
                 self._end(one, Outcome.SKIPPED, HALTED, _GONE)
@@ -209,7 +236,8 @@ class _Collection:
                 self._end(one, Outcome.APPLIED, OWED, _GONE, read_findings(one.findings))
         asked = sorted(waiting)
         while waiting:
-            waiting = self._poll(waiting)
+            before, waiting = waiting, self._poll(waiting)
+            self._undo(before.keys() - waiting.keys())
             least = context.settings.transport.answer if waiting.keys() & self._starts else 0.0
             if not waiting or context.clock() > started + max(patience, least):
                 break
@@ -219,6 +247,33 @@ class _Collection:
             context.store.end_rollout(
                 self._row["id"], state=self._after.value, at=context.clock(), who=context.who
             )
+        return not waiting
+
+    def _undo_left(self, rows: Sequence[RolloutHost]) -> None:
+        """Undo what the process that died did before the change of hosts."""
+        for level in self._job.levels:
+            left = left_behind(level, rows, self._row["beat"] or 0.0)
+            undo(level, left, self._tools, self._note)
+
+    def _undo(self, hosts: Collection[str]) -> None:
+        for level in self._job.levels:
+            mine = [host for host in level.hosts if host in hosts]
+            undo(level, mine, self._tools, self._note)
+
+    def _note(self, action: str, host: str, words: str) -> None:
+        context = self._context
+        context.store.record(
+            action, self._row["id"], at=context.clock(), who=context.who, host=host,
+            detail={"detail": words},
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _job(self) -> Job:
+        return job_again(self._context, self._row)
+
+    @functools.cached_property
+    def _tools(self) -> Tools:
+        return tools_of(self._context, self._plan, self._job)
 
     def _poll(self, waiting: Mapping[str, RolloutHost]) -> dict[str, RolloutHost]:
         """Ask hosts how it ended; return those that are still at it."""
@@ -258,9 +313,9 @@ class _Collection:
         return ending is not None
 
     def _is_early(self, one: RolloutHost, report: Mapping[str, Any]) -> bool:
-        """Whether the order to start may still be on its way to a host."""
+        """Whether the order to start may still be on its way to a host that did not begin."""
         late = one.updated + self._context.settings.transport.answer + ORDER_SLACK
-        return report.get("state") == "staged" and self._context.clock() < late
+        return report.get("state") in (None, "staged") and self._context.clock() < late
 
     def _session(self, one: RolloutHost) -> str:
         return session_of(self._row["id"], one.attempt)
@@ -291,7 +346,7 @@ class _Collection:
                 code, detail = OWED, _NOT_FOLLOWED
             self._end(one, outcome, code, detail, findings)
         elif report.get("state") == "staged":
-            self._end(one, Outcome.REFUSED, UNSTARTED, "the order to start never reached it")
+            self._end(one, Outcome.REFUSED, UNSTARTED, NOT_REACHED)
         elif one.boot:
             self._end(one, Outcome.FAILED, REBOOT_TIMEOUT, "told to reboot, and still not back")
         else:

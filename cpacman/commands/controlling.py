@@ -7,9 +7,10 @@ what a person decided (to go on in spite of a gate, not to count a failure) is i
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from cpacman.commands.answers import rollout_body
 from cpacman.commands.collecting import close_abandoned, is_background
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import check_job, result_of
+from cpacman.commands.gatekeeping import soak_every
 from cpacman.commands.jobs import job_again, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.errors import ConflictError, InputError, Problem, SafetyError, UsageError
@@ -36,7 +38,7 @@ from cpacman.rollout.machine import (
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.restarts import OWED, TRIED_AGAIN
 from cpacman.rollout.runner import close_rollout, continue_rollout
-from cpacman.store import RolloutHost
+from cpacman.store import RolloutHost, RolloutLevel
 
 _OPEN = frozenset(state.value for state in OPEN)
 _FLYING = frozenset(state.value for state in IN_FLIGHT)
@@ -146,20 +148,27 @@ def _stop(
         number, wish.value, at=context.clock(), who=context.who, reason=reason
     )
     flying = [h.host for h in context.store.rollout(number)[1] if h.state in _FLYING]
+    row = _row(context, number)
     if not (row["owner"] and is_alive(row["owner"])):
-        job = _own(context, row, job_again(context, row))
-        state = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
-        tools = tools_of(context, context.store.plan(row["plan"]), job)
-        close_rollout(job, tools, state, f"{state.value} by {context.who}")
+        # Who is faster closes it: the wish stands, and whoever has the rollout heeds it.
+        with suppress(ConflictError):
+            _close(context, row, wish)
     return {"id": number, "in_flight": flying}
 
 
+def _close(context: Context, row: Mapping[str, Any], wish: Wish) -> None:
+    job = _own(context, row, job_again(context, row))
+    state = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
+    tools = tools_of(context, context.store.plan(row["plan"]), job)
+    close_rollout(job, tools, state, f"{state.value} by {context.who}")
+
+
 def _await_end(context: Context, numbers: Sequence[str], wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while time.monotonic() < deadline and not context.stopping():
+    deadline = context.clock() + wait
+    while context.clock() < deadline and not context.stopping():
         if all(_row(context, number)["state"] not in _OPEN for number in numbers):
             return
-        time.sleep(_LOOK)
+        context.sleep(_LOOK)
 
 
 def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
@@ -172,7 +181,7 @@ def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
         words = "is being carried out by another process"
         raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
     me = owner_of(os.getpid())
-    context.store.own_rollout(row["id"], seen=row["owner"], owner=me, at=context.clock())
+    context.store.own_rollout(row["id"], seen=row["owner"], owner=me)
     return job._replace(owner=me)
 
 
@@ -211,9 +220,13 @@ def resume(
         raise UsageError(Problem("reason", "force passes a gate", "say why: reason='...'"))
     row = _row(context, number)
     _check_resumable(row)
-    hosts = context.store.rollout(row["id"])[1]
-    again = [h.host for h in hosts if h.code in (HALTED, OWED)]
-    return _go_on(context, row, hosts, again, "resume", force, background, reason, patience)
+    if force:
+        _standing(context, row["id"])
+    return _go_on(context, row, _stopped, "resume", force, background, reason, patience)
+
+
+def _stopped(hosts: Sequence[RolloutHost]) -> list[str]:
+    return [h.host for h in hosts if h.code in (HALTED, OWED)]
 
 
 def _check_resumable(row: Mapping[str, Any]) -> None:
@@ -248,48 +261,55 @@ def retry(
     if wrong:
         raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
     wanted = {one.value for one in _RETRIED}
-    again = [
-        h.host
-        for h in hosts
-        if (h.outcome in wanted or h.code == OWED) and (not host or h.host in host)
-    ]
+
+    def pick(rows: Sequence[RolloutHost]) -> list[str]:
+        missed = [h.host for h in rows if h.outcome in wanted or h.code == OWED]
+        return [one for one in missed if not host or one in host]
+
+    again = pick(hosts)
     left = sorted(set(host) - set(again))
     if left or not again:
         faults = [Problem(h, "has the plan, or is still at it", "leave it out") for h in left]
         raise UsageError(faults or Problem(short_id(row["id"]), "has no host to be tried again"))
     if row["state"] == RolloutState.CANCELLED.value:
         raise UsageError(Problem(short_id(row["id"]), "is cancelled", "plan and deploy again"))
-    return _go_on(context, row, hosts, again, "retry", False, False, reason, patience)
+    return _go_on(context, row, pick, "retry", False, None, reason, patience)
 
 
 def _go_on(
     context: Context,
     row: Mapping[str, Any],
-    hosts: Sequence[RolloutHost],
-    again: Sequence[str],
+    pick: Callable[[Sequence[RolloutHost]], list[str]],
     verb: str,
     force: bool,
-    background: bool,
+    background: bool | None,
     reason: str | None,
     patience: float | None,
 ) -> dict[str, Any]:
     number, plan = row["id"], context.store.plan(row["plan"])
-    forgiven = _forgiven(row, hosts) - set(again)
-    job = job_again(context, row, sorted(forgiven))
+    job = job_again(context, row)
     # Who asks must be allowed to; the starter's own right was checked when it began.
     check_job(context, plan, job._replace(who=context.who, reason=reason or job.reason))
     job = _own(context, row, job)
-    context.store.forgive(number, sorted(forgiven))
-    _reopen(context, row, hosts, again, verb)
-    _pass_gate(context, row, reason) if force else None
-    if row["state"] != RolloutState.RUNNING.value:
-        context.store.move_rollout(
-            number, expected=row["state"], state=RolloutState.RUNNING.value, at=context.clock(),
-            who=context.who, why=verb, reason=reason, owner=job.owner,
-        )  # fmt: skip
+    # Only now nobody else moves its hosts.
+    hosts = context.store.rollout(number)[1]
+    again = pick(hosts)
+    forgiven = sorted(_forgiven(row, hosts) - set(again))
+    context.store.forgive(number, forgiven)
+    # Who has its packages needs no other attempt: what follows them is tried again.
+    has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
+    context.store.go_on_rollout(
+        number, expected=row["state"], owner=job.owner, at=context.clock(), who=context.who,
+        anew=[host for host in again if host not in has_them],
+        following=[host for host in again if host in has_them],
+        verb=verb, reason=reason, background=background or None,
+    )  # fmt: skip
+    if force:
+        _pass_gate(context, number, reason)
     if background:
-        context.store.own_rollout(number, seen=job.owner, owner="", at=context.clock())
+        context.store.own_rollout(number, seen=job.owner, owner="")
         return result_of(context, number)
+    job = job._replace(forgiven=frozenset(forgiven))
     tools = tools_of(context, plan, job)
     if patience is not None:
         tools = tools._replace(times=tools.times._replace(patience=patience))
@@ -310,52 +330,26 @@ def _forgiven(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> set[str]:
     return before | {h.host for h in hosts if h.outcome in failed or h.code == "unreachable"}
 
 
-def _reopen(
-    context: Context,
-    row: Mapping[str, Any],
-    hosts: Sequence[RolloutHost],
-    again: Sequence[str],
-    verb: str,
-) -> None:
-    """Let hosts begin anew, and with them their levels."""
-    if not again:
-        return
-    number, now = row["id"], context.clock()
-    touched = {h.level for h in hosts if h.host in set(again)}
-    # Levels first: one that runs with nobody to be tried passes again, while a host that waits
-    # in a level that has passed would be forgotten.
-    for one in context.store.rollout_levels(number):
-        begun = one.state not in (LevelState.WAITING.value, LevelState.RUNNING.value)
-        if one.level in touched and begun:
-            context.store.move_level(
-                number, one.level, expected=one.state, state=LevelState.RUNNING.value, at=now
-            )
-    # Who has its packages needs no other attempt: what follows them is tried again.
-    has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
-    following = [host for host in again if host in has_them]
-    anew = [host for host in again if host not in has_them]
-    if following:
-        context.store.ask_again(number, following, at=now, who=context.who, action=verb)
-    if anew:
-        context.store.reopen_hosts(number, anew, at=now, who=context.who, action=verb)
+def _standing(context: Context, number: str) -> RolloutLevel:
+    """Return the level that stands at its gate.
 
-
-def _pass_gate(context: Context, row: Mapping[str, Any], reason: str | None) -> None:
-    """Let the level that stands at its gate pass by an operator's word."""
-    number, now = row["id"], context.clock()
-    standing = {LevelState.CHECKING.value, LevelState.SOAKING.value}
+    Raises:
+        UsageError: none does.
+    """
+    at_gate = {LevelState.CHECKING.value, LevelState.SOAKING.value}
     for one in context.store.rollout_levels(number):
-        if one.state in standing:
-            context.store.move_level(
-                number, one.level, expected=one.state, state=LevelState.PASSED.value, at=now
-            )
-            context.store.record(
-                "gate passed by force", number, at=now, who=context.who, reason=reason,
-                detail={"level": one.level},
-            )  # fmt: skip
-            return
+        if one.state in at_gate:
+            return one
     words = "no level of it stands at a gate"
     raise UsageError(Problem("force", words, "resume it without force"))
+
+
+def _pass_gate(context: Context, number: str, reason: str | None) -> None:
+    """Let the level that stands at its gate pass by an operator's word."""
+    one = _standing(context, number)
+    context.store.pass_level(
+        number, one.level, expected=one.state, at=context.clock(), who=context.who, reason=reason
+    )
 
 
 # ---- hosts and approvals -------------------------------------------------------------------
@@ -418,13 +412,23 @@ def due(context: Context) -> list[str]:
     """Return the rollouts in the background that somebody has to go on with now."""
     rows = context.store.rollouts(active=True)
     close_abandoned(context, rows)
+    mine = [row for row in rows if is_background(row) and not is_alive(row["owner"])]
+    return [row["id"] for row in mine if _is_ripe(context, row)]
+
+
+def _is_ripe(context: Context, row: Mapping[str, Any]) -> bool:
+    if row["state"] != RolloutState.WAITING.value:
+        return bool(row["state"] == RolloutState.RUNNING.value)
     now = context.clock()
-    found = []
-    for row in rows:
-        owned = bool(row["owner"]) and is_alive(row["owner"])
-        ripe = row["state"] == RolloutState.RUNNING.value or (
-            row["state"] == RolloutState.WAITING.value and (row["until"] or 0) <= now
-        )
-        if is_background(row) and ripe and not owned:
-            found.append(row["id"])
-    return found
+    return bool((row["until"] or 0) <= now or _next_look(context, row) <= now)
+
+
+def _next_look(context: Context, row: Mapping[str, Any]) -> float:
+    """Return when the checks of a soak are due that no process sits out."""
+    gates = [
+        str(one.limits.get("gate") or "")
+        for one in context.store.rollout_levels(row["id"])
+        if one.state == LevelState.SOAKING.value
+    ]
+    every = [soak_every(context.settings, name) for name in gates]
+    return float(min([(row["beat"] or 0.0) + one for one in every if one], default=math.inf))

@@ -17,7 +17,7 @@ from cpacman.errors import Problem
 from cpacman.model import short_id
 from cpacman.rollout.calendars import read_openings
 from cpacman.rollout.checks import Check, run_checks
-from cpacman.rollout.gate import Expected, Finding, Moment
+from cpacman.rollout.gate import Expected, Finding, Moment, Verdict
 from cpacman.rollout.windows import Freeze, Opening, Span, judge, openings
 
 JOIN = "join"
@@ -68,8 +68,7 @@ class Gates:
 
     def every(self, gate: str) -> float:
         """See `Gatekeeper.every`."""
-        checks = self._context.settings.gates[gate].checks
-        return min((one.every for one in checks if Moment.SOAK.value in one.when), default=60.0)
+        return soak_every(self._context.settings, gate) or 60.0
 
     def late(self) -> bool:
         """See `Gatekeeper.late`."""
@@ -77,11 +76,16 @@ class Gates:
 
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.before`."""
-        return self._act(name, self._context.settings.around[name].before, hosts)
+        action = self._context.settings.around[name].before
+        return self._act(name, action, hosts)
 
     def after(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.after`."""
-        action = self._context.settings.around[name].after
+        known = self._context.settings.around
+        if name not in known:
+            # It was taken out of the configuration since: what it did stays done, and is told.
+            return [Finding(name, h, Verdict.INCONCLUSIVE, "is described nowhere") for h in hosts]
+        action = known[name].after
         return () if action is None else self._act(name, action, hosts)
 
     def _act(self, name: str, action: ActionSettings, hosts: Sequence[str]) -> Sequence[Finding]:
@@ -104,6 +108,12 @@ class Gates:
             return ""
         how = f"salt-run cpacman.approve {short_id(self._rollout)}"
         return f"approved by {len(have)} of {wanted_in_all}: {how}"
+
+
+def soak_every(settings: Settings, gate: str) -> float | None:
+    """Return after how many seconds the checks of a soak are due again; None for no checks."""
+    checks = settings.gates[gate].checks if gate in settings.gates else ()
+    return min((float(one.every) for one in checks if Moment.SOAK.value in one.when), default=None)
 
 
 def check_of(settings: CheckSettings) -> Check:

@@ -14,11 +14,18 @@ from cpacman.model import Outcome
 from cpacman.rollout.asking import Asker
 from cpacman.rollout.job import Tools
 from cpacman.rollout.machine import HostState
-from cpacman.rollout.manifest import signed_order
+from cpacman.rollout.manifest import ORDER_SLACK, signed_order
 from cpacman.rollout.record import Record
-from cpacman.rollout.reports import RECOVERIES, findings_of, is_cut_off, judge_report
+from cpacman.rollout.reports import (
+    NOT_REACHED,
+    RECOVERIES,
+    UNSTARTED,
+    findings_of,
+    is_cut_off,
+    judge_report,
+)
 from cpacman.rollout.settling import Settler
-from cpacman.transport.port import UNREACHABLE
+from cpacman.transport.port import UNREACHABLE, Answer
 
 APPLY_AGAIN = 10.0
 """Seconds after which a host that was told to start and did not is told again."""
@@ -36,15 +43,29 @@ class Applier:
         self._settler = settler
         self._deadlines: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._run_out: dict[str, float] = {}
+        self._refusals: dict[str, Answer] = {}
         self._recoveries: dict[str, list[float]] = {}
         self._cut_off: list[str] = []
+        self._closing = False
+
+    @property
+    def _order_life(self) -> float:
+        return self._tools.times.answer + ORDER_SLACK
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether hosts are in flight, or ended and `poll` did not tell of it yet."""
+        return bool(self._deadlines)
 
     def start(self, hosts: Sequence[str]) -> bool:
         """Tell hosts to start; return False, with nobody told, when a halt was wished for."""
         if not self._record.order(hosts):
             return False
         self.watch(hosts)
-        self._tell(hosts)
+        for answer in self._tell(hosts):
+            # It was told for the first time: no earlier order can start it after all.
+            self._record.end(answer.host, Outcome.REFUSED, answer.code, answer.error)
         return True
 
     def watch(self, hosts: Sequence[str]) -> None:
@@ -52,29 +73,61 @@ class Applier:
         now = self._tools.clock()
         self._deadlines.update(dict.fromkeys(hosts, now + self._tools.times.apply))
         self._again.update(dict.fromkeys(hosts, now + APPLY_AGAIN))
+        self._run_out.update(dict.fromkeys(hosts, now + self._order_life))
 
     def watch_new(self, hosts: Sequence[str]) -> None:
         """Wait for the reports of those that nobody waits for yet."""
         self.watch([host for host in hosts if host not in self._deadlines])
+
+    def tell_no_more(self) -> None:
+        """From now on only collect: who was told to start and did not is not told again."""
+        self._closing = True
 
     def in_flight(self) -> list[str]:
         """Return the hosts that were told to start and have no outcome yet."""
         return self._record.in_state(self._deadlines, HostState.APPLYING)
 
     def poll(self) -> list[str]:
-        """Ask the hosts in flight once; return those that have ended by it."""
-        hosts = self.in_flight()
-        idle = self._ask(hosts)
-        now = self._tools.clock()
-        for host in self._record.in_state(hosts, HostState.APPLYING):
-            if now > self._deadlines[host]:
-                self._record.end(host, Outcome.SILENT, "silent", "no verified report in time")
-        late = [h for h in idle if now > self._again[h] and h in self.in_flight()]
-        if late:
-            self._again.update(dict.fromkeys(late, now + APPLY_AGAIN))
-            self._tell(late)
+        """Ask the hosts in flight once; return those that have ended since the last time."""
+        idle = self._ask(self.in_flight())
+        self._tell_again(idle)
+        self._give_up(idle)
         self._recover([host for host in self._cut_off if host in self.in_flight()])
-        return self._record.in_state(hosts, HostState.ENDED)
+        done = [h for h in self._deadlines if self._record.states[h] is not HostState.APPLYING]
+        for host in done:
+            del self._deadlines[host]
+        return self._record.in_state(done, HostState.ENDED)
+
+    def _tell_again(self, idle: Sequence[str]) -> None:
+        """Tell those again whose order was lost on its way, unless a halt is wished for."""
+        now = self._tools.clock()
+        late = [
+            host
+            for host in idle
+            if self._may_be_told(host)
+            and now > self._again[host]
+            and now + self._order_life < self._deadlines[host]
+        ]
+        if late and not self._record.is_stopped():
+            self._again.update(dict.fromkeys(late, now + APPLY_AGAIN))
+            for answer in self._tell(late):
+                # The first order may be under way still: only time tells that it is not.
+                self._refusals[answer.host] = answer
+
+    def _may_be_told(self, host: str) -> bool:
+        return not self._closing and host not in self._refusals
+
+    def _give_up(self, idle: Sequence[str]) -> None:
+        """End those that did not report in time, and those whom no order can start any more."""
+        now = self._tools.clock()
+        for host in idle:
+            if not self._may_be_told(host) and now > self._run_out[host]:
+                no = self._refusals.get(host, Answer(host, {}, UNSTARTED, NOT_REACHED))
+                self._record.end(host, Outcome.REFUSED, no.code, no.error)
+        for host in self.in_flight():
+            # While an order holds it may still start its host, which was not given up then.
+            if now > max(self._deadlines[host], self._run_out[host]):
+                self._record.end(host, Outcome.SILENT, "silent", "no verified report in time")
 
     def _recover(self, hosts: Sequence[str]) -> None:
         """Start hosts again whose transaction was cut off: they carry on where they were."""
@@ -84,19 +137,21 @@ class Applier:
             self._recoveries.setdefault(host, []).append(now)
             self._record.journal("recover", host, "its transaction was cut off: started again")
             self._tools.reporter.line(f"{host}: was cut off, started again")
-        if due:
-            self._tell(due)
+        for answer in self._tell(due) if due else ():
+            # It was changed already, whatever it refuses now; its report says how it stands.
+            self._tools.reporter.line(f"{answer.host}: was not started again: {answer.error}")
 
-    def _tell(self, hosts: Sequence[str]) -> None:
+    def _tell(self, hosts: Sequence[str]) -> list[Answer]:
+        """Send the order to start; return the answers of those that refuse it."""
         timeout, now = self._tools.times.answer, self._tools.clock()
         sign = self._tools.signer.sign_manifest
         requests = {
             host: signed_order(self._record.session(host), sign, now=now, answer=timeout)
             for host in hosts
         }
-        for answer in self._tools.transport.call("apply", requests, timeout=timeout):
-            if answer.code and answer.code != UNREACHABLE:
-                self._record.end(answer.host, Outcome.REFUSED, answer.code, answer.error)
+        self._run_out.update(dict.fromkeys(hosts, now + self._order_life))
+        answers = self._tools.transport.call("apply", requests, timeout=timeout)
+        return [one for one in answers if one.code and one.code != UNREACHABLE]
 
     def _ask(self, hosts: Sequence[str]) -> list[str]:
         """Ask for reports; return the hosts that have not started yet."""

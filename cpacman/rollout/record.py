@@ -84,6 +84,10 @@ class Record:
             self.since.update(dict.fromkeys(hosts, now))
         return ordered
 
+    def is_stopped(self) -> bool:
+        """Whether somebody wished that no more hosts start."""
+        return self._tools.store.rollout_row(self._job.rollout)["wish"] is not None
+
     def begin_anew(self, hosts: Sequence[str], action: str = "restage") -> None:
         """Let hosts that were not told to start begin their staging again, in a new session."""
         if not hosts:

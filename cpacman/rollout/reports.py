@@ -15,6 +15,8 @@ from cpacman.errors import CpacmanError
 from cpacman.model import Outcome, Transaction
 
 INTERRUPTED = "interrupted"
+UNSTARTED = "unstarted"
+NOT_REACHED = "the order to start never reached it"
 RECOVERIES = 3
 """How often a host whose transaction was cut off is started again by itself."""
 

@@ -19,6 +19,7 @@ from cpacman.errors import ConflictError, CpacmanError
 from cpacman.model import Outcome
 from cpacman.rollout import gate
 from cpacman.rollout.applying import Applier
+from cpacman.rollout.around import left_behind, undo
 from cpacman.rollout.asking import Asker
 from cpacman.rollout.gate import Moment, Verdict
 from cpacman.rollout.job import HALTED, Job, Level, Tools
@@ -134,12 +135,18 @@ class _Rollout:
     def __init__(self, job: Job, tools: Tools) -> None:
         self._job = job
         self._tools = tools
-        self._record = Record(job, tools, tools.store.rollout(job.rollout)[1])
+        row, rows = tools.store.rollout(job.rollout)
+        self._record = Record(job, tools, rows)
+        self._left = {
+            level.name: left_behind(level, rows, row["beat"] or 0.0) for level in job.levels
+        }
         self._levels: dict[str, LevelState] = {}
         self._soaking: dict[str, float | None] = {}
         for one in tools.store.rollout_levels(job.rollout):
             self._levels[one.level] = LevelState(one.state)
             self._soaking[one.level] = one.soaking
+        # Levels whose soak another process began: nobody looks at it since.
+        self._unwatched = {n for n, one in self._levels.items() if one is LevelState.SOAKING}
         asker = Asker(job, tools, self._record)
         self._stager = Stager(job, tools, self._record)
         self._settler = Settler(job, tools, self._record, asker)
@@ -171,8 +178,7 @@ class _Rollout:
         hosts = [host for level in self._job.levels for host in level.hosts]
         self._watch()
         for level in self._job.levels:
-            # Who was staged may have been drained already, and was not changed.
-            self._undo(level, self._record.in_state(level.hosts, HostState.STAGED))
+            self._undo(level, self._left.pop(level.name))
         self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
 
     def _run_levels(self) -> None:
@@ -283,6 +289,11 @@ class _Rollout:
             room = level.concurrency - len(self._in_flight())
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
             group = self._prepare(level, self._wanted(group))
+            if group and level.around and not self._tools.gates.opening().is_open:
+                # What came before the change took until the window closed.
+                self._undo(level, group)
+                queue.clear()
+                group = []
             if group and not self._applier.start(group):
                 self._undo(level, group)
                 self._stop_by_wish()
@@ -334,12 +345,7 @@ class _Rollout:
             self._record.end(host, Outcome.SKIPPED, ACTION, why)
 
     def _undo(self, level: Level, hosts: Sequence[str]) -> None:
-        """Undo what came before the change, the last first; what fails is told, and journaled."""
-        for name in reversed(level.around if hosts else ()):
-            for one in self._tools.gates.after(name, hosts):
-                if one.verdict is not Verdict.PASS:
-                    self._tools.reporter.line(gate.told(one))
-                    self._record.journal("undo failed", one.host, f"{name}: {one.detail}")
+        undo(level, hosts, self._tools, self._record.journal)
 
     def _drain(self, level: Level) -> None:
         """Collect the hosts that are in flight, starting none."""
@@ -377,10 +383,8 @@ class _Rollout:
             return
         self._beaten = now
         wish = self._tools.store.beat_rollout(self._job.rollout, owner=self._job.owner, at=now)
-        if wish == Wish.CANCEL.value:
-            raise _Stop(RolloutState.CANCELLED, "cancelled by an operator")
         if wish:
-            raise _Stop(RolloutState.HALTED, "halted by an operator")
+            raise _Stop(*_wished(wish))
 
     def _check_budget(self, level: Level) -> None:
         found = self._record.outcomes
@@ -457,6 +461,9 @@ class _Rollout:
         until = (self._tools.clock() if begun is None else begun) + level.soak
         why = f"level {level.name}: soaking"
         every = self._tools.gates.every(level.gate) if level.gate else level.soak
+        if level.name in self._unwatched:
+            self._unwatched.remove(level.name)
+            self._pass_gate(level, Moment.SOAK)
         while self._tools.clock() < until:
             self._wait(min(until, self._tools.clock() + every), why, until)
             self._pass_gate(level, Moment.SOAK)
@@ -529,27 +536,30 @@ class _Rollout:
     def close(self, end: End) -> End:
         """Write how far the rollout came; those in flight are collected first."""
         self._watch()
+        self._applier.tell_no_more()
         if end.state in (RolloutState.HALTED, RolloutState.CANCELLED):
             self._tools.reporter.line(f"{end.state.value.upper()} in {end.why}")
             for level in self._job.levels:
                 left = (HostState.STAGED, HostState.INSTALLED)
-                self._undo(level, self._record.in_state(level.hosts, *left))
+                mine = {*self._record.in_state(level.hosts, *left), *self._left.pop(level.name, ())}
+                self._undo(level, sorted(mine))
             self._settler.stop(end.why)
             self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
         self._collect_all()
         row = self._tools.store.rollout_row(self._job.rollout)
         check_rollout(self._job.rollout, RolloutState(row["state"]), end.state)
         waits = end.state in (RolloutState.WAITING, RolloutState.PAUSED)
-        self._tools.store.move_rollout(
+        wish = self._tools.store.move_rollout(
             self._job.rollout, expected=row["state"], state=end.state.value, why=end.why,
             until=end.until, at=self._tools.clock(), who=self._job.who,
             owner="" if waits else None,
         )  # fmt: skip
-        return end
+        # What was wished for meanwhile goes before what this process would have left.
+        return end if wish is None else self.close(_wished(wish))
 
     def _collect_all(self) -> None:
         pause = _FIRST_POLL
-        while self._in_flight():
+        while self._applier.is_busy or self._in_flight():
             ended = [*self._applier.poll(), *self._settler.poll()]
             for level in self._job.levels:
                 self._undo(level, [host for host in ended if host in level.hosts])
@@ -557,6 +567,12 @@ class _Rollout:
                 self._tools.refresh(ended)
             self._tools.sleep(pause)
             pause = min(pause * 1.5, _LAST_POLL)
+
+
+def _wished(wish: str) -> End:
+    if wish == Wish.CANCEL.value:
+        return End(RolloutState.CANCELLED, "cancelled by an operator")
+    return End(RolloutState.HALTED, "halted by an operator")
 
 
 def close_rollout(job: Job, tools: Tools, state: RolloutState, why: str) -> End:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
-from cpacman.store.rollouts import RolloutHost, lock_hosts
-from cpacman.store.rows import as_json, parts
+from cpacman.store.rollouts import RolloutHost, ask_hosts_again
+from cpacman.store.rows import as_json
 from cpacman.store.tables import rollout_hosts_table, rollouts_table
 
 _TOLD = ("applying", "installed", "restarting", "rebooting")
@@ -55,49 +54,31 @@ class Recovery(Database):
         rollout: str,
         hosts: Sequence[str],
         *,
+        expected: str,
         owner: str,
         at: float,
         who: str,
         reason: str | None = None,
         ticket: str | None = None,
     ) -> None:
-        """Lock ended hosts of a rollout and set them back to `applying`; their attempt stays.
+        """Lock ended hosts of a closed rollout and set them back to `applying`.
+
+        Their attempt stays. A wish stands meanwhile, so that nobody starts another host of it and
+        what was cancelled is closed as such, whoever does that.
 
         Raises:
-            ConflictError: a host is locked, or has not ended; nothing was changed.
+            ConflictError: the rollout is not in the state that the caller saw, a host is locked, or
+                has not ended; nothing was changed.
         """
         r = rollouts_table
-        opened = {"state": "running", "ended": None, "owner": owner, "beat": at}
+        wish = "cancel" if expected == "cancelled" else "halt"
+        opened = {"state": "running", "ended": None, "owner": owner, "wish": wish}
         with self._write() as connection:
-            connection.execute(r.update().where(r.c.id == rollout).values(opened))
-            _ask_again(connection, rollout, hosts, at)
+            mine = sa.and_(r.c.id == rollout, r.c.state == expected)
+            if connection.execute(r.update().where(mine).values(opened)).rowcount != 1:
+                raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
+            ask_hosts_again(connection, rollout, hosts, at)
             entry = {"action": "recover", "subject": rollout, "at": at, "who": who,
                      "reason": reason, "ticket": ticket,
                      "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
             record(connection, entry)
-
-    def ask_again(
-        self, rollout: str, hosts: Sequence[str], *, at: float, who: str, action: str
-    ) -> None:
-        """Let hosts that have their packages begin what follows anew, in the same session.
-
-        Raises:
-            ConflictError: a host is locked, or has not ended; nothing was changed.
-        """
-        with self._write() as connection:
-            _ask_again(connection, rollout, hosts, at)
-            entry = {"action": action, "subject": rollout, "at": at, "who": who,
-                     "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
-            record(connection, entry)
-
-
-def _ask_again(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
-    """Lock ended hosts and set them back to `applying`: their report is asked for again."""
-    h = rollout_hosts_table
-    values = {"state": "applying", "updated": at, "outcome": None, "code": None, "detail": None}
-    lock_hosts(connection, rollout, hosts, at)
-    for part in parts(sorted(hosts)):
-        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part), h.c.state == "ended")
-        if connection.execute(h.update().where(where).values(values)).rowcount != len(part):
-            words = f"a host of {', '.join(part[:5])} is not ended any more"
-            raise ConflictError(Problem(short_id(rollout), words))

@@ -264,24 +264,67 @@ class Rollouts(Database):
         Raises:
             ConflictError: another rollout has one of them; none was reopened.
         """
-        h = rollout_hosts_table
         with self._write() as connection:
-            mine = _rows_of(connection, rollout, hosts)
-            lock_hosts(
-                connection, rollout, [host for host, one in mine.items() if one == "ended"], at
-            )
-            values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
-                      "manifest": None, "updated": at, "boot": None,
-                      "attempt": h.c.attempt + 1}  # fmt: skip
-            for part in parts(sorted(hosts)):
-                where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part))
-                connection.execute(h.update().where(where).values(values))
-            entry = {"action": action, "subject": rollout, "at": at, "who": who,
-                     "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
-            record(connection, entry)
+            _reopen(connection, rollout, hosts, at)
+            _note_hosts(connection, rollout, hosts, at, who, action)
 
-    def own_rollout(self, rollout: str, *, seen: str, owner: str, at: float) -> None:
+    def go_on_rollout(
+        self,
+        rollout: str,
+        *,
+        expected: str,
+        owner: str,
+        anew: Sequence[str] = (),
+        following: Sequence[str] = (),
+        at: float,
+        who: str,
+        verb: str,
+        reason: str | None = None,
+        background: bool | None = None,
+    ) -> None:
+        """Let a rollout run again, some of its hosts begin anew, and with them their levels.
+
+        One transaction: a rollout that is closed never has a host that is open, and no host waits
+        in a level that has passed. A wish that stands is not forgotten by it.
+
+        Args:
+            rollout: its id.
+            expected: the state that the caller saw.
+            owner: who carries it on, and owns it already.
+            anew: hosts that begin anew, as their next attempt.
+            following: hosts that have their packages, and try again what follows these.
+            at: seconds since the epoch.
+            who: whoever wants it.
+            verb: why, as the journal has it.
+            reason: kept in the journal.
+            background: whether the engine carries it on from now on; left out, as before.
+
+        Raises:
+            ConflictError: it is not as the caller saw it, or another rollout has one of the hosts.
+        """
+        r = rollouts_table
+        with self._write() as connection:
+            row = _owned(connection, rollout, owner)
+            if row.state != expected:
+                raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
+            _reopen(connection, rollout, anew, at)
+            ask_hosts_again(connection, rollout, following, at)
+            if hosts := [*anew, *following]:
+                _reopen_levels(connection, rollout, hosts, at)
+                _note_hosts(connection, rollout, hosts, at, who, verb)
+            if background is not None:
+                _set(connection, rollout, "background", background)
+            if expected != "running":
+                values = {"state": "running", "why": verb, "until": None, "ended": None}
+                connection.execute(r.update().where(r.c.id == rollout).values(values))
+                entry = {"action": "running", "subject": rollout, "at": at, "who": who,
+                         "reason": reason, "detail": as_json({"why": verb})}  # fmt: skip
+                record(connection, entry)
+
+    def own_rollout(self, rollout: str, *, seen: str, owner: str) -> None:
         """Take a rollout over from the owner that the caller saw, who is gone, or from nobody.
+
+        The last sign of life stays that of the one before: it tells what that one has seen to.
 
         Raises:
             ConflictError: somebody else was faster.
@@ -289,7 +332,7 @@ class Rollouts(Database):
         r = rollouts_table
         with self._write() as connection:
             mine = sa.and_(r.c.id == rollout, r.c.owner == seen)
-            done = connection.execute(r.update().where(mine).values(owner=owner, beat=at))
+            done = connection.execute(r.update().where(mine).values(owner=owner))
             if done.rowcount != 1:
                 words = "is carried out by another process"
                 raise ConflictError(Problem(short_id(rollout), words, "look again"))
@@ -337,10 +380,12 @@ class Rollouts(Database):
         owner: str | None = None,
         reason: str | None = None,
         ticket: str | None = None,
-    ) -> None:
-        """Move a rollout to its next state, and journal that.
+    ) -> str | None:
+        """Move a rollout to where it ends or waits, and journal that; an end forgets a wish.
 
-        A state that is no end leaves `ended` empty; running again forgets a wish.
+        Returns:
+            the wish that forbids it, and then nothing was moved: what is to be halted does not
+            wait, and what is to be cancelled is not halted.
 
         Raises:
             ConflictError: it is not in the state that the caller saw.
@@ -349,11 +394,14 @@ class Rollouts(Database):
         closed = state in ("done", "halted", "cancelled")
         values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
                                   "ended": at if closed else None, "beat": at}  # fmt: skip
-        if closed or state == "running":
+        if closed:
             values["wish"] = None
         if owner is not None:
             values["owner"] = owner
         with self._write() as connection:
+            wish = connection.execute(sa.select(r.c.wish).where(r.c.id == rollout)).scalar()
+            if wish and (not closed or (wish, state) == ("cancel", "halted")):
+                return str(wish)
             where = sa.and_(r.c.id == rollout, r.c.state == expected)
             if connection.execute(r.update().where(where).values(values)).rowcount != 1:
                 raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
@@ -361,11 +409,14 @@ class Rollouts(Database):
             entry = {"action": state, "subject": rollout, "at": at, "who": who, "reason": reason,
                      "ticket": ticket, "detail": as_json(detail)}  # fmt: skip
             record(connection, entry)
+        return None
 
     def end_rollout(self, rollout: str, *, state: str, at: float, who: str) -> None:
-        """Close a rollout as `done` or `halted`."""
-        now = self._rows(sa.select(rollouts_table.c.state).where(rollouts_table.c.id == rollout))
-        self.move_rollout(rollout, expected=now[0]["state"], state=state, at=at, who=who)
+        """Close a rollout as `done`, `halted` or `cancelled`; a wish to cancel goes before that."""
+        now = self.rollout_row(rollout)["state"]
+        wish = self.move_rollout(rollout, expected=now, state=state, at=at, who=who)
+        if wish is not None:
+            self.move_rollout(rollout, expected=now, state="cancelled", at=at, who=who)
 
     def manifest_of(self, rollout: str, host: str) -> str | None:
         """Return the manifest of a host's present attempt."""
@@ -400,20 +451,22 @@ class Rollouts(Database):
         Raises:
             ConflictError: it is not in the state that the caller saw.
         """
-        table = rollout_levels_table
-        values: dict[str, Any] = {"state": state, "since": at}
-        if state == "soaking":
-            values["soaking"] = sa.func.coalesce(table.c.soaking, at)
-        elif state == "running" and not late:
-            values["soaking"] = None
         with self._write() as connection:
-            where = sa.and_(
-                table.c.rollout == rollout, table.c.level == level, table.c.state == expected
-            )
-            done = connection.execute(table.update().where(where).values(values))
-            if done.rowcount != 1:
-                words = f"level {level} is not {expected} any more"
-                raise ConflictError(Problem(short_id(rollout), words))
+            _move_level(connection, rollout, level, expected, state, at, late)
+
+    def pass_level(
+        self, rollout: str, level: str, *, expected: str, at: float, who: str, reason: str | None
+    ) -> None:
+        """Let a level pass by a person's word, and journal that.
+
+        Raises:
+            ConflictError: it is not in the state that the caller saw.
+        """
+        with self._write() as connection:
+            _move_level(connection, rollout, level, expected, "passed", at)
+            entry = {"action": "gate passed by force", "subject": rollout, "at": at, "who": who,
+                     "reason": reason, "detail": as_json({"level": level})}  # fmt: skip
+            record(connection, entry)
 
     def put_findings(
         self,
@@ -487,13 +540,8 @@ class Rollouts(Database):
 
     def forgive(self, rollout: str, hosts: Sequence[str]) -> None:
         """Keep whose failure does not count against the budgets of a rollout any more."""
-        r = rollouts_table
         with self._write() as connection:
-            where = r.c.id == rollout
-            row = connection.execute(sa.select(r.c.settings).where(where)).first()
-            settings = msgspec.json.decode((row[0] if row else None) or "{}")
-            settings["forgiven"] = list(hosts)
-            connection.execute(r.update().where(where).values(settings=as_json(settings)))
+            _set(connection, rollout, "forgiven", list(hosts))
 
     # ---- who was out of reach -------------------------------------------------------------
 
@@ -561,6 +609,81 @@ def _owned(connection: Connection, rollout: str, owner: str) -> Any:
         words = "is carried out by another process now"
         raise ConflictError(Problem(short_id(rollout), words, "this one stops"))
     return row
+
+
+def _set(connection: Connection, rollout: str, name: str, value: Any) -> None:
+    """Keep a plain value among the settings of a rollout."""
+    r = rollouts_table
+    where = r.c.id == rollout
+    text = connection.execute(sa.select(r.c.settings).where(where)).scalar()
+    settings = {**msgspec.json.decode(text or "{}"), name: value}
+    connection.execute(r.update().where(where).values(settings=as_json(settings)))
+
+
+def _reopen(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    h = rollout_hosts_table
+    mine = _rows_of(connection, rollout, hosts)
+    lock_hosts(connection, rollout, [host for host, one in mine.items() if one == "ended"], at)
+    values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
+              "manifest": None, "updated": at, "boot": None,
+              "attempt": h.c.attempt + 1}  # fmt: skip
+    for part in parts(sorted(hosts)):
+        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part))
+        connection.execute(h.update().where(where).values(values))
+
+
+def ask_hosts_again(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    """Lock ended hosts and set them back to `applying`: their report is asked for again.
+
+    Raises:
+        ConflictError: a host is locked, or has not ended.
+    """
+    lock_hosts(connection, rollout, hosts, at)
+    values = {"state": "applying", "updated": at, "outcome": None, "code": None, "detail": None}
+    _move_all(connection, rollout, hosts, "ended", values)
+
+
+def _note_hosts(
+    connection: Connection, rollout: str, hosts: Sequence[str], at: float, who: str, action: str
+) -> None:
+    entry = {"action": action, "subject": rollout, "at": at, "who": who,
+             "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
+    record(connection, entry)
+
+
+def _reopen_levels(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
+    """Let the levels of hosts that begin anew run again, where they had come further."""
+    h, table = rollout_hosts_table.c, rollout_levels_table
+    for part in parts(sorted(hosts)):
+        names = sa.select(h.level).where(h.rollout == rollout, h.host.in_(part))
+        where = sa.and_(
+            table.c.rollout == rollout,
+            table.c.level.in_(names),
+            table.c.state.in_(("checking", "soaking", "passed")),
+        )
+        values = {"state": "running", "since": at, "soaking": None}
+        connection.execute(table.update().where(where).values(values))
+
+
+def _move_level(
+    connection: Connection,
+    rollout: str,
+    level: str,
+    expected: str,
+    state: str,
+    at: float,
+    late: bool = False,
+) -> None:
+    table = rollout_levels_table
+    values: dict[str, Any] = {"state": state, "since": at}
+    if state == "soaking":
+        values["soaking"] = sa.func.coalesce(table.c.soaking, at)
+    elif state == "running" and not late:
+        values["soaking"] = None
+    where = sa.and_(table.c.rollout == rollout, table.c.level == level, table.c.state == expected)
+    if connection.execute(table.update().where(where).values(values)).rowcount != 1:
+        words = f"level {level} is not {expected} any more"
+        raise ConflictError(Problem(short_id(rollout), words))
 
 
 def _rows_of(connection: Connection, rollout: str, hosts: Sequence[str]) -> dict[str, str]:

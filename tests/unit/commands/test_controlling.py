@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
-from cpacman.commands import controlling, deploying
+from cpacman.commands import collecting, controlling, deploying
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
@@ -318,3 +319,84 @@ def test_list_and_filters(stage: Stage) -> None:
         controlling.rollout(stage.context(), body["id"], outcome="refsed")
     with pytest.raises(InputError, match="db9"):
         controlling.rollout(stage.context(), body["id"], host="db9")
+
+
+def test_engine_goes_on_with_what_a_person_began(stage: Stage) -> None:
+    """Resumed in the background it is the engine's, and nobody takes it for abandoned."""
+    stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
+    body = stage.deploy()
+    controlling.resume(stage.context(), body["id"], background=True)
+    assert controlling.due(stage.context("root")) == [body["id"]]
+    assert look(stage, body["id"])["state"] == "running"
+
+
+def test_retry_that_is_refused_leaves_nothing_open(stage: Stage) -> None:
+    """Another rollout has the host: the closed one stays closed, its hosts are not locked."""
+    stage.transport.hosts["web1"].report = {"outcome": "refused", "code": "space"}
+    body = stage.deploy()
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    other = stage.deploy()
+    with pytest.raises(ConflictError, match="is being changed"):
+        controlling.retry(stage.context(), body["id"])
+    again = look(stage, body["id"])
+    assert (again["state"], again["hosts"]["web1"]["outcome"]) == ("halted", "refused")
+    assert set(stage.world.store.locked_hosts().values()) == {other["id"]}
+
+
+def test_force_without_a_gate_changes_nothing(stage: Stage) -> None:
+    """It is refused before any host begins anew."""
+    stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
+    body = stage.deploy()
+    with pytest.raises(UsageError, match="no level of it stands at a gate"):
+        controlling.resume(stage.context(), body["id"], force=True, reason="x")
+    assert look(stage, body["id"])["state"] == "halted"
+    assert stage.world.store.locked_hosts() == {}
+
+
+def test_wish_outlives_who_wished_it(stage: Stage) -> None:
+    """The halting command died after its commit: the rollout is closed by whoever looks next."""
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    body = stage.deploy(background=True)
+    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    assert look(stage, body["id"])["state"] == "paused"
+    stage.world.store.wish_rollout(body["id"], "cancel", at=1.0, who="alice")
+    assert controlling.due(stage.context("root")) == []
+    assert look(stage, body["id"])["state"] == "cancelled"
+
+
+def test_recover_leaves_an_open_rollout_alone(stage: Stage) -> None:
+    """A silent host of a rollout that soaks is collected when that has ended."""
+    stage.level("canary", soak="2h", max_failures=1)
+    stage.world.host("web2", "development", "app-1-1.noarch", "lib-1-1.noarch", ring=0)
+    stage.transport.hosts["web2"].forged = True
+    body = stage.deploy(background=True)
+    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    assert look(stage, body["id"])["state"] == "waiting"
+    assert collecting.recover(stage.context(), Selection(), rollout=body["id"])["recover"] == {
+        "test": False, "hosts": {},
+    }  # fmt: skip
+    assert look(stage, body["id"])["state"] == "waiting"
+
+
+def test_dead_process_s_hosts_are_let_go(stage: Stage) -> None:
+    """What it had prepared is undone when its hosts are collected."""
+    stage.level("canary", around=["drain"])
+    both = {"before": {"salt": "drain.on"}, "after": {"salt": "drain.off"}}
+    stage.world.section["around"] = {"drain": both}
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    body = stage.deploy()
+    store, number, gone = stage.world.store, body["id"], f"{socket.gethostname()}:999999:1"
+    store.own_rollout(number, seen="", owner=gone)
+    store.go_on_rollout(number, expected="paused", owner=gone, at=1.0, who="me", verb="resume")
+    for source, target in (("waiting", "staging"), ("staging", "staged")):
+        store.move_host(number, "web1", expected=source, state=target, at=stage.world.now)
+    asked: list[tuple[str, list[str]]] = []
+    told = stage.probes.salt
+
+    def salt(function, hosts, *rest):  # type: ignore[no-untyped-def]
+        asked.append((function, list(hosts)))
+        return told(function, hosts, *rest)
+
+    stage.probes.salt = salt  # type: ignore[method-assign]
+    controlling.due(stage.context("root"))
+    assert (look(stage, number)["state"], asked) == ("halted", [("drain.off", ["web1"])])

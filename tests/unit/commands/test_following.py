@@ -128,7 +128,7 @@ def test_a_dead_driver_s_reboots_are_collected(stage: Stage) -> None:
     stage._sleep = Stage._sleep.__get__(stage)  # type: ignore[method-assign]
     number = store.rollouts()[0]["id"]
     nobody = f"{socket.gethostname()}:1:1"
-    store.own_rollout(number, seen=store.rollouts()[0]["owner"], owner=nobody, at=1.0)
+    store.own_rollout(number, seen=store.rollouts()[0]["owner"], owner=nobody)
     installed.polls = 0
     collecting.close_abandoned(stage.context())
     body = look(stage, number)

@@ -114,3 +114,22 @@ def test_job_that_dies_is_begun_again_at_its_next_time(stage: Stage) -> None:
     assert run_due(stage) == []
     stage.world.later(3700)
     assert run_due(stage) == [Work("job", "refresh")]
+
+
+def test_soak_that_no_process_sits_out_is_looked_at(stage: Stage) -> None:
+    """Its checks are asked as often as they say, and end it when they fail."""
+    stage.world.section["gates"] = {
+        "web": [{"up": {"salt": "test.ping", "when": ["soak"], "every": "10m"}}]
+    }
+    stage.level("canary", soak="2h", gate="web")
+    body = stage.deploy(background=True)
+    run_due(stage)
+    stage.world.later(300)
+    assert run_due(stage) == []
+    stage.world.later(301)
+    assert run_due(stage) == [Work("carry", body["id"])]
+    assert look(stage, body["id"])["state"] == "waiting"
+    stage.probes.value = False
+    stage.world.later(601)
+    run_due(stage)
+    assert look(stage, body["id"])["state"] == "halted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import random
 from collections.abc import Sequence
@@ -84,11 +85,14 @@ def test_gate_that_says_nothing_pauses(world: World, moment: Moment) -> None:
     assert all(host.started == 1 for host in world.transport.hosts.values())
 
 
-def resume(world: World) -> None:
-    """Set a rollout going again, as the command does."""
+def resume(world: World, *following: str) -> None:
+    """Set a rollout going again, as the command does; some hosts with what was to follow."""
     row, _ = world.store.rollout("r-1")
-    world.store.own_rollout("r-1", seen=row["owner"], owner="here", at=1.0)
-    world.store.move_rollout("r-1", expected=row["state"], state="running", at=1.0, who="me")
+    world.store.own_rollout("r-1", seen=row["owner"], owner="here")
+    world.store.go_on_rollout(
+        "r-1", expected=row["state"], owner="here", following=following, at=1.0, who="me",
+        verb="resume",
+    )  # fmt: skip
 
 
 def test_wanted_check_only_tells(world: World) -> None:
@@ -272,7 +276,7 @@ def test_process_that_lost_the_rollout_stops_at_once(world: World) -> None:
     def steal() -> bool:
         row, _ = world.store.rollout("r-1")
         if row["owner"] == "here":
-            world.store.own_rollout("r-1", seen="here", owner="there", at=1.0)
+            world.store.own_rollout("r-1", seen="here", owner="there")
         return False
 
     world.stopping = steal
@@ -287,7 +291,7 @@ def test_closed_from_outside(world: World) -> None:
     world.gates.lacking = "approved by 0 of 1"
     made = world.begin(*two())
     world.go_on(made)
-    world.store.own_rollout("r-1", seen="", owner="here", at=1.0)
+    world.store.own_rollout("r-1", seen="", owner="here")
     end = close_rollout(made, world.tools(), RolloutState.HALTED, "halted by me")
     assert (end.state, world.state) == (RolloutState.HALTED, "halted")
     assert set(world.outcomes.values()) == {("skipped", "halted")}
@@ -346,3 +350,117 @@ def go_on_until(world: World, made: object, budget: list[int]) -> None:
         runner.continue_rollout(made, world.tools())  # type: ignore[arg-type]
     finally:
         store._write = original  # type: ignore[method-assign]
+
+
+def test_refused_start_counts_and_what_came_before_is_undone(tmp_path: Path) -> None:
+    """A host that refuses the order itself is one failure like any other."""
+    world = World(tmp_path, {"web1": FakeHost(faults={"apply": "expired"}), **hosts("web2")})
+    end = world.run(level("all", "web1", "web2", concurrency=1, around=("drain",)))
+    assert (end.state, world.outcomes["web1"]) == (RolloutState.HALTED, ("refused", "expired"))
+    assert world.transport.hosts["web2"].started == 0
+    assert world.gates.done[:2] == [("before", "drain", "web1"), ("after", "drain", "web1")]
+
+
+def test_order_that_was_lost_is_not_repeated_after_a_halt(tmp_path: Path) -> None:
+    """Who did not get it before the wish does not begin after it."""
+    world = World(tmp_path, {"web1": FakeHost(faults={"apply": "unreachable"})})
+
+    def slept(seconds: float) -> None:
+        world.slept += seconds
+        if world.transport.calls.count(("apply", "web1")) == 1:
+            with contextlib.suppress(ConflictError):
+                world.store.wish_rollout("r-1", "halt", at=1.0, who="alice")
+
+    world.sleep = slept  # type: ignore[method-assign]
+    assert world.run().state is RolloutState.HALTED
+    assert world.transport.calls.count(("apply", "web1")) == 1
+    assert world.outcomes["web1"] == ("refused", "unstarted")
+
+
+def test_cut_off_host_that_is_not_started_again_is_no_refusal(tmp_path: Path) -> None:
+    """It was changed already, whatever it says to a later order."""
+    world = World(tmp_path, {"web1": FakeHost(cuts=9)})
+    world.stopping = lambda: bool(
+        world.transport.hosts["web1"].started
+        and world.transport.hosts["web1"].faults.update(apply="space")
+    )
+    world.run()
+    assert world.outcomes["web1"] == ("failed", "interrupted")
+
+
+def test_wish_that_comes_while_a_rollout_is_left_waiting(world: World) -> None:
+    """What is to be halted does not wait for its window."""
+    world.patience = 0.0
+
+    def opening() -> Opening:
+        world.store.wish_rollout("r-1", "halt", at=1.0, who="alice")
+        return Opening(False, "outside window x", at(world.clock() + 5000))
+
+    world.gates.open = opening
+    assert world.run(*two()).state is RolloutState.HALTED
+    assert set(world.outcomes.values()) == {("skipped", "halted")}
+
+
+def test_wish_to_cancel_while_a_halt_is_carried_out(world: World) -> None:
+    """The later and stronger wish holds."""
+    world.transport.hosts["web1"].polls = 3
+    made = world.begin(*two())
+    asked: list[int] = []
+
+    def stopping() -> bool:
+        if world.transport.hosts["web1"].started and not asked:
+            asked.append(1)
+            world.store.wish_rollout("r-1", "cancel", at=1.0, who="alice")
+            return True
+        return False
+
+    world.stopping = stopping
+    assert world.go_on(made).state is RolloutState.CANCELLED
+    assert world.state == "cancelled"
+
+
+def test_window_that_closes_while_a_host_is_prepared(world: World) -> None:
+    """It is let go again, and starts when the window opens."""
+    opens: list[float] = []
+
+    def opening() -> Opening:
+        prepared = [one for one in world.gates.done if one[0] == "before"]
+        if len(prepared) == 1 and not opens:
+            opens.append(world.clock() + 600)
+        shut = bool(opens) and world.clock() < opens[0]
+        return Opening(not shut, "outside window x", at(opens[0]) if shut else None)
+
+    world.gates.open = opening
+    assert world.run(level("all", "web1", around=("drain",))).state is RolloutState.DONE
+    assert world.transport.hosts["web1"].started_at >= opens[0]
+    assert [side for side, _, _ in world.gates.done] == ["before", "after"] * 2
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_soak_that_was_stopped_is_not_over_by_time(world: World, verdict: Verdict) -> None:
+    """Who goes on after its time asks the checks again; they decide."""
+    world.gates.findings = saying(Verdict.INCONCLUSIVE, at=Moment.SOAK)
+    made = world.begin(*two(gate="web", soak=100.0))
+    assert world.go_on(made).state is RolloutState.PAUSED
+    world.slept += 1000
+    world.gates.findings = saying(verdict, at=Moment.SOAK)
+    resume(world)
+    assert world.go_on(made).state is not RolloutState.DONE
+    assert world.levels["canary"] == "soaking" and world.transport.hosts["web2"].started == 0
+
+
+def test_what_a_dead_process_did_not_undo_is_undone(world: World) -> None:
+    """It died after a host's end was written, and before its monitoring was on again."""
+    made = world.begin(level("all", "web1", "web2", concurrency=1, around=("drain",)))
+    after = world.gates.after
+
+    def dying(name: str, names: Sequence[str]) -> Sequence[Finding]:
+        raise Killed
+
+    world.gates.after = dying  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        go_on_until(world, made, [1000])
+    world.gates.after = after  # type: ignore[method-assign]
+    assert world.outcomes["web1"] == ("applied", None) and len(world.gates.done) == 1
+    assert world.go_on(made).state is RolloutState.DONE
+    assert ("after", "drain", "web1") in world.gates.done

@@ -127,10 +127,7 @@ def test_a_host_that_does_not_come_back(tmp_path: Path) -> None:
 
     host = world.transport.hosts["web1"]
     host.asked_away, host.away, host.ended = 0, 1, 2
-    world.store.ask_again("r-1", ["web1"], at=1.0, who="me", action="retry")
-    world.store.move_level("r-1", "canary", expected="running", state="checking", at=1.0)
-    world.store.move_level("r-1", "canary", expected="checking", state="running", at=1.0)
-    resume(world)
+    resume(world, "web1")
     world.go_on(made)
     assert world.outcomes["web1"] == ("applied", None) and host.boots == 3
     assert [one["host"] for one in world.store.history(package="a")].count("web1") == 1
@@ -241,8 +238,7 @@ def test_a_halt_stops_reboots_too(tmp_path: Path) -> None:
     assert world.store.locked_hosts() == {}
 
     world.store.order_hosts = sent  # type: ignore[method-assign]
-    world.store.ask_again("r-1", list(world.transport.hosts), at=1.0, who="me", action="resume")
-    resume(world)
+    resume(world, *world.transport.hosts)
     world.gates.done.clear()
     assert world.go_on(made).state is RolloutState.DONE
     assert set(world.outcomes.values()) == {("applied", None)}
