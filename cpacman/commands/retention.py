@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 
 from cpacman.commands.context import Context
+from cpacman.commands.needing import having, needed_packages
 from cpacman.commands.snapshots import channels_of
 from cpacman.depot.locks import removing, writing
 from cpacman.depot.pool import io_error, sweep_temporary
 from cpacman.depot.prune import Garbage, find_garbage, remove_garbage
 from cpacman.depot.retention import Held, Rules, reasons_to_stay
 from cpacman.depot.snapshot import SnapshotHead, list_snapshots
+from cpacman.depot.wayback import keep_for_packages
 
 DAY = 86400
 
@@ -106,7 +108,7 @@ def _answer(
 def _reasons(context: Context, heads: Sequence[SnapshotHead]) -> dict[str, tuple[str, ...]]:
     retention = context.settings.retention
     active = context.store.rollouts(active=True)
-    return reasons_to_stay(
+    reasons = reasons_to_stay(
         {one.id: one.created for one in heads},
         [
             Held(row["class"], row["channel"], row["snapshot"], row["at"])
@@ -116,6 +118,9 @@ def _reasons(context: Context, heads: Sequence[SnapshotHead]) -> dict[str, tuple
         rollouts={row["id"]: _planned_from(context, row) for row in active},
         now=context.clock(),
     )
+    since = context.clock() - retention.days * DAY
+    needed = needed_packages(context, active, since=since)
+    return keep_for_packages(reasons, having(context, heads, needed))
 
 
 def _planned_from(context: Context, row: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from cpacman.commands.answers import plan_body
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
+from cpacman.commands.needing import TOLD
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.depot.kept import Build
 from cpacman.depot.promotion import is_for
@@ -37,8 +38,6 @@ from cpacman.model import (
 from cpacman.rollout.manifest import nevras_of
 from cpacman.rollout.reverse import Undo, undo
 from cpacman.store import RolloutHost
-
-TOLD = frozenset({"applied", "failed", "silent"})
 
 
 class _Way(NamedTuple):

@@ -11,13 +11,14 @@ import pytest
 
 from cpacman.commands.promoting import promote
 from cpacman.commands.retention import prune, snapshots
+from cpacman.commands.rollback import rollback
 from cpacman.commands.snapshots import snapshot
 from cpacman.commands.verifying import verify
 from cpacman.depot import locks
 from cpacman.depot.snapshot import check_snapshot, load_snapshot, snapshot_ids
 from cpacman.errors import ConflictError, SafetyError
 from cpacman.report.screens import render
-from tests.unit.commands.world import World
+from tests.unit.commands.world import Present, World
 
 DAY = 86400
 
@@ -69,6 +70,48 @@ def test_prune_takes_what_nothing_needs(world: World, four: list[str]) -> None:
     again = prune(world.context())
     assert (again["prune"]["removed"], again["prune"]["files"]) == ([], 0)
     assert len(world.journal()) == len(world.journal())
+
+
+@pytest.fixture
+def late(world: World) -> tuple[str, str]:
+    """A host that got three snapshots at once, long after its class left the first; its rollout."""
+    world.section["retention"] = {"keep": 2, "days": 10}
+    first = take(world, "tool-1-1.noarch")
+    take(world, "tool-2-1.noarch")
+    take(world, "lib-1-1.noarch", "tool-2-1.noarch")
+    world.host("web1", "development", "tool-1-1.noarch")
+    world.now += 40 * DAY
+    world.later(0)
+    return first, world.roll("development")
+
+
+def test_what_a_rollback_needs_stays(world: World, late: tuple[str, str]) -> None:
+    """As long as a rollout can be taken back its hosts' old packages stay, and no longer."""
+    first, rollout = late
+    world.now += 9 * DAY
+    assert prune(world.context())["prune"]["removed"] == []
+    rows = {one["id"]: one for one in snapshots(world.context())["snapshots"]["snapshots"]}
+    assert rows[first]["needed"] == [f"way back of {rollout}"]
+    world.now += 2 * DAY
+    assert [one["id"] for one in prune(world.context())["prune"]["removed"]] == [first]
+
+
+def test_what_a_rollback_brings_stays_until_it_is_over(world: World, late: tuple[str, str]) -> None:
+    """A rollback that waits for its window is no plan from any snapshot, and needs files."""
+    first, rollout = late
+    context = world.context(transport=Present(world))
+    made = rollback(context, rollout=rollout)["plan"]["plan_id"]
+    plan = world.store.plan(made).plan
+    header = {"id": "r-back", "plan": made, "class": "development", "state": "running",
+              "who": "me", "owner": "here"}  # fmt: skip
+    hosts = [(host, "all", number) for host, number in plan.hosts.items()]
+    world.store.start_rollout(header, hosts, at=world.now)
+    world.now += 20 * DAY
+    assert prune(world.context())["prune"]["removed"] == []
+    world.store.end_host("r-back", "web1", expected="waiting", outcome="skipped", at=world.now,
+                         who="me")  # fmt: skip
+    world.store.end_rollout("r-back", state="done", at=world.now, who="me")
+    assert [one["id"] for one in prune(world.context())["prune"]["removed"]] == [first]
 
 
 def test_the_list_says_why_each_stays(world: World, four: list[str]) -> None:

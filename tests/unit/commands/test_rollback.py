@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import pytest
 
 from cpacman.commands.retention import prune
@@ -14,27 +12,10 @@ from cpacman.commands.snapshots import snapshot
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import SafetyError
 from cpacman.model import Package
-from cpacman.transport.port import Answer
-from tests.unit.commands.world import Nobody, World
+from tests.unit.commands.world import Present, World
 
 OLD = "tool-1-1.noarch"
 NEW = "tool-2-1.noarch"
-
-
-class Present(Nobody):
-    """Hosts that say that nothing changed since the world put them there."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def call(self, function: str, requests: Mapping[str, Any], *, timeout: float) -> list[Answer]:
-        """Answer with the head that the store has."""
-        assert function in ("inventory", "pin")
-        heads = self._world.store.inventory_heads()
-        return [
-            Answer(host, {"unchanged": True, "head": msgspec.to_builtins(heads[host][0])})
-            for host in requests
-        ]
 
 
 def back(world: World, rollout: str) -> dict[str, Any]:
@@ -124,6 +105,7 @@ def test_removed_snapshots_are_not_asked(world: World) -> None:
         world.later(7200)
     world.host("web1", "development", OLD, "lib-1-1.noarch")
     rollout = world.roll("development")
+    world.later(60)
     assert len(prune(world.context())["prune"]["removed"]) == 1
     said: list[str] = []
     context = world.context(transport=Present(world))

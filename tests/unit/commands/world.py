@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import createrepo_c
+import msgspec
 import yaml
 
 from cpacman.commands.context import Context
@@ -120,6 +121,22 @@ class Nobody:
     def call(self, function: str, requests: Mapping[str, Any], *, timeout: float) -> list[Answer]:
         """Return an answer for each host: that there is none."""
         return [Answer(host, {}, UNREACHABLE, "no answer") for host in requests]
+
+
+class Present(Nobody):
+    """Hosts that say that nothing changed since the world put them there."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def call(self, function: str, requests: Mapping[str, Any], *, timeout: float) -> list[Answer]:
+        """Answer with the head that the store has."""
+        assert function in ("inventory", "pin")
+        heads = self._world.store.inventory_heads()
+        return [
+            Answer(host, {"unchanged": True, "head": msgspec.to_builtins(heads[host][0])})
+            for host in requests
+        ]
 
 
 class World:
