@@ -289,7 +289,7 @@ class _Carrier:
         return ""
 
     def _await_thaw(self, class_: str, profile: str) -> None:
-        if profile_of(self._context, profile).windows == IGNORE:
+        if profile_of(self._context, profile).windows.apply == IGNORE:
             return
         while not (opening := freeze_now(self._context, class_)).is_open:
             why = f"promotion to {class_}: {opening.why}"

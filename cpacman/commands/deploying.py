@@ -17,8 +17,8 @@ from cpacman.commands import blocking, planning
 from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Selection
-from cpacman.commands.gatekeeping import missing_names
+from cpacman.commands.fleet import Selection, place_all
+from cpacman.commands.gatekeeping import class_windows, missing_names, missing_windows
 from cpacman.commands.jobs import Terms, new_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
@@ -115,6 +115,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
     problems = [
         *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
         *missing_names(context.settings, stored.class_, names),
+        *_missing_windows(context, job),
         *profile_problems(context, str(job.settings.get("profile") or ""), job.reason),
         *moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
@@ -123,6 +124,15 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
     ]
     if problems:
         raise SafetyError(problems)
+
+
+def _missing_windows(context: Context, job: Job) -> list[Problem]:
+    """Return the windows that hosts name for themselves and that nobody describes."""
+    if class_windows(context.settings, job.class_).by is None:
+        return []
+    placements = place_all(context, [h for level in job.levels for h in level.hosts]).placements
+    meta = {name: one.host.meta for name, one in placements.items()}
+    return missing_windows(context.settings, job.class_, meta)
 
 
 def _busy_hosts(job: Job) -> list[str]:

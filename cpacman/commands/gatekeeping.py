@@ -13,13 +13,18 @@ from typing import Any
 from cpacman.commands.context import Context
 from cpacman.config import Profile, Settings
 from cpacman.config.gates import ActionSettings, CheckSettings, FreezeSettings
+from cpacman.config.stages import HostWindows, WindowNames
 from cpacman.errors import Problem
 from cpacman.model import short_id
 from cpacman.rollout.calendars import read_openings
 from cpacman.rollout.checks import Check, run_checks
 from cpacman.rollout.gate import Expected, Finding, Moment, Verdict
+from cpacman.rollout.job import Doing
 from cpacman.rollout.windows import Freeze, Opening, Span, judge, openings
 
+IGNORE = "ignore"
+"""The window of a profile that waits for none."""
+PLAIN = WindowNames()
 JOIN = "join"
 """What `budget.late` says when hosts that come back shall have the plan, too."""
 
@@ -91,10 +96,16 @@ class Gates:
     def _act(self, name: str, action: ActionSettings, hosts: Sequence[str]) -> Sequence[Finding]:
         return run_checks([(action_of(name, action), hosts)], self._context.probes)
 
-    def opening(self) -> Opening:
-        """See `Gatekeeper.opening`."""
-        now = self._context.clock()
-        return opening_of(self._context.settings, self._class, now, self._profile.windows)
+    def openings(self, hosts: Sequence[str], what: Doing = "apply") -> Mapping[str, Opening]:
+        """See `Gatekeeper.openings`."""
+        settings, now = self._context.settings, self._context.clock()
+        field = class_windows(settings, self._class).by
+        own = {host: own_window(self._meta.get(host, {}), field) for host in hosts}
+        found = {
+            name: opening_of(settings, self._class, now, what, self._profile.windows, name)
+            for name in set(own.values())
+        }
+        return {host: found[own[host]] for host in hosts}
 
     def approval(self, level: str) -> str:
         """See `Gatekeeper.approval`."""
@@ -133,10 +144,6 @@ def check_of(settings: CheckSettings) -> Check:
     )
 
 
-IGNORE = "ignore"
-"""The window of a profile that waits for none."""
-
-
 def action_of(name: str, settings: ActionSettings) -> Check:
     """Return an action as it is run: it must succeed as a check must pass."""
     return Check(
@@ -150,19 +157,45 @@ def action_of(name: str, settings: ActionSettings) -> Check:
     )
 
 
-def opening_of(settings: Settings, class_: str, now: float, window: str | None = None) -> Opening:
-    """Say whether hosts of a class may be changed now, by its window and the freezes.
+def class_windows(settings: Settings, class_: str) -> HostWindows:
+    """Return which windows a class names."""
+    return next(one.windows for one in settings.classes if one.name == class_)
+
+
+def own_window(meta: Mapping[str, Any], field: str | None) -> str | None:
+    """Return the window that a host's metadata names; None for none."""
+    value = meta.get(field) if field else None
+    return None if value is None else str(value)
+
+
+def opening_of(
+    settings: Settings,
+    class_: str,
+    now: float,
+    what: Doing = "apply",
+    instead: WindowNames = PLAIN,
+    own: str | None = None,
+) -> Opening:
+    """Say whether hosts of a class may be changed now, or sent to, by their window and the freezes.
 
     Args:
         settings: the settings.
         class_: the class.
         now: seconds since the epoch.
-        window: the window of a profile, instead of that of the class; `ignore` for none at all.
+        what: `stage` is to send. Without a window of its own that holds with `apply`.
+        instead: the windows of a profile; `ignore` for none at all.
+        own: the window that the host names for itself; a profile goes first.
     """
-    if window == IGNORE:
+    named = class_windows(settings, class_)
+    name = instead.apply or own or named.apply
+    if what == "stage":
+        stage = instead.stage or (instead.apply if instead.apply == IGNORE else named.stage)
+        name = stage or name
+    if name == IGNORE and IGNORE in (instead.apply, instead.stage):
         return Opening(True)
+    if name is not None and name not in settings.windows:
+        return Opening(False, f"there is no window {name!r}")
     moment = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
-    name = window or next(one.windows for one in settings.classes if one.name == class_)
     freezes = [freeze_of(one) for one in settings.freeze]
     spans = None if name is None else spans_of(settings, name, moment)
     return judge(spans, freezes, class_=class_, now=moment, name=name or "")
@@ -194,13 +227,28 @@ def freeze_of(settings: FreezeSettings) -> Freeze:
     )
 
 
+def missing_windows(
+    settings: Settings, class_: str, meta: Mapping[str, Mapping[str, Any]]
+) -> list[Problem]:
+    """Return the windows that hosts' metadata names and that are described nowhere."""
+    field = class_windows(settings, class_).by
+    named = {host: own_window(one, field) for host, one in sorted(meta.items())}
+    return [
+        _missing(f"{host} meta.{field}", "window", name, "windows")
+        for host, name in named.items()
+        if name is not None and name not in settings.windows
+    ]
+
+
 def missing_names(settings: Settings, class_: str, levels: Sequence[str]) -> list[Problem]:
     """Return the gates, windows and actions that are named and described nowhere."""
     found = []
     for index, one in enumerate(settings.classes):
-        name = one.windows
-        if one.name == class_ and name is not None and name not in settings.windows:
-            found.append(_missing(f"classes[{index}].windows", "window", name, "windows"))
+        for key in ("apply", "stage") if one.name == class_ else ():
+            name = getattr(one.windows, key)
+            if name is not None and name not in settings.windows:
+                path = f"classes[{index}].windows.{key}"
+                found.append(_missing(path, "window", name, "windows"))
     for index, level in enumerate(settings.levels):
         if level.name not in levels:
             continue

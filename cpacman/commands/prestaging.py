@@ -13,10 +13,11 @@ from cpacman.commands import blocking
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import moved_pointers
+from cpacman.commands.gatekeeping import class_windows, missing_names, opening_of
 from cpacman.commands.jobs import new_job, tools_of
 from cpacman.commands.provenance import signature_problems
-from cpacman.errors import EXIT_NOT_THERE, SafetyError, UsageError
-from cpacman.rollout.job import Job
+from cpacman.errors import EXIT_NOT_THERE, Problem, SafetyError, UsageError
+from cpacman.rollout.job import Job, NoGates
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.prestage import Staged, prestage
 from cpacman.rollout.staging import check_files
@@ -35,7 +36,8 @@ def stage(
 
     Raises:
         UsageError: no plan is named.
-        SafetyError: a file is altered, the class points elsewhere, or bytes would reach others.
+        SafetyError: a file is altered, the class points elsewhere, bytes would reach others, or
+            the class has a window for this that is closed.
     """
     if plan is None:
         raise UsageError("name a plan: salt-run cpacman.stage plan=p-...")
@@ -45,6 +47,7 @@ def stage(
     job = job._replace(rollout=f"g-{secrets.token_hex(8)}")
     hosts = [host for level in job.levels for host in level.hosts if _changes(job, host)]
     problems = [
+        *_closed(context, stored.class_),
         *moved_pointers(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
@@ -54,7 +57,8 @@ def stage(
         raise SafetyError(problems)
     busy = _in_rollouts(context)
     wanted = [host for host in hosts if host not in busy]
-    tools = tools_of(context, stored, job)
+    # Its window was looked at; what has begun is let finish.
+    tools = tools_of(context, stored, job)._replace(gates=NoGates())
     check_files(job.plan, wanted, tools)
     rows: dict[str, Any] = {
         host: _row("busy", "a rollout has it") for host in hosts if host in busy
@@ -71,6 +75,21 @@ def stage(
     there = {"staged", "would"}
     missed = [host for host, row in rows.items() if row["state"] not in there]
     return {"stage": body, "retcode": EXIT_NOT_THERE if missed else 0}
+
+
+def _closed(context: Context, class_: str) -> list[Problem]:
+    """Return why nothing may be sent now: the class has a window for that, and it is closed."""
+    settings = context.settings
+    name = class_windows(settings, class_).stage
+    if name is None:
+        return []
+    if name not in settings.windows:
+        return missing_names(settings, class_, ())
+    found = opening_of(settings, class_, context.clock(), "stage")
+    if found.is_open:
+        return []
+    mend = f"wait until {found.until:%Y-%m-%d %H:%M %Z}" if found.until else ""
+    return [Problem(class_, f"nothing is sent now: {found.why}", mend)]
 
 
 def _changes(job: Job, host: str) -> bool:

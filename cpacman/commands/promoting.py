@@ -125,7 +125,7 @@ def promote(
     standing = [
         *safeguards(context, to, ticket),
         *profile_problems(context, profile or "", reason),
-        *(frozen(context, to) if exceptions.windows != IGNORE else ()),
+        *(frozen(context, to) if exceptions.windows.apply != IGNORE else ()),
     ]
     if standing:
         raise SafetyError(standing)

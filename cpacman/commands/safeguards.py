@@ -10,7 +10,7 @@ import re
 
 from cpacman.commands import access
 from cpacman.commands.context import Context
-from cpacman.commands.gatekeeping import freeze_of
+from cpacman.commands.gatekeeping import IGNORE, freeze_of
 from cpacman.config import Profile
 from cpacman.errors import Problem, UsageError
 from cpacman.rollout.windows import Opening, judge
@@ -61,7 +61,13 @@ def profile_problems(context: Context, name: str, reason: str | None) -> list[Pr
         return [Problem("reason", f"profile {name} makes exceptions", "say why: reason='...'")]
     if profile.until is not None and context.today() > profile.until:
         return [Problem(f"profiles.{name}", f"was valid until {profile.until}", "renew it")]
-    return []
+    known = {*context.settings.windows, IGNORE, None}
+    return [
+        Problem(f"profiles.{name}.windows.{key}", f"there is no window {window!r}",
+                f"describe it: windows: {{{window}: ...}}")
+        for key, window in (("apply", profile.windows.apply), ("stage", profile.windows.stage))
+        if window not in known
+    ]  # fmt: skip
 
 
 def freeze_now(context: Context, class_: str) -> Opening:

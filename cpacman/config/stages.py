@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictStr, field_validator
+from pydantic import BeforeValidator, Field, StrictStr, field_validator
 
 from cpacman.config.fields import (
     DEFAULT_HOSTS_D,
@@ -78,6 +78,29 @@ class RestartChanges(Section):
     timeout: Annotated[Duration, Field(ge=1)] | None = None
 
 
+class WindowNames(Section):
+    """Which of `windows` hold: for changing hosts, and for sending them what they need.
+
+    Without one for `stage`, what a change needs is sent with it.
+    """
+
+    apply: StrictStr | None = None
+    stage: StrictStr | None = None
+
+
+class HostWindows(WindowNames):
+    """The same of a class, and a field of metadata that names a window for its host instead."""
+
+    by: StrictStr | None = None
+
+
+def as_windows(value: Any) -> Any:
+    """Take one name for the window in which hosts are changed, and nothing for none."""
+    if value is None:
+        return {}
+    return {"apply": value} if isinstance(value, str) else value
+
+
 class ClassSettings(Section):
     """A stage of promotion."""
 
@@ -85,7 +108,7 @@ class ClassSettings(Section):
     evidence: Evidence | None = None
     approvers: Count = 0
     ticket: StrictStr | None = None
-    windows: StrictStr | None = None
+    windows: Annotated[HostWindows, BeforeValidator(as_windows)] = HostWindows()
     restarts: RestartChanges = RestartChanges()
     policy: tuple[PolicyLine, ...] = ()
 
@@ -132,7 +155,7 @@ class Profile(Section):
 
     soak: Duration | None = None
     evidence: Evidence | None = None
-    windows: StrictStr | None = None
+    windows: Annotated[WindowNames, BeforeValidator(as_windows)] = WindowNames()
     approvers: Count | None = None
     concurrency: HostAmount | None = None
     max_failures: HostAmount | None = None

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from cpacman.model import Inventory, Plan
 from cpacman.report.progress import Reporter
@@ -108,6 +108,10 @@ class Recheck(NamedTuple):
     detail: str = ""
 
 
+Doing = Literal["apply", "stage"]
+"""What windows are for: changing hosts, or sending them what a change needs."""
+
+
 class Gatekeeper(Protocol):
     """Who runs the checks of gates and knows the calendar."""
 
@@ -123,8 +127,8 @@ class Gatekeeper(Protocol):
         """Undo on hosts what was done before their change; one finding each, or none at all."""
         ...
 
-    def opening(self) -> Opening:
-        """Say whether hosts may be started now."""
+    def openings(self, hosts: Sequence[str], what: Doing = "apply") -> Mapping[str, Opening]:
+        """Say of each of these hosts whether it may be changed now, or sent what it needs."""
         ...
 
     def approval(self, level: str) -> str:
@@ -155,9 +159,9 @@ class NoGates:
         """See `Gatekeeper.after`."""
         return ()
 
-    def opening(self) -> Opening:
-        """See `Gatekeeper.opening`."""
-        return Opening(True)
+    def openings(self, hosts: Sequence[str], what: Doing = "apply") -> Mapping[str, Opening]:
+        """See `Gatekeeper.openings`."""
+        return dict.fromkeys(hosts, Opening(True))
 
     def approval(self, level: str) -> str:
         """See `Gatekeeper.approval`."""

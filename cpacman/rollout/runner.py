@@ -22,7 +22,7 @@ from cpacman.rollout.applying import Applier
 from cpacman.rollout.around import left_behind, undo
 from cpacman.rollout.asking import Asker
 from cpacman.rollout.gate import Moment, Verdict
-from cpacman.rollout.job import HALTED, Job, Level, Tools
+from cpacman.rollout.job import HALTED, Doing, Job, Level, Tools
 from cpacman.rollout.machine import (
     NOT_STARTED,
     HostState,
@@ -152,6 +152,8 @@ class _Rollout:
         self._settler = Settler(job, tools, self._record, asker)
         self._applier = Applier(tools, self._record, asker, self._settler)
         self._prepared: set[str] = set()
+        self._sent: set[str] = set()
+        self._unsent: set[str] = set()
         self._beaten = 0.0
         # Who goes on with a rollout asks at once: it may be gone on with because a host is back.
         begun = set(self._levels.values()) != {LevelState.WAITING}
@@ -240,7 +242,7 @@ class _Rollout:
         lacking = self._tools.gates.approval(level.name)
         if lacking:
             raise _Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
-        self._await_window(level)
+        self._await_opening(level)
         self._pass_gate(level, Moment.BEFORE)
         self._move_level(level, LevelState.RUNNING)
 
@@ -253,11 +255,11 @@ class _Rollout:
             due = self._record.in_state(level.hosts, HostState.INSTALLED)
             if not waiting and not due:
                 return
-            self._await_window(level)
-            if due:
+            ready = self._await_opening(level)
+            if not ready.isdisjoint(due):
                 self._follow(level)
                 continue
-            staged = self._stage(level, waiting)
+            staged = self._stage(level, [host for host in waiting if host in ready])
             self._check_budget(level)
             self._apply(level, staged)
             left = self._record.in_state(level.hosts, HostState.STAGED)
@@ -274,6 +276,9 @@ class _Rollout:
             self._tools.reporter.line(f"level {level.name}: {many(len(busy), 'host')} to change")
             self._look()
         staged = set(self._stager.stage(busy, -(-len(busy) // level.concurrency)))
+        # Nothing may be sent to these just now; each session on a host has one manifest.
+        self._record.begin_anew(self._stager.unsent)
+        self._unsent = {*self._unsent - set(hosts), *self._stager.unsent}
         return [host for host in level.hosts if host in staged]
 
     def _apply(self, level: Level, staged: Sequence[str]) -> None:
@@ -281,19 +286,16 @@ class _Rollout:
         queue, pause = deque(staged), _FIRST_POLL
         while queue or self._in_flight():
             self._look()
-            due = self._record.in_state(level.hosts, HostState.INSTALLED)
-            if (queue or due) and not self._tools.gates.opening().is_open:
-                queue.clear()
-            elif due:
-                self._follow(level)
+            queue = deque(self._open_now(queue))
+            self._follow(level)
             room = level.concurrency - len(self._in_flight())
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
             group = self._prepare(level, self._wanted(group))
-            if group and level.around and not self._tools.gates.opening().is_open:
-                # What came before the change took until the window closed.
-                self._undo(level, group)
-                queue.clear()
-                group = []
+            if group and level.around:
+                # What came before the change may have taken until the window closed.
+                in_time = self._open_now(group)
+                self._undo(level, [host for host in group if host not in in_time])
+                group = in_time
             if group and not self._applier.start(group):
                 self._undo(level, group)
                 self._stop_by_wish()
@@ -302,7 +304,8 @@ class _Rollout:
     def _follow(self, level: Level) -> None:
         """Order what follows a transaction, on no more hosts at once than the level allows."""
         room = level.concurrency - len(self._in_flight())
-        due = self._record.in_state(level.hosts, HostState.INSTALLED)[: max(0, room)]
+        due = self._open_now(self._record.in_state(level.hosts, HostState.INSTALLED))
+        due = due[: max(0, room)]
         # Who waited for another process, or is tried again, may not be drained any more.
         fresh = [host for host in due if host not in self._prepared]
         ready = {*due} - {*fresh} | {*self._prepare(level, fresh)}
@@ -449,12 +452,47 @@ class _Rollout:
 
     # ---- waiting -------------------------------------------------------------------------
 
-    def _await_window(self, level: Level) -> None:
-        while not (opening := self._tools.gates.opening()).is_open:
-            why = f"level {level.name}: {opening.why}"
-            if opening.until is None:
-                raise _Stop(RolloutState.PAUSED, f"{why}, and no end of that in sight")
-            self._wait(opening.until.timestamp(), why)
+    def _open_now(self, hosts: Sequence[str] | deque[str], what: Doing = "apply") -> list[str]:
+        """Return those of some hosts for which it is time."""
+        found = self._tools.gates.openings(list(hosts), what) if hosts else {}
+        return [host for host in hosts if found[host].is_open]
+
+    def _await_opening(self, level: Level) -> set[str]:
+        """Wait until hosts of a level may be worked on, and return them.
+
+        What they need is sent ahead, when the window for that is another one and opens before.
+        """
+        while hosts := self._record.in_state(level.hosts, HostState.WAITING, HostState.INSTALLED):
+            ready = set(self._open_now(hosts))
+            lacking = ready & self._unsent
+            if ready := ready - lacking | {*self._open_now(sorted(lacking), "stage")}:
+                return ready
+            waiting = self._record.in_state(hosts, HostState.WAITING)
+            unsent = [host for host in waiting if host not in self._sent]
+            if ahead := self._open_now(unsent, "stage"):
+                self._send_ahead(level, ahead)
+            else:
+                self._await_any(level, hosts)
+        return set()
+
+    def _send_ahead(self, level: Level, hosts: Sequence[str]) -> None:
+        """Send what is lacking to hosts whose time to start has not come; they keep it."""
+        staged = self._stage(level, hosts)
+        self._sent.update(set(hosts) - self._unsent)
+        self._record.begin_anew(staged)
+        self._check_budget(level)
+
+    def _await_any(self, level: Level, hosts: Sequence[str]) -> None:
+        """Wait for the next change of what is open for any of these hosts."""
+        closed = [one for one in self._tools.gates.openings(hosts).values() if not one.is_open]
+        unsent = [host for host in hosts if host not in self._sent or host in self._unsent]
+        to_send = self._tools.gates.openings(unsent, "stage")
+        closed += [one for one in to_send.values() if not one.is_open]
+        ends = {one.until.timestamp(): one.why for one in closed if one.until is not None}
+        why = f"level {level.name}: {closed[0].why if closed else 'not open'}"
+        if not ends:
+            raise _Stop(RolloutState.PAUSED, f"{why}, and no end of that in sight")
+        self._wait(min(ends), f"level {level.name}: {ends[min(ends)]}")
 
     def _soak(self, level: Level) -> None:
         begun = self._soaking[level.name]
@@ -497,10 +535,8 @@ class _Rollout:
         if not owed or not (at_once or now >= self._asked + LATE):
             return
         self._asked = now
-        if not self._tools.gates.opening().is_open:
-            return
         taken = self._tools.store.locked_hosts()
-        found = self._tools.recheck([host for host in owed if host not in taken])
+        found = self._tools.recheck([h for h in self._open_now(owed) if h not in taken])
         back = [host for host in owed if host in found and found[host].code != UNREACHABLE]
         if back:
             self._reopen(back)

@@ -78,6 +78,7 @@ class Stager:
 
     Attributes:
         lacked: bytes that hosts were found to lack.
+        unsent: hosts of the last staging that lack something while nothing may be sent to them.
     """
 
     def __init__(self, job: Job, tools: Tools, record: Keeps) -> None:
@@ -85,6 +86,7 @@ class Stager:
         self._tools = tools
         self._record = record
         self.lacked = 0
+        self.unsent: list[str] = []
 
     def still_planned(self, hosts: Sequence[str]) -> dict[str, Inventory]:
         """Ask hosts whether the plan still holds for them; end those for which it does not."""
@@ -121,8 +123,12 @@ class Stager:
             for host, text in manifests.items()
         }
         needs = self._needs(self._ask("begin", requests))
-        self._push({host: segments for host, segments in needs.items() if segments})
-        return self._confirm(self._record.in_state(needs, HostState.STAGING))
+        lacking = {host: segments for host, segments in needs.items() if segments}
+        may = self._tools.gates.openings(list(lacking), "stage")
+        self.unsent = [host for host in lacking if not may[host].is_open]
+        self._push({host: one for host, one in lacking.items() if may[host].is_open})
+        sent = [host for host in needs if host not in set(self.unsent)]
+        return self._confirm(self._record.in_state(sent, HostState.STAGING))
 
     def _manifest(self, host: str, inventory: Inventory, seconds: float) -> str:
         now = self._tools.clock()

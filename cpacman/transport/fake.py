@@ -27,6 +27,7 @@ class FakeHost:
         cuts: how many of its starts end with the transaction cut off.
         forged: whether its reports carry a wrong signature.
         tampers: whether it answers to begin with files that its plan does not name.
+        keeps: whether it keeps what it was sent, and does not ask for that again.
         findings: what it found after its transaction.
         away: how often it is asked in vain once it reboots; below 0 it does not come back.
         broken: services that do not come back when they are restarted.
@@ -39,6 +40,7 @@ class FakeHost:
     cuts: int = 0
     forged: bool = False
     tampers: bool = False
+    keeps: bool = False
     findings: dict[str, list[str]] = field(default_factory=dict)
     away: int = 0
     broken: tuple[str, ...] = ()
@@ -117,6 +119,8 @@ class FakeTransport:
 def _begin(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     host.manifest = json.loads(arguments["manifest"])
     missing = [[f["sha256"], 0, f["size"]] for f in host.manifest["files"]]
+    if host.keeps:
+        missing = [segment for segment in missing if tuple(segment) not in host.received]
     if host.tampers:
         missing.append(["f" * 64, 0, 10])
     return {"session": host.manifest["session"], "missing": missing, "free": 1 << 40}

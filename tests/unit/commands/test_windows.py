@@ -1,0 +1,117 @@
+"""Windows as they are configured: of classes, of hosts, of profiles, for sending and changing."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from cpacman.commands import controlling
+from cpacman.commands.prestaging import stage as send
+from cpacman.errors import SafetyError
+from tests.unit.commands.test_controlling import Stage, look
+from tests.unit.commands.world import World
+
+FRIDAY = datetime.datetime(2027, 1, 15, 8, 0, tzinfo=datetime.timezone.utc).timestamp()
+WINDOWS = {
+    "night": {"weekly": ["Fri 22:00-23:00"]},
+    "weekend": {"weekly": ["Sat 22:00-23:00"]},
+    "sap": {"weekly": ["Sun 03:00-05:00"]},
+}
+
+
+@pytest.fixture
+def stage(world: World) -> Stage:
+    """Three hosts on a Friday morning, all windows closed."""
+    made = Stage(world)
+    world.now = FRIDAY
+    world.later(0)
+    world.section["windows"] = WINDOWS
+    return made
+
+
+def windows(one: Stage, /, **names: str) -> None:
+    """Give the class its windows."""
+    one.world.section["classes"] = [{"development": {"windows": names}}, "testing"]
+
+
+def at(text: str) -> float:
+    """The moment of that day and time."""
+    return datetime.datetime.fromisoformat(f"2027-01-{text}:00+00:00").timestamp()
+
+
+def test_sent_by_night_and_changed_at_the_weekend(stage: Stage) -> None:
+    """One rollout in the background, gone on with when either window opens."""
+    windows(stage, stage="night", apply="weekend")
+    for host in stage.transport.hosts.values():
+        host.keeps = True
+    body = stage.deploy(patience=0.0)
+    assert (body["state"], body["until"]) == ("waiting", at("15 22:00"))
+    stage.world.later(body["until"] - stage.world.now)
+    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    assert (body["state"], body["until"]) == ("waiting", at("16 22:00"))
+    received = {name: len(host.received) for name, host in stage.transport.hosts.items()}
+    assert received["web1"] == 2 and not any(stage.started.values())
+    stage.world.later(body["until"] - stage.world.now)
+    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    assert stage.started["web1"] == 1 and body["hosts"]["web1"]["outcome"] == "applied"
+
+
+def test_stage_keeps_to_its_window(stage: Stage) -> None:
+    """Outside of it nothing is sent; a class without one may be sent to at any time."""
+    windows(stage, stage="night", apply="weekend")
+    plan = stage.plan()
+    with pytest.raises(SafetyError, match=r"nothing is sent now.*wait until 2027-01-15 22:00 UTC"):
+        send(stage.context(), plan=plan)
+    windows(stage, stage="nihgt")
+    with pytest.raises(SafetyError, match=r"windows\.stage: there is no window 'nihgt'"):
+        send(stage.context(), plan=plan)
+    windows(stage, apply="weekend")
+    answer = send(stage.context(), plan=plan)["stage"]
+    assert {one["state"] for one in answer["hosts"].values()} == {"staged"}
+
+
+def test_a_host_names_its_window(stage: Stage) -> None:
+    """By a field of its metadata; a name that nobody describes refuses before anything."""
+    stage.world.section["levels"] = ["all"]
+    windows(stage, apply="weekend", by="window")
+    old = ("app-1-1.noarch", "lib-1-1.noarch")
+    stage.world.host("web2", "development", *old, window="spa")
+    with pytest.raises(SafetyError, match=r"web2 meta\.window: there is no window 'spa'"):
+        stage.deploy()
+    stage.world.host("web2", "development", *old, window="sap")
+    body = stage.deploy(patience=0.0)
+    assert (body["state"], body["until"]) == ("waiting", at("16 22:00"))
+    stage.world.later(body["until"] - stage.world.now)
+    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    assert stage.started == {"web1": 1, "web2": 0, "web3": 1}
+    assert (body["state"], body["until"]) == ("waiting", at("17 03:00"))
+    stage.world.later(body["until"] - stage.world.now)
+    controlling.resume(stage.context(), body["id"], patience=0.0)
+    assert look(stage, body["id"])["state"] == "done"
+
+
+def test_profiles_and_their_windows(stage: Stage) -> None:
+    """Another window goes before that of class and host; one that is nowhere refuses."""
+    windows(stage, stage="night", apply="weekend", by="window")
+    stage.world.section["profiles"] = {
+        "soon": {"windows": {"apply": "sap", "stage": "ignore"}},
+        "never": {"windows": "wekend"},
+        "emergency": {"windows": "ignore"},
+    }
+    with pytest.raises(SafetyError, match=r"profiles\.never\.windows\.apply: there is no window"):
+        stage.deploy(profile="never", reason="x")
+    body = stage.deploy(profile="soon", reason="x", patience=0.0)
+    assert body["until"] == at("17 03:00")
+    assert stage.transport.hosts["web1"].received != []
+    controlling.cancel(stage.context(), body["id"])
+    assert stage.deploy(profile="emergency", reason="x")["state"] == "done"
+
+
+def test_a_freeze_beats_windows_of_both_kinds(stage: Stage) -> None:
+    """Nothing is sent and nobody starts before its end."""
+    windows(stage, stage="night", apply="weekend")
+    stage.world.section["freeze"] = [{"from": "2027-01-15", "until": "2027-01-20"}]
+    body = stage.deploy(patience=0.0)
+    assert body["state"] == "waiting" and "frozen" in body["why"]
+    assert body["until"] == at("21 00:00") and not stage.transport.hosts["web1"].received
