@@ -1,6 +1,7 @@
 #!/bin/sh
 # The first process of a host, in namespaces of its own: builds a root of overlays in which nothing
-# is shared for writing, turns it into an EL9 machine, moves into it, then only reaps orphans.
+# is shared for writing, turns it into an EL9 machine, moves into it, then only reaps orphans, and
+# plays a reboot when `reboot` is run there: everything is killed, and the boot id is another one.
 #   host-init.sh NAME DIRECTORY LAYERS SITE HIDE... -- NEED...
 # DIRECTORY/files is copied over the new root. HIDE: directories a host must not see. NEED:
 # directories it must see although they are hidden or on another file system.
@@ -79,6 +80,11 @@ printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$name" >"$root/etc/hosts"
 rm -f "$root/etc/resolv.conf"
 : >"$root/etc/resolv.conf"
 tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
+cat /proc/sys/kernel/random/uuid >"$root/run/lab.boot"
+mount --bind "$root/run/lab.boot" "$root/proc/sys/kernel/random/boot_id"
+rm -f "$root/usr/sbin/reboot"
+printf '#!/bin/sh\nkill -USR1 1\n' >"$root/usr/sbin/reboot"
+chmod 755 "$root/usr/sbin/reboot"
 (cd "$dir/files" && find . -type f) | while read -r file; do
     mkdir -p "$(dirname "$root/$file")"
     cp -p "$dir/files/$file" "$root/$file"
@@ -90,8 +96,13 @@ pivot_root . .
 umount -l .
 cd /
 : >/run/lab.ready
+reboot() {
+    kill -9 -1 || :
+    cat /proc/sys/kernel/random/uuid >/run/lab.boot
+}
 trap : TERM INT HUP
+trap reboot USR1
 while :; do
     sleep 3600 &
-    wait
+    wait || :
 done

@@ -12,7 +12,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,35 @@ class Host:
             self._daemon.signal(signal.SIGKILL)
             wait_for(f"end of {self.name}'s daemon", lambda: not self._daemon_alive(), 10)
             self._daemon = None
+            self._disturbed = True
+
+    def boot_id(self) -> str:
+        """The id of this boot, as the host itself reads it; `reboot` there begins another one."""
+        return Path(f"/proc/{self.pid}/root/run/lab.boot").read_text(encoding="ascii").strip()
+
+    @contextlib.contextmanager
+    def coming_back(self, after: float = 0.0) -> Iterator[None]:
+        """Play the host's service manager meanwhile: after a reboot it starts the daemon.
+
+        Args:
+            after: seconds that the host is away.
+        """
+        over, boot = threading.Event(), self.boot_id()
+
+        def watch() -> None:
+            nonlocal boot
+            while not over.wait(0.1):
+                if self.boot_id() not in ("", boot) and not over.wait(after):
+                    boot = self.boot_id()
+                    self.start_minion()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
             self._disturbed = True
 
     def pause(self) -> None:

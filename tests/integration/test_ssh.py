@@ -187,6 +187,24 @@ def test_a_transaction_outlives_the_connection(fleet: Fleet) -> None:
     assert installed(fleet, "old1") > UPDATED
 
 
+def test_a_driver_that_dies_in_a_reboot_reboots_nobody_twice(fleet: Fleet) -> None:
+    """It is killed while the host is away; who goes on finds the other boot, and is content."""
+    host = fleet.lab.host("old1")
+    fleet.configure(restarts={"reboot": "always", "within": "60s"})
+    before = host.boot_id()
+    number = fleet.plan(tgt="old1", upgrade="webapp")["plan_id"]
+    with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
+        wait(lambda: host.boot_id() not in ("", before))
+        running.kill()
+    after = host.boot_id()
+    host.start_minion()
+    (row,) = fleet.run("rollouts", active=True)["rollouts"]["rollouts"]
+    done = fleet.run("resume", row["id"])
+    assert done.outcomes() == {"old1": ("applied", None)}, done.text
+    assert done["rollout"]["hosts"]["old1"]["detail"] == "rebooted"
+    assert host.boot_id() == after
+
+
 def test_a_transport_that_leads_nowhere_is_told(fleet: Fleet) -> None:
     """A minion configured for ssh, and the other way round, are skipped with the mend."""
     fleet.members({**MEMBERS, "web1": {"transport": "ssh"}, "old1": {"transport": "publish"}})
