@@ -132,15 +132,32 @@ def _wrong_type(name: str, value: Any, hint: Any) -> Iterator[Problem]:
         for one in value:
             yield from _wrong_type(name, one, hint)
         return
+    if _is_empty(typed, value, hint):
+        # A variable of a script that is empty by mistake must not mean everything.
+        yield Problem(typed, "is empty", "name something, or leave the argument out")
+        return
     quote = f"""quote it: {typed}='"..."'"""
     if hint is bool and not isinstance(value, bool):
         yield Problem(typed, f"{value!r} is neither True nor False")
     elif hint == Names:
         for item in value if isinstance(value, list) else [value]:
-            if item is not None and not isinstance(item, str):
+            if value is not None and not isinstance(item, str):
                 yield Problem(typed, f"was read as the {_kind(item)} {item!r}", quote)
     elif hint in (str, str | None) and value is not None and not isinstance(value, str):
         yield Problem(typed, f"was read as the {_kind(value)} {value!r}", quote)
+
+
+_TOLD = frozenset({"reason", "ticket"})
+"""Arguments that select nothing: empty, they are as if they were left out."""
+
+
+def _is_empty(name: str, value: Any, hint: Any) -> bool:
+    """Return whether an argument was given and holds nothing."""
+    if name in _TOLD or hint not in (Names, str, str | None):
+        return False
+    if isinstance(value, list):
+        return all(isinstance(one, str) and not one.strip() for one in value)
+    return isinstance(value, str) and not value.strip(" ,")
 
 
 def _kind(value: Any) -> str:

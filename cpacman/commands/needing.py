@@ -68,8 +68,10 @@ def having(
     """Yield each snapshot with those of its packages that are needed, and why they are."""
     for head in heads if needed else ():
         file = context.settings.depot / "snapshots" / head.id / "manifest.msgpack"
-        # One that can't be read stops the clean-up elsewhere, if it has to stay.
-        packages = msgspec.msgpack.decode(file.read_bytes(), type=_Manifest).packages
+        try:
+            packages = msgspec.msgpack.decode(file.read_bytes(), type=_Manifest).packages
+        except (OSError, msgspec.MsgspecError):
+            continue  # gone meanwhile; or damaged, which stops the clean-up if it has to stay
         yield (
             head.id,
             {

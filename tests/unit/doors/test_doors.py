@@ -60,6 +60,13 @@ def test_bugs_fail_and_say_that_they_are_bugs() -> None:
         ({"since": 1320}, "was read as the number 1320"),
         ({"now": "yes please"}, "neither True nor False"),
         ({"zzz": 1}, "known are: tgt, class, now, since"),
+        ({"class": ["a", None]}, "was read as the NoneType None"),
+        ({"class": ""}, "is empty"),
+        ({"class": " , "}, "is empty"),
+        ({"class": []}, "is empty"),
+        ({"class": [""]}, "is empty"),
+        ({"tgt": ""}, "is empty"),
+        ({"since": " "}, "is empty"),
     ],
 )
 def test_wrong_arguments_are_named(kwargs: dict, message: str) -> None:
@@ -67,6 +74,17 @@ def test_wrong_arguments_are_named(kwargs: dict, message: str) -> None:
     answer = plan(**kwargs)["data"]
     assert answer["retcode"] == 2
     assert message in str(answer["error"]["problems"])
+
+
+def test_an_empty_reason_is_none() -> None:
+    """What selects nothing may be empty: a script passes on what it was given."""
+
+    @runner
+    def promote(*, reason: str | None = None, ticket: str | None = None):
+        """Promote things."""
+        return {"promote": {"reason": reason}}
+
+    assert promote(reason="", ticket="")["data"]["promote"]["result"] is True
 
 
 def test_every_wrong_argument_is_named_at_once() -> None:
