@@ -10,16 +10,23 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from cpacman.commands.chains import chain_row
+from cpacman.commands.collecting import is_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, by_channel, everyone, place_all
+from cpacman.commands.gatekeeping import freeze_of
 from cpacman.commands.offering import offered
 from cpacman.commands.planning import plan_quietly
+from cpacman.commands.ticking import engine_now
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Host
 from cpacman.planner.ahead import Newest
 from cpacman.planner.solver import Versions
-from cpacman.rollout.owner import is_alive
+from cpacman.rollout.view import view_of
+
+_OF_ROLLOUTS = ("id", "class", "state", "why", "until", "who", "created", "alive", "at", "done",
+                "total")  # fmt: skip
 
 
 def status(
@@ -44,7 +51,11 @@ def status(
             "board": cells,
             "hosts": hosts,
             "unplaced": _unplaced(fleet),
-            "rollouts": [_active(row) for row in context.store.rollouts(active=True)],
+            "rollouts": [_active(context, row) for row in context.store.rollouts(active=True)],
+            "chains": [chain_row(context, one) for one in context.store.chains(active=True)],
+            "engine": engine_now(context),
+            "freeze": _freeze(context, wanted),
+            "now": context.clock(),
         }
     }
 
@@ -139,6 +150,37 @@ def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
     return {host: [str(p) for p in found] for host, found in sorted(fleet.problems.items())}
 
 
-def _active(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: row[name] for name in ("id", "class", "who", "created")}
-    return {**shown, "alive": is_alive(row["owner"])}
+def _active(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far a rollout is, and whether its process died and nobody goes on with it."""
+    view = view_of(context.store, row, context.clock())
+    shown = (
+        "id",
+        "class",
+        "state",
+        "why",
+        "until",
+        "who",
+        "created",
+        "alive",
+        "at",
+        "done",
+        "total",
+    )
+    return {**{name: view[name] for name in shown}, "died": is_abandoned(row)}
+
+
+def _freeze(context: Context, classes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the freeze of any of these classes that holds, or the next one that will."""
+    now = context.clock()
+    found = [freeze_of(one) for one in context.settings.freeze]
+    ahead = [
+        one
+        for one in found
+        if one.end.timestamp() > now
+        and (not one.classes or not set(one.classes).isdisjoint(classes))
+    ]
+    if not ahead:
+        return None
+    first = min(ahead, key=lambda one: one.start)
+    return {"from": first.start.timestamp(), "until": first.end.timestamp(),
+            "classes": list(first.classes), "reason": first.reason}  # fmt: skip

@@ -20,11 +20,13 @@ from cpacman.commands import (
     retention,
     snapshots,
 )
+from cpacman.commands.collecting import is_background
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.latecomers import LATE
 from cpacman.commands.refresh import refresh_hosts
-from cpacman.model import Request
+from cpacman.model import Request, short_id
+from cpacman.rollout.machine import RolloutState
 
 LEASE = "engine"
 LIFETIME = 30.0
@@ -58,7 +60,7 @@ def due_work(context: Context) -> list[Work]:
 def is_due(context: Context, name: str) -> bool:
     """Whether a job's time has come, or somebody wants it and has been quiet since."""
     wanted, ran, _ = context.store.jobs().get(name, (0.0, 0.0, ""))
-    every, now = float(getattr(context.settings.engine, name)), context.clock()
+    every, now = float(context.settings.engine.schedule[name]), context.clock()
     if wanted > ran and now >= wanted + context.settings.engine.settle:
         return True
     return every > 0 and now >= ran + every
@@ -76,6 +78,47 @@ def do_work(context: Context, work: Work) -> dict[str, Any]:
     found = job(context)
     context.store.ran_job(work.subject, at=context.clock(), result="ok")
     return found
+
+
+def engine_now(context: Context) -> dict[str, Any]:
+    """Return which engine acts, when it showed life last, what it does now and next.
+
+    Returns:
+        `owner` and `seen`, None when none ever was; `alive`; `doing`: the jobs that run; `next`:
+        what it waits for, the earliest first, each with `what` and `at`.
+    """
+    held, now = context.store.lease(LEASE), context.clock()
+    doing, coming = [], []
+    for name, every in context.settings.engine.schedule.items():
+        wanted, ran, result = context.store.jobs().get(name, (0.0, 0.0, ""))
+        if result == "running":
+            doing.append({"what": name, "since": ran})
+        if wanted > ran:
+            coming.append({"what": name, "at": wanted + context.settings.engine.settle})
+        elif every:
+            coming.append({"what": name, "at": max(now, ran + every)})
+    coming += _waits(context)
+    return {
+        "owner": held[0] if held else None,
+        "seen": held[1] if held else None,
+        "alive": held is not None and held[1] + LIFETIME > now,
+        "doing": doing,
+        "next": sorted(coming, key=lambda one: (one["at"], one["what"])),
+    }
+
+
+def _waits(context: Context) -> list[dict[str, Any]]:
+    """Return the rollouts and chains with which it goes on, and when."""
+    rows = [row for row in context.store.rollouts(active=True) if is_background(row)]
+    found = [(row["id"], row["state"], row["why"], row["until"]) for row in rows]
+    for chain in context.store.chains(active=True):
+        if chain.settings.get("background"):
+            found.append((chain.id, chain.state, chain.why, chain.until))
+    return [
+        {"what": f"{short_id(number)} {why or ''}".rstrip(), "at": until}
+        for number, state, why, until in found
+        if state == RolloutState.WAITING.value and until
+    ]
 
 
 def wake(context: Context, *, hosts: bool = False) -> dict[str, Any]:

@@ -92,6 +92,11 @@ class EngineSettings(Section):
     refresh: Duration = 0
     prune: Duration = 0
 
+    @property
+    def schedule(self) -> dict[str, int]:
+        """What is done by the clock -> every so many seconds; 0 is never."""
+        return {"snapshot": self.snapshot, "refresh": self.refresh, "prune": self.prune}
+
 
 class Settings(Section):
     """The whole `cpacman:` section, validated. Order of fields is that of the screens."""

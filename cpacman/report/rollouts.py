@@ -195,3 +195,52 @@ def wake(body: Answer) -> str:
     if body["hosts"]:
         return "the engine asks who was out of reach in rollouts that go on"
     return f"the engine looks once mirrors are quiet for {age(body['settle'])}"
+
+
+_NEXT = 3
+"""What the engine waits for that the board names."""
+
+
+def now(body: Answer) -> Iterable[str]:
+    """Yield what goes on now, for the board: rollouts, chains, the engine, freezes."""
+    for one in body["rollouts"]:
+        died = "  DIED: the next deploy collects its hosts" if one["died"] else ""
+        share = f" {100 * one['done'] // one['total']} %" if one["total"] else ""
+        at = f" {one['at']}" if one["at"] else ""
+        head = f"now: {short_id(one['id'])} {one['class']}{at}{share} ({line(one['who'])})"
+        yield f"{head}{_waiting(one)}{died}"
+    for one in body["chains"]:
+        way = " -> ".join(one["classes"])
+        yield f"now: {short_id(one['id'])} {way} ({line(one['who'])}){_waiting(one)}"
+    yield from _engine(body["engine"], body["now"])
+    if frozen := body["freeze"]:
+        whom = f" of {some(frozen['classes'])}" if frozen["classes"] else ""
+        begun = f"until {when(frozen['until'])}"
+        begun = begun if frozen["from"] <= body["now"] else f"from {when(frozen['from'])} {begun}"
+        yield f"freeze{whom} {begun}: {line(frozen['reason'])}"
+
+
+def _waiting(one: Answer) -> str:
+    if one["state"] == "running":
+        return ""
+    until = f", until {when(one['until'])}" if one["until"] else ""
+    why = f": {line(one['why'])}" if one["why"] else ""
+    return f" {one['state']}{why}{until}"
+
+
+def _engine(engine: Answer, moment: float) -> Iterable[str]:
+    """Yield how the engine is; nothing where none ever was and nobody waits for one."""
+    if engine["seen"] is None and not engine["next"]:
+        return
+    if engine["seen"] is None:
+        yield "engine NONE: add it to `engines` in the master's configuration"
+    else:
+        ok = "ok" if engine["alive"] else "SILENT"
+        yield f"engine {ok} {age(moment - engine['seen'])} ago ({line(engine['owner'])})"
+    for one in engine["doing"]:
+        yield f"  does {one['what']} since {when(one['since'])}"
+    for one in engine["next"][:_NEXT]:
+        yield f"  next {when(one['at'])} {line(one['what'])}"
+    more = len(engine["next"]) - _NEXT
+    if more > 0:
+        yield f"  and {more} more"

@@ -152,10 +152,7 @@ def _status(body: Answer) -> str:
     for host, problems in body["unplaced"].items():
         lines += [f"UNPLACED {host}: {'; '.join(problems)}"]
     lines += filter(None, [fleet.waiting(one["state"] for one in body["hosts"].values())])
-    for one in body["rollouts"]:
-        died = "" if one["alive"] else "  DIED: the next deploy collects its hosts"
-        lines.append(f"now: {short_id(one['id'])} {one['class']} ({one['who']}){died}")
-    return clean("\n".join(lines))
+    return clean("\n".join([*lines, *rollouts.now(body)]))
 
 
 def _pointer(cell: Answer) -> str:

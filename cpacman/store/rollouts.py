@@ -574,6 +574,21 @@ class Rollouts(Database):
 
     # ---- looking -------------------------------------------------------------------------
 
+    def tally(self, rollout: str) -> dict[str, dict[tuple[str, str | None], int]]:
+        """Return level -> (outcome or state, code of a skipped host) -> how many hosts."""
+        h = rollout_hosts_table.c
+        word = sa.func.coalesce(h.outcome, h.state)
+        code = sa.case((h.outcome == "skipped", h.code))
+        query = (
+            sa.select(h.level, word.label("word"), code.label("code"), sa.func.count().label("n"))
+            .where(h.rollout == rollout)
+            .group_by(h.level, word, code)
+        )
+        found: dict[str, dict[tuple[str, str | None], int]] = {}
+        for row in self._rows(query):
+            found.setdefault(row["level"], {})[row["word"], row["code"]] = row["n"]
+        return found
+
     def rollouts(self, *, active: bool = False) -> list[dict[str, Any]]:
         """Return the rollouts, oldest first; with `active` only those that have not ended."""
         query = sa.select(rollouts_table).order_by(rollouts_table.c.created)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cpacman.commands import ticking
+from cpacman.commands import board, ticking
 from cpacman.commands.access import ENGINE
 from cpacman.commands.ticking import Work
 from tests.unit.commands.test_controlling import Stage, look
@@ -133,3 +133,45 @@ def test_soak_that_no_process_sits_out_is_looked_at(stage: Stage) -> None:
     stage.world.later(601)
     run_due(stage)
     assert look(stage, body["id"])["state"] == "halted"
+
+
+def test_board_tells_of_the_engine(stage: Stage) -> None:
+    """Who holds the lease, its last look, the jobs that run and come, and what it waits for."""
+    now = stage.world.now
+    assert ticking.engine_now(stage.context())["owner"] is None
+    assert ticking.is_acting(stage.context(), "master:7:9")
+    stage.world.section["engine"] = {"snapshot": "6h", "refresh": "1h", "settle": "10m"}
+    for name in ("snapshot", "refresh"):
+        stage.world.store.ran_job(name, at=now, result="ok")
+    stage.level("canary", soak="2h")
+    body = stage.deploy(background=True)
+    run_due(stage)
+    stage.world.store.ran_job("refresh", at=now, result="running")
+    seen = board.status(stage.context())["status"]
+    engine = seen["engine"]
+    assert (engine["owner"], engine["seen"], engine["alive"]) == ("master:7:9", now, True)
+    assert engine["doing"] == [{"what": "refresh", "since": now}]
+    until = look(stage, body["id"])["until"]
+    waits = f"{body['id'][:14]} level canary: soaking"
+    assert engine["next"] == [
+        {"what": "refresh", "at": now + 3600}, {"what": waits, "at": until},
+        {"what": "snapshot", "at": now + 6 * 3600},
+    ]  # fmt: skip
+    (row,) = seen["rollouts"]
+    assert (row["at"], row["done"], row["total"], row["died"]) == ("canary", 1, 3, False)
+    stage.world.now += ticking.LIFETIME + 1
+    assert not ticking.engine_now(stage.context())["alive"]
+
+
+def test_board_tells_of_freezes(stage: Stage) -> None:
+    """The one that holds, else the next one; none that is over, or of other classes."""
+    days = [("2026-01-01", "2026-02-01", []), ("2027-03-01", "2027-03-02", ["testing"]),
+            ("2027-02-01", "2027-02-03", [])]  # fmt: skip
+    stage.world.section["freeze"] = [
+        {"from": first, "until": last, "classes": classes} for first, last, classes in days
+    ]
+    found = board.status(stage.context())["status"]["freeze"]
+    assert found["from"] > stage.world.now and found["classes"] == []
+    del stage.world.section["freeze"][2]
+    assert board.status(stage.context(), ["production"])["status"]["freeze"] is None
+    assert board.status(stage.context(), ["testing"])["status"]["freeze"]["classes"] == ["testing"]

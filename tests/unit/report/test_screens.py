@@ -141,9 +141,17 @@ def status_answer() -> dict[str, Any]:
         },
         "unplaced": {"db1": ["db1: belongs to no class, so it is never planned"]},
         "rollouts": [
-            {"id": ROLLOUT, "class": "production", "who": "alice", "created": 1.0, "alive": True}
+            {"id": ROLLOUT, "class": "production", "state": "waiting", "why": "canary: soaking",
+             "until": 90.0, "who": "alice", "created": 1.0, "alive": None, "at": "canary",
+             "done": 3, "total": 4, "died": False}
         ],
-    }
+        "chains": [{k: v for k, v in chain_answer().items() if k != "steps"}],
+        "engine": {"owner": "master:7:9", "seen": 96.0, "alive": True,
+                   "doing": [{"what": "prune", "since": 95.0}],
+                   "next": [{"what": "snapshot", "at": 200.0}]},
+        "freeze": {"from": 500.0, "until": 900.0, "classes": ["production"], "reason": "audit"},
+        "now": 100.0,
+    }  # fmt: skip
 
 
 def history_answer() -> dict[str, Any]:
@@ -811,3 +819,22 @@ def test_a_chain_tells_where_it_stands() -> None:
     assert "3 applied, 1 failed" in lines[1] and "has no host" in lines[2]
     assert lines[3].split() == ["production", "to", "be", "promoted", "to"]
     assert "cpacman.resume c-0123456789ab" in lines[-1]
+
+
+def test_the_board_tells_what_goes_on() -> None:
+    """Rollouts with their share and what they wait for, chains, the engine, the next freeze."""
+    lines = screen("status", status_answer()).splitlines()
+    told = [
+        one for one in lines if one.startswith(("now:", "engine", "  does", "  next", "freeze"))
+    ]
+    assert told[0].startswith("now: r-1122a0000000 production canary 75 % (alice) waiting: canary")
+    assert told[1].startswith("now: c-0123456789ab development -> testing -> production (alice) w")
+    assert told[2] == "engine ok 4 s ago (master:7:9)"
+    assert told[3].startswith("  does prune since") and "snapshot" in told[4]
+    assert told[5].startswith("freeze of production from ")
+    silent = {**status_answer()["engine"], "alive": False, "next": [], "doing": []}
+    assert "engine SILENT" in screen("status", {**status_answer(), "engine": silent})
+    never = {**silent, "owner": None, "seen": None}
+    assert "engine" not in screen("status", {**status_answer(), "engine": never})
+    never["next"] = [{"what": "r-1", "at": 1.0}]
+    assert "engine NONE" in screen("status", {**status_answer(), "engine": never})
