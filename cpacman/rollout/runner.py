@@ -152,6 +152,7 @@ class _Rollout:
         self._settler = Settler(job, tools, self._record, asker)
         self._applier = Applier(tools, self._record, asker, self._settler)
         self._prepared: set[str] = set()
+        self._parked: set[str] = set()
         self._sent: set[str] = set()
         self._unsent: set[str] = set()
         self._beaten = 0.0
@@ -310,8 +311,18 @@ class _Rollout:
         fresh = [host for host in due if host not in self._prepared]
         ready = {*due} - {*fresh} | {*self._prepare(level, fresh)}
         group = [host for host in due if host in ready]
+        # What came before may have taken until the window closed.
+        group = self._open_now(group) if fresh and level.around else group
         if group and not self._settler.order(group):
             self._stop_by_wish()
+
+    def _park(self, level: Level) -> None:
+        """Undo what came before on hosts whose reboot has to wait: that may be for days."""
+        due = self._record.in_state(level.hosts, HostState.INSTALLED)
+        fresh = [host for host in due if host not in self._parked]
+        self._undo(level, fresh)
+        self._parked.update(fresh)
+        self._prepared.difference_update(fresh)
 
     def _stop_by_wish(self) -> NoReturn:
         self._look(at_once=True)
@@ -338,6 +349,7 @@ class _Rollout:
                 self._leave(host, f"{name}: {why}")
             ready = [host for host in ready if host not in bad]
         self._prepared.update(ready)
+        self._parked.difference_update(ready)
         return ready
 
     def _leave(self, host: str, why: str) -> None:
@@ -467,6 +479,7 @@ class _Rollout:
             lacking = ready & self._unsent
             if ready := ready - lacking | {*self._open_now(sorted(lacking), "stage")}:
                 return ready
+            self._park(level)
             waiting = self._record.in_state(hosts, HostState.WAITING)
             unsent = [host for host in waiting if host not in self._sent]
             if ahead := self._open_now(unsent, "stage"):

@@ -99,7 +99,7 @@ class Settler:
 
     def in_flight(self) -> list[str]:
         """Return the hosts that were ordered to do something and have no outcome yet."""
-        return self._record.in_state(self._policies, *_VERBS)
+        return self._record.in_state(self._deadlines, *_VERBS)
 
     def poll(self) -> list[str]:
         """Ask the hosts in flight, not too often; return those that have ended by it."""

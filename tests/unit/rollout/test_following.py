@@ -209,14 +209,18 @@ def test_no_reboot_outside_of_the_window(tmp_path: Path) -> None:
         return Opening(True)
 
     world.gates.open, world.patience = opening, 60.0
-    made = world.begin(level("all", "web1", "web2", "web3", restarts=REBOOT))
+    made = world.begin(level("all", "web1", "web2", "web3", restarts=REBOOT, around=("drain",)))
     assert world.go_on(made).state is RolloutState.WAITING
     states = {row.state for row in world.store.rollout("r-1")[1]}
     assert states == {"installed"} and world.store.locked_hosts()
+    done = [side for side, _, who in world.gates.done if who == "web1"]
+    assert done == ["before", "after"], "nobody is drained until the next window"
     world.slept += 6000
     resume(world)
     assert world.go_on(made).state is RolloutState.DONE
     assert all(host.rebooted_at >= opens[0] for host in world.transport.hosts.values())
+    done = [side for side, _, who in world.gates.done if who == "web1"]
+    assert done == ["before", "after", "before", "after"]
     assert set(world.outcomes.values()) == {("applied", None)}
 
 
