@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cpacman.commands.context import Context
+from cpacman.commands.everywhere import known_advisories
 from cpacman.commands.fleet import everyone
 from cpacman.commands.offering import today
 from cpacman.depot.snapshot import find_snapshot, load_snapshot
 from cpacman.errors import Problem, SafetyError, UsageError
-from cpacman.model import Advisory, Plan, short_id
+from cpacman.model import Advisory, Package, Plan, short_id
 from cpacman.planner.blocked import Versioned, delivered, finder, holds, kind_of, names
+from cpacman.planner.policy import may_name
 from cpacman.store import Block
 
 Find = Callable[[Versioned], str | None]
@@ -40,7 +42,7 @@ def block(
         UsageError: nothing is named, what is named can be none of them, or no reason is given.
         InputError: there is no such snapshot.
     """
-    advisories = _advisories(context)
+    advisories = known_advisories(context)
     made = _read(context, specs, until, reason, advisories)
     if not test:
         context.store.block(made, ticket=ticket)
@@ -78,7 +80,7 @@ def unblock(
 
 def blocks(context: Context) -> dict[str, Any]:
     """Show the block list, and which hosts have what stands on it."""
-    return {"blocks": {"blocks": _rows(context, context.store.blocks(), _advisories(context))}}
+    return {"blocks": {"blocks": _rows(context, context.store.blocks(), known_advisories(context))}}
 
 
 def _entry(known: Mapping[str, Block], spec: str) -> Block | None:
@@ -163,8 +165,8 @@ def problems_of(context: Context, plan: Plan) -> list[Problem]:
     if not entries:
         return []
     snapshots = [load_snapshot(context.settings.depot, one) for one in plan.snapshots.values()]
-    find = finder({one.spec: one.kind for one in entries.values()},
-                  [advisory for one in snapshots for advisory in one.advisories])  # fmt: skip
+    advisories = [*known_advisories(context), *(a for one in snapshots for a in one.advisories)]
+    find = finder({one.spec: one.kind for one in entries.values()}, advisories)
     coming = {a.nevra: a for t in plan.transactions.values() for a in t.actions if a.sha256}
     found = {nevra: spec for nevra, action in coming.items() if (spec := find(action))}
     mend = "plan again"
@@ -180,27 +182,36 @@ def problems_of(context: Context, plan: Plan) -> list[Problem]:
 # ---- who has it ----------------------------------------------------------------------------
 
 
-def _advisories(context: Context) -> list[Advisory]:
-    """Return the advisories of every snapshot that a class points at."""
-    ids = sorted({row["snapshot"] for row in context.store.pointers().values()})
-    depot = context.settings.depot
-    return [advisory for one in ids for advisory in load_snapshot(depot, one).advisories]
-
-
 def _rows(
     context: Context, entries: Sequence[Block], advisories: Sequence[Advisory]
 ) -> list[dict[str, Any]]:
     day = today(context)
     having = _having(context, entries, advisories)
+    packages = _offered(context) if any(one.kind == "nevra" for one in entries) else []
     return [
         {
             **one._asdict(),
             "holds": holds(one.until, day),
-            "known": one.kind != "advisory" or bool(delivered(one.spec, advisories)),
+            "known": bool(having[one.spec]) or _is_known(one, advisories, packages),
             "hosts": {host: sorted(found) for host, found in sorted(having[one.spec].items())},
         }
         for one in entries
     ]
+
+
+def _offered(context: Context) -> list[Package]:
+    """Return the packages of every snapshot that a class points at, of each version one."""
+    ids = sorted({row["snapshot"] for row in context.store.pointers().values()})
+    found = (load_snapshot(context.settings.depot, one).packages for one in ids)
+    return list({one.nevra: one for packages in found for one in packages}.values())
+
+
+def _is_known(block: Block, advisories: Sequence[Advisory], packages: Sequence[Package]) -> bool:
+    """Return whether an entry names anything that a class holds."""
+    if block.kind == "advisory":
+        return bool(delivered(block.spec, advisories))
+    near = (one for one in packages if may_name(block.spec, one.name))
+    return block.kind == "snapshot" or any(names([block.spec], one) for one in near)
 
 
 def _having(

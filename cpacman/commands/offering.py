@@ -8,12 +8,14 @@ holds for every host, and a class that points at a blocked snapshot offers nothi
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from cpacman.commands.context import Context
+from cpacman.commands.everywhere import Known, known_advisories, spread
 from cpacman.config import PolicyLine, Settings, parse_match
 from cpacman.depot.promotion import seen_by
 from cpacman.depot.snapshot import Snapshot, check_metadata
@@ -30,13 +32,14 @@ from cpacman.store import Block
 class Rules(NamedTuple):
     """What holds for every host today beside its own lines: the block list, and the day.
 
-    `snapshots` are the blocked ones, by id.
+    `snapshots` are the blocked ones, by id; `known` tells what advisories deliver, wherever.
     """
 
     settings: Settings
     blocks: tuple[Placed, ...]
     snapshots: Mapping[str, Block]
     today: datetime.date
+    known: Known
 
     def lines_for(self, placement: Placement) -> list[Placed]:
         """Return the lines that may hold for a host, those of the widest place first."""
@@ -77,6 +80,7 @@ def rules_of(context: Context) -> Rules:
         blocks=tuple(Placed(PLACE, _line(one)) for one in blocks if one.kind != "snapshot"),
         snapshots={one.spec: one for one in blocks if one.kind == "snapshot"},
         today=day,
+        known=functools.cache(lambda: known_advisories(context)),
     )
 
 
@@ -122,13 +126,15 @@ def channel_input(
     seen = offered(rules.settings, snapshot, class_)
     sha256s = {(p.repository, p.nevra): p.sha256 for p in seen.packages}
     limits = [*_limits(seen), *_limits_today(rules.settings, seen)]
+    policies = {one.host: rules.policy_of(placements[one.host], limits) for one in inventories}
+    offers = {p.nevra for p in seen.packages}
     return ChannelInput(
         channel=seen.channel,
         snapshot=seen.id,
         sources=sources_of(seen),
         inventories=tuple(inventories),
         advisories=seen.advisories,
-        policies={one.host: rules.policy_of(placements[one.host], limits) for one in inventories},
+        policies=spread(policies, advisories=seen.advisories, offered=offers, known=rules.known),
         sha256_of=lambda c: _find_sha256(sha256s, c),
     )
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from cpacman.commands.blocking import active, check_snapshots
 from cpacman.commands.consent import Consent, approvers_of, ask, consent_to
 from cpacman.commands.context import Context
+from cpacman.commands.everywhere import known_advisories
 from cpacman.commands.gatekeeping import IGNORE
 from cpacman.commands.looking import read_time
 from cpacman.commands.parting import Made, Task, derive_part, make_part
@@ -320,7 +321,8 @@ def _named_blocked(context: Context, case: Case, wanted: Wanted) -> list[Problem
 def _blocked(context: Context, case: Case) -> dict[str, str]:
     """Return what comes and is blocked, with the word of the list: no plan will take it."""
     specs = {one.spec: one.kind for one in active(context)}
-    find = finder(specs, case.source.advisories)
+    known = known_advisories(context) if specs else []
+    find = finder(specs, [*known, *case.source.advisories])
     coming = new_in(case.held, case.candidate.packages) if specs else ()
     return {one.nevra: spec for one in coming if (spec := find(one))}
 

@@ -244,7 +244,9 @@ class Delivered:
 
     def packages_of(self, advisory: str) -> tuple[str, ...]:
         """Return the NEVRAs that an advisory delivers; none when there is no such advisory."""
-        return next((a.packages for a in self._advisories if a.id == advisory), ())
+        # Several repositories may tell of one advisory, each of the packages that it has itself.
+        found = (nevra for a in self._advisories if a.id == advisory for nevra in a.packages)
+        return tuple(dict.fromkeys(found))
 
     def wanted(self, request: Request) -> Mapping[tuple[str, str], Sequence[str]]:
         """Return (name, arch) -> the versions that the advisories asked for deliver."""

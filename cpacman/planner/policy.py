@@ -183,7 +183,7 @@ def exclude_hiding(line: Line, what: str) -> Hiding:
     return Hiding(reason, f"{what} by {line}")
 
 
-def _may_name(word: str, name: str) -> bool:
+def may_name(word: str, name: str) -> bool:
     """Return whether a word could be about a name at all: a quick look before the slow ones."""
     bare = _EPOCH.sub("", word, count=1) if word[:1].isdigit() else word
     head = _GLOB.split(bare, maxsplit=1)[0]
@@ -197,7 +197,7 @@ def _forbids(line: Line, offer: Offer, candidate: Candidate, compare: Compare) -
 
     One on a name keeps what is installed; one on a version or range keeps to that.
     """
-    if not any(_may_name(word, candidate.name) for word in line.packages):
+    if not any(may_name(word, candidate.name) for word in line.packages):
         return None
     if matches(candidate.name, line.packages):
         return bool(offer.installed)

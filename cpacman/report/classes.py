@@ -49,7 +49,9 @@ def _entry(one: Answer) -> str:
     state = "blocked" if one["holds"] else "EXPIRED"
     head = f"{state} {_named(one)}  {line(one['reason'])}{until} ({line(one['who'])})"
     if not one["known"]:
-        return f"{head}\n  no snapshot that a class points at knows this advisory"
+        nothing = "no snapshot that a class points at knows this advisory"
+        called = "nothing that a class holds or a host has is called that: is it spelt right?"
+        return f"{head}\n  {nothing if one['kind'] == 'advisory' else called}"
     if not one["hosts"]:
         return f"{head}\n  no host has it"
     return f"{head}\n  {many(len(one['hosts']), 'host')} with it: {some(list(one['hosts']))}"

@@ -7,6 +7,7 @@ import pytest
 from cpacman.commands import blocking, deploying
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
+from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
 from cpacman.errors import InputError, SafetyError, UsageError
 from cpacman.model import Request
@@ -84,3 +85,36 @@ def test_what_can_not_be_blocked(ready: World) -> None:
         blocking.block(ready.context(), ["s-123456"], reason="r")
     with pytest.raises(UsageError, match="is not blocked"):
         blocking.unblock(ready.context(), ["a"])
+
+
+@pytest.mark.parametrize("way", ["plan", "deploy", "promote"])
+def test_advisory_that_a_snapshot_does_not_know_is_blocked_there(ready: World, way: str) -> None:
+    """The package came before its advisory: what one class knows of it holds for all of them."""
+    ready.mirror("lib-2-1.noarch", "tool-1-1.noarch")
+    for name, class_ in (("test1", "testing"), ("prod1", "production")):
+        ready.host(name, class_, "lib-1-1.noarch", "tool-1-1.noarch")
+    snapshot(ready.context())
+    promote(ready.context(), "testing")
+    ready.mirror("lib-2-1.noarch", "tool-1-1.noarch", advisories={"A-2026:1": ["lib-2-1.noarch"]})
+    snapshot(ready.context())
+    before = plan(ready.context(), Selection(class_="testing"), request=Request())["plan"]
+    blocking.block(ready.context(), ["A-2026:1"], reason="crashes")
+    if way == "plan":
+        body = plan(ready.context(), Selection(class_="testing"), request=Request())["plan"]
+        (transaction,) = body["transactions"].values()
+        assert [one["reason"] for one in transaction["held"]] == ["blocked"]
+        assert list(transaction["actions"]) == []
+    elif way == "deploy":
+        found = blocking.problems_of(ready.context(), ready.store.plan(before["plan_id"]).plan)
+        assert "lib-2-1.noarch: is in the plan and blocked (A-2026:1): crashes" in str(found[0])
+    else:
+        row = promote(ready.context(), "production", test=True)["promote"]["channels"]["el9"]
+        assert row["blocked"] == {"lib-2-1.noarch": "A-2026:1"}
+
+
+def test_what_nothing_is_called_is_said(ready: World) -> None:
+    """A slip of the finger blocks nothing, and so it is told; what is only offered is known."""
+    told = blocking.block(ready.context(), ["lbi-2-1", "tool-2-1.noarch"], reason="crashes")
+    known = {one["spec"]: one["known"] for one in told["block"]["blocks"]}
+    assert known == {"lbi-2-1": False, "tool-2-1.noarch": True}
+    assert "lbi-2-1  crashes (me)\n  nothing that a class holds or a host has" in render(told)
