@@ -123,8 +123,10 @@ def _outstanding(
             continue
         held = load_snapshot(context.settings.depot, pointer["snapshot"])
         snapshot = offered(context.settings, held, class_)
-        known = {one.id: one for one in snapshot.advisories if wanted.fits(one)}
-        rules = Outstanding(known.values(), Versions().compare)
+        # Several repositories may tell of one advisory, each of the packages that it has itself.
+        fitting = [one for one in snapshot.advisories if wanted.fits(one)]
+        known = {one.id: one for one in fitting}
+        rules = Outstanding(fitting, Versions().compare)
         for name in (n for n in names if n in inventories):
             for number, packages in rules.of(inventories[name].packages).items():
                 lacking.setdefault(number, _Lacking(known[number])).add(name, packages)

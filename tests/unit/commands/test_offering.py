@@ -137,3 +137,16 @@ def test_blocked_snapshot_offers_nothing(world: World) -> None:
     body = plan(world.context(), Selection(class_="development"), request=Request())["plan"]
     assert body["failed"]["dev1"]["error"] == "blocked"
     assert "mirror was half done" in body["failed"]["dev1"]["causes"][0]
+
+
+def test_advisory_that_two_repositories_tell_of(world: World) -> None:
+    """Each names its own packages only; what is outstanding is all of them."""
+    world.repositories(app={}, base={})
+    world.mirror("lib-2-1.noarch", advisories={"A-2026:1": ["lib-2-1.noarch"]})
+    world.mirror("tool-2-1.noarch", name="app", advisories={"A-2026:1": ["tool-2-1.noarch"]})
+    for name, nevra in (("web1", "lib-1-1.noarch"), ("web2", "tool-1-1.noarch")):
+        world.host(name, "development", nevra)
+    snapshot(world.context())
+    told = advisories(world.context(), Selection(class_="development"))["advisories"]
+    (row,) = told["classes"]["development"]["advisories"]
+    assert (row["on"], row["packages"]) == (["web1", "web2"], ["lib", "tool"])
