@@ -2319,9 +2319,12 @@ def run_restart(path):
         if not mine or not order or is_restarted(path, order):
             return
         place = os.path.join(path, "restart.json")
-        said = read_document(place)
+        said, down = read_document(place), []
         if said.get("number") != order["number"]:
+            down = [one["unit"] for one in said.get("units", ()) if not one["ok"]]
             said = {"number": order["number"], "state": "running", "units": [], "left": []}
+        # Who did not come back before uses no file any more: it is looked at, not forgotten.
+        said["units"] += [one for one in map(look_again, sorted(set(down))) if not one["ok"]]
         write_atomically(place, canonical(said))
         end = time.time() + order["within"]
         for name in sorted(users_of_deleted()):
@@ -2342,6 +2345,16 @@ def is_meant(name, globs):
         known = os.path.exists(os.path.join(INIT_SCRIPTS, name))
     unit = name if name.endswith(".service") else name + ".service"
     return known and any(fnmatch.fnmatchcase(word, one) for one in globs for word in (name, unit))
+
+
+def look_again(name):
+    """Return whether a service that did not come back when it was restarted is well by now."""
+    if os.path.isdir(SYSTEMD):
+        well = run_command(["systemctl", "is-failed", "--quiet", "--", name])[0] != 0
+    else:
+        command = ["timeout", "30", "service", name, "status"]
+        well = not run_command(command, env=clean_environment(), cwd="/")[0]
+    return {"unit": name, "ok": well, "output": "" if well else "it is still down"}
 
 
 def restart_service(path, name, seconds):

@@ -140,17 +140,23 @@ def _ending_of_restart(report: Mapping[str, Any], number: str, after: str) -> En
     if was_rebooted(report):
         return _ending(report, after, {}, "rebooted meanwhile")
     said = report.get("restart")
-    if not isinstance(said, Mapping) or said.get("number") != number or said["state"] != "done":
+    if not isinstance(said, Mapping) or (said.get("number"), said.get("state")) != (number, "done"):
         return None
-    units = [one for one in said.get("units") or () if isinstance(one, Mapping)]
+    units = [one for one in _listed(said, "units") if isinstance(one, Mapping)]
     bad = [one for one in units if one.get("ok") is not True]
-    left = [str(line) for line in said.get("left") or ()]
+    left = [str(line) for line in _listed(said, "left")]
     if bad:
         words = "; ".join(f"{one.get('unit')}: {one.get('output')}"[:200] for one in bad)
         found = _lines({**findings_of(report), "services": left})
         return Ending(Outcome.FAILED, RESTART, f"did not restart: {words}"[:2000], found)
-    names = " ".join(str(one.get("unit")) for one in units)
+    names = " ".join(str(one.get("unit")) for one in units)[:500]
     return _ending(report, after, {"services": left}, f"restarted {names}" if names else "")
+
+
+def _listed(said: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a list that a host sent, an empty one where it sent anything else."""
+    found = said.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _ending(report: Mapping[str, Any], after: str, found: Findings, words: str) -> Ending:

@@ -177,6 +177,35 @@ def test_a_killed_restart_keeps_what_it_did(host, path, tools, daemon, tmp_path)
     assert [one["unit"] for one in found["units"]] == ["first", daemon]
 
 
+def test_what_did_not_come_back_is_looked_at_again(host, path, tools, tmp_path) -> None:
+    """It uses no file any more, so only its state tells whether somebody mended it."""
+    agent = host.agent
+    for number, code, units in (("2", 3, ["httpd"]), ("3", 0, [])):
+        put(tools, "service", f"exit {code}")
+        before = {"number": "1", "state": "done", "left": [],
+                  "units": [{"unit": "httpd", "ok": False, "output": "no"}]}  # fmt: skip
+        agent.write_atomically(str(path / "restart.json"), json.dumps(before))
+        agent.write_atomically(
+            str(path / "restart.order"), restart(path.name, "none", number=number)
+        )
+        agent.run_restart(str(path))
+        found = said(path, "restart.json")
+        assert (found["number"], [one["unit"] for one in found["units"]]) == (number, units)
+
+
+@pytest.mark.parametrize("verb", ["apply", "restart"])
+def test_systemd_starts_each_verb_as_a_service(host, path, tools, monkeypatch, tmp_path, verb):
+    """A unit of its own for each, which no stop of the minion ends."""
+    monkeypatch.setattr(host.agent, "SYSTEMD", str(tmp_path))
+    put(tools, "systemd-run", f'echo "$@" >{tmp_path}/run')
+    put(tools, "systemctl", "exit 0")
+    host.agent.start_program(verb, str(path), PROGRAM, python)
+    words = (tmp_path / "run").read_text().split()
+    suffix = "" if verb == "apply" else f"-{verb}"
+    assert f"--unit=cpacman-{path.name}{suffix}" in words
+    assert words[-2:] == [verb, str(path)] and "--detach" not in words
+
+
 @pytest.mark.parametrize("verb", ["order_restart", "order_reboot"])
 @pytest.mark.parametrize(
     "wrong",

@@ -276,6 +276,19 @@ def test_who_cannot_be_drained_again_is_not_rebooted(tmp_path: Path) -> None:
     assert world.transport.hosts["web1"].told_to_reboot == 0
 
 
+@pytest.mark.parametrize(
+    "said", [None, 7, [], {}, {"number": "1.0"}, {"number": "1.0", "state": "done", "units": 7}]
+)
+def test_a_host_may_say_anything(said: object) -> None:
+    """What is not of the form is no answer, or names nothing; it breaks nobody's rollout."""
+    report = {"outcome": "applied", "boot_id": "b", "ended_boot_id": "b", "packages": "a"}
+    report |= {"restart": said, "reboot": said}  # type: ignore[dict-item]
+    for state in (HostState.RESTARTING, HostState.REBOOTING):
+        found = restarts.ending_of(state, report, boot="b", since=1.0, after="a")
+        assert found is None or found.detail == ""
+        restarts.is_aware(state, report, boot="b", since=1.0)
+
+
 def test_a_reboot_that_loses_packages_is_a_failure(tmp_path: Path) -> None:
     """Back with other packages than the plan's is not good."""
     said = restarts.ending_of(
