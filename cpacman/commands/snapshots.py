@@ -18,7 +18,7 @@ from cpacman.depot.locks import using
 from cpacman.depot.provenance import Door, check_entering, standing_of
 from cpacman.depot.repository import Repository, check_files, read_repository
 from cpacman.depot.snapshot import Snapshot, find_snapshot, load_snapshot
-from cpacman.depot.taking import take_snapshot
+from cpacman.depot.taking import draft_snapshot, take_snapshot
 from cpacman.errors import ConfigError, Problem, RepositoryError, UsageError
 from cpacman.model import Package
 
@@ -58,7 +58,9 @@ def snapshot(
     first = context.settings.class_names[0]
     channels = channels_of(context, asked)
     if test:
-        rows = {name: _rehearse(context, name, verify=verify) for name in channels}
+        drafts = {name: _rehearse(context, name, verify=verify) for name in channels}
+        check_snapshots(context, (one.id for one in drafts.values()))
+        rows = {name: _told(context, name, one, first) for name, one in drafts.items()}
     else:
         with using(context.settings.depot):
             taken = {name: _take(context, name, verify=verify) for name in channels}
@@ -80,14 +82,14 @@ def _take(context: Context, channel: str, *, verify: bool) -> Snapshot:
     )
 
 
-def _rehearse(context: Context, channel: str, *, verify: bool) -> dict[str, Any]:
-    """Read a channel's repositories and check files and signatures, as taking a snapshot does."""
+def _rehearse(context: Context, channel: str, *, verify: bool) -> Snapshot:
+    """Read and check a channel's repositories as taking a snapshot does, and keep nothing."""
     settings = context.settings
     keys = settings.channels[channel].keys
     door = Door(keys, settings.depot, settings.cache_dir, context.reporter, rehearsing=True)
     repositories = [
         read_repository(name, one.path, context.settings.cache_dir)
-        for name, one in context.settings.channels[channel].repositories.items()
+        for name, one in sorted(context.settings.channels[channel].repositories.items())
     ]
     problems = [p for one in repositories for p in check_files(one, verify=verify)]
     if problems:
@@ -95,8 +97,8 @@ def _rehearse(context: Context, channel: str, *, verify: bool) -> dict[str, Any]
     for each in repositories:
         entry = settings.channels[channel].repositories[each.name]
         check_entering(each, entry, functools.partial(_in_mirror, each), door)
-    packages = sum(len(one.packages) for one in repositories)
-    return {"id": None, "packages": packages, "new": None, "before": None}
+    entries = settings.channels[channel].repositories
+    return draft_snapshot(channel, entries, repositories, now=int(context.clock()))
 
 
 def _in_mirror(repository: Repository, package: Package) -> Path:
@@ -105,20 +107,25 @@ def _in_mirror(repository: Repository, package: Package) -> Path:
 
 def _settle(context: Context, channel: str, taken: Snapshot, first: str) -> dict[str, Any]:
     now = context.clock()
-    pointer = context.store.pointers().get((first, channel))
-    before = pointer["snapshot"] if pointer else None
-    new = before != taken.id
+    row = _told(context, channel, taken, first)
     context.store.add_snapshot(
         taken.id, channel=channel, packages=len(taken.packages), at=now, who=context.who
     )
-    if new:
+    if row["new"]:
         context.store.point(
-            first, channel, taken.id, expected=before, action="snapshot", at=now, who=context.who
-        )
-    row: dict[str, Any] = {"id": taken.id, "packages": len(taken.packages), "new": new}
+            first, channel, taken.id, expected=row["before"], action="snapshot", at=now,
+            who=context.who,
+        )  # fmt: skip
     channel_settings = context.settings.channels[channel]
     standing = standing_of(channel_settings, taken.packages, context.settings.depot)
-    row["signatures"] = standing.counts
+    return {**row, "signatures": standing.counts}
+
+
+def _told(context: Context, channel: str, taken: Snapshot, first: str) -> dict[str, Any]:
+    """Return what a snapshot changes for the first class."""
+    pointer = context.store.pointers().get((first, channel))
+    before = pointer["snapshot"] if pointer else None
+    row = {"id": taken.id, "packages": len(taken.packages), "new": before != taken.id}
     return {**row, "before": before, **changes_between(context, before, taken)}
 
 

@@ -73,11 +73,10 @@ def snapshot_present(
     """The first class points at what the repositories hold now."""
     answer = snapshots.snapshot(context, listed(channel), verify=verify, test=test)
     rows = answer["snapshot"]["channels"]
-    text = render(answer)
-    if test:
-        return Told(None, f"{text}\na snapshot is taken, and kept if it is not the one held now")
     changes = {c: {"old": r["before"], "new": r["id"]} for c, r in rows.items() if r["new"]}
-    return Told(True, text if changes else "the mirrors are as the snapshot has them", changes)
+    if not changes:
+        return Told(True, "the mirrors are as the snapshot has them")
+    return Told(None if test else True, render(answer), changes)
 
 
 # ---- promoted --------------------------------------------------------------------------------

@@ -198,18 +198,36 @@ def _read_draft(job: _Job) -> _Draft:
             problems += error.problems
     if problems:
         raise RepositoryError(problems)
-    entries = tuple(_entry(one, job.repositories[one.name]) for one in repositories)
+    snapshot = draft_snapshot(job.channel, job.repositories, repositories, now=job.now)
+    return _Draft(snapshot, tuple(repositories))
+
+
+def draft_snapshot(
+    channel: str,
+    settings: Mapping[str, RepositorySettings],
+    repositories: Sequence[Repository],
+    *,
+    now: int,
+) -> Snapshot:
+    """Return what a snapshot of some repositories is, of which nothing is in the depot yet.
+
+    Args:
+        channel: its name.
+        settings: how it configures them, by name.
+        repositories: what was read, sorted by name.
+        now: seconds since the epoch.
+    """
+    entries = tuple(_entry(one, settings[one.name]) for one in repositories)
     packages = tuple(package for each in repositories for package in each.packages)
     advisories = _merged_advisories(repositories)
-    snapshot = Snapshot(
-        id=snapshot_id(job.channel, entries, packages, advisories),
-        channel=job.channel,
-        created=job.now,
+    return Snapshot(
+        id=snapshot_id(channel, entries, packages, advisories),
+        channel=channel,
+        created=now,
         repositories=entries,
         packages=packages,
         advisories=advisories,
     )
-    return _Draft(snapshot, tuple(repositories))
 
 
 def _entry(repository: Repository, settings: RepositorySettings) -> SnapshotRepository:

@@ -113,9 +113,6 @@ def _moves(body: Answer, word: str) -> str:
     rows: list[Sequence[str]] = []
     for channel, one in body["channels"].items():
         before = short_id(one["before"]) if one["before"] else "nothing"
-        if one["id"] is None:
-            rows.append((channel, "good", many(one["packages"], "package")))
-            continue
         if not one["new"]:
             rows.append((channel, short_id(one["id"]), "unchanged"))
             continue

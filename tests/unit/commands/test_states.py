@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cpacman.commands import states
+from cpacman.commands import blocking, states
 from cpacman.commands.membership import accept
 from cpacman.commands.states import (
     Told,
@@ -18,7 +18,7 @@ from cpacman.commands.states import (
     run_state,
     snapshot_present,
 )
-from cpacman.errors import UsageError
+from cpacman.errors import SafetyError, UsageError
 from cpacman.rollout.owner import owner_of
 from tests.unit.commands.world import World
 
@@ -45,13 +45,23 @@ def ask(world: World, state: Any, test: bool = False, name: str = "x", **argumen
 
 def test_a_snapshot_is_taken_once(fleet: World) -> None:
     """The second time the mirrors are as the snapshot has them; a test takes none."""
-    assert ask(fleet, snapshot_present, test=True).result is None
-    assert not fleet.store.snapshots()
+    looked = ask(fleet, snapshot_present, test=True)
+    assert looked.result is None and not fleet.store.snapshots()
     first = ask(fleet, snapshot_present)
-    assert first.result is True
+    assert first.result is True and first.changes == looked.changes
     assert first.changes == {"el9": {"old": None, "new": fleet.held("development")}}
-    again = ask(fleet, snapshot_present)
-    assert again.result is True and not again.changes
+    for test in (True, False):
+        again = ask(fleet, snapshot_present, test=test)
+        assert again.result is True and not again.changes
+    fleet.mirror("lib-3-1.noarch")
+    looked = ask(fleet, snapshot_present, test=True)
+    assert looked.result is None and "TEST, nothing done" in looked.comment
+    assert looked.changes == ask(fleet, snapshot_present).changes
+    fleet.mirror("lib-2-1.noarch", "tool-3-1.noarch")
+    blocking.block(fleet.context(), [first.changes["el9"]["new"]], reason="bad")
+    for test in (True, False):
+        with pytest.raises(SafetyError, match="is blocked: bad"):
+            ask(fleet, snapshot_present, test=test)
 
 
 def test_a_promotion_is_made_once(fleet: World) -> None:

@@ -661,12 +661,16 @@ def test_promotion_on_its_screen() -> None:
     assert "FORCED" in text and text.endswith("next: salt-run cpacman.plan class=production")
 
 
-def test_a_rehearsed_snapshot_has_no_id() -> None:
-    """`snapshot test=True` says that the repositories are good, and how much they hold."""
-    row = {"id": None, "packages": 9, "new": None, "before": None}
-    body = {"result": True, "class": "all", "test": True, "channels": {"el9-x86_64": row}}
+def test_a_rehearsed_snapshot_says_what_would_change() -> None:
+    """`snapshot test=True` says what the first class would be pointed at, if at all."""
+    new = {"id": SNAPSHOT, "packages": 9, "new": True, "before": BEFORE, "added": 1, "updated": 2,
+           "removed": 0}  # fmt: skip
+    rows = {"el8": {**new, "new": False}, "el9": new}
+    body = {"result": True, "class": "all", "test": True, "channels": rows}
     assert screen("snapshot", body).splitlines() == [
-        "snapshot for all  TEST, nothing done", "  el9-x86_64  good  9 packages",
+        "snapshot for all  TEST, nothing done",
+        "  el8  s-9a02d1000000                    unchanged",
+        "  el9  s-41b7c0000000 -> s-9a02d1000000  +1 ~2 -0",
     ]  # fmt: skip
 
 
