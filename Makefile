@@ -41,7 +41,7 @@ bench: setup ## a table, and build/bench.json; ONLY=push PARTS=ssh,caps runs som
 property: setup ## 2,000 random cases against dnf; FIRST=2000 CASES=500 tries others
 	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) tests/property
 
-chaos: setup ## hundreds of kills, cuts and damages, on trees and in the lab
+chaos: setup ## hundreds of kills, cuts and damages, in the lab too; 1,000 simulated rollouts
 	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos
 
 lock: setup ## requirements.lock anew from requirements.in

@@ -298,12 +298,17 @@ def _go_on(
     context.store.forgive(number, forgiven)
     # Who has its packages needs no other attempt: what follows them is tried again.
     has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
-    context.store.go_on_rollout(
-        number, expected=row["state"], owner=job.owner, at=context.clock(), who=context.who,
-        anew=[host for host in again if host not in has_them],
-        following=[host for host in again if host in has_them],
-        verb=verb, reason=reason, background=background or None,
-    )  # fmt: skip
+    try:
+        context.store.go_on_rollout(
+            number, expected=row["state"], owner=job.owner, at=context.clock(), who=context.who,
+            anew=[host for host in again if host not in has_them],
+            following=[host for host in again if host in has_them],
+            verb=verb, reason=reason, background=background or None,
+        )  # fmt: skip
+    except ConflictError:
+        # A host is taken: whoever tries it later must not find it owned by a process that lives on.
+        context.store.own_rollout(number, seen=job.owner, owner="")
+        raise
     if force:
         _pass_gate(context, number, reason)
     if background:

@@ -21,7 +21,7 @@ from tests.integration.fleet import Fleet
 from tests.integration.test_recovery import is_clean
 from tests.integration.test_thread import UPDATED, installed, wait
 
-ROUNDS = 48 if WHOLE else 2
+ROUNDS = 48 if WHOLE else 1
 THERE = ("applied", "unchanged")
 
 

@@ -341,6 +341,7 @@ def test_retry_that_is_refused_leaves_nothing_open(stage: Stage) -> None:
     again = look(stage, body["id"])
     assert (again["state"], again["hosts"]["web1"]["outcome"]) == ("halted", "refused")
     assert set(stage.world.store.locked_hosts().values()) == {other["id"]}
+    assert stage.world.store.rollout_row(body["id"])["owner"] == "", "nobody carries it out"
 
 
 def test_force_without_a_gate_changes_nothing(stage: Stage) -> None:
