@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,7 @@ def test_no_reboot_outside_of_the_window(tmp_path: Path) -> None:
         return Opening(True)
 
     world.gates.open, world.patience = opening, 60.0
+    world.transport.hosts["web2"].polls = 3
     made = world.begin(level("all", "web1", "web2", "web3", restarts=REBOOT, around=("drain",)))
     assert world.go_on(made).state is RolloutState.WAITING
     states = {row.state for row in world.store.rollout("r-1")[1]}
@@ -224,9 +226,8 @@ def test_no_reboot_outside_of_the_window(tmp_path: Path) -> None:
     assert set(world.outcomes.values()) == {("applied", None)}
 
 
-def test_a_halt_stops_reboots_too(tmp_path: Path) -> None:
-    """Who was told is waited for, nobody else is told; what is owed is followed up by a resume."""
-    world = fleet(tmp_path, findings=KERNEL, polls=2)
+def halt_before_reboots(world: World) -> Callable[..., bool]:
+    """Let somebody wish for a halt just before the order to reboot; return what orders."""
     sent = world.store.order_hosts
 
     def order(*args: object, **more: object) -> bool:
@@ -235,6 +236,34 @@ def test_a_halt_stops_reboots_too(tmp_path: Path) -> None:
         return sent(*args, **more)  # type: ignore[arg-type]
 
     world.store.order_hosts = order  # type: ignore[method-assign]
+    return sent
+
+
+def test_what_is_owed_is_followed_up_within_the_bound(tmp_path: Path) -> None:
+    """However many hosts are owed a reboot, no more are away at once than the level allows."""
+    world = fleet(tmp_path, 6, findings=KERNEL, away=2)
+    sent, names = halt_before_reboots(world), list(world.transport.hosts)
+    made = world.begin(level("all", *names, restarts=REBOOT))
+    assert world.go_on(made).state is RolloutState.HALTED
+    assert set(world.outcomes.values()) == {("applied", "owed")}
+    world.store.order_hosts = sent  # type: ignore[method-assign]
+    resume(world, *names)
+    most = []
+
+    def watch() -> bool:
+        most.append(sum(row.state == "rebooting" for row in world.store.rollout("r-1")[1]))
+        return False
+
+    world.stopping = watch
+    narrow = made._replace(levels=(level("all", *names, concurrency=2, restarts=REBOOT),))
+    assert world.go_on(narrow).state is RolloutState.DONE
+    assert max(most) == 2 and set(world.outcomes.values()) == {("applied", None)}
+
+
+def test_a_halt_stops_reboots_too(tmp_path: Path) -> None:
+    """Who was told is waited for, nobody else is told; what is owed is followed up by a resume."""
+    world = fleet(tmp_path, findings=KERNEL, polls=2)
+    sent = halt_before_reboots(world)
     made = world.begin(level("all", "web1", "web2", "web3", restarts=REBOOT, around=("drain",)))
     assert world.go_on(made).state is RolloutState.HALTED
     assert set(world.outcomes.values()) == {("applied", "owed")}
