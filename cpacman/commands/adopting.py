@@ -12,6 +12,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, Selection, select
 from cpacman.commands.membership import accept
 from cpacman.commands.planning import plan_quietly
+from cpacman.commands.snapshots import kept_ids
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Inventory, Plan
@@ -82,7 +83,7 @@ def _findings(
     as_members = fleet._replace(changes={})
     for class_ in sorted({host.class_ for host in hosts.values()}):
         mine = {name: host for name, host in hosts.items() if host.class_ == class_}
-        plan = plan_quietly(context, class_, mine, as_members)
+        plan = plan_quietly(context, class_, mine, as_members, reverse=True)
         for name in sorted(mine):
             one = inventories.get(name)
             yield (
@@ -98,9 +99,9 @@ def _findings(
 
 
 def _known(context: Context, channel: str) -> frozenset[str]:
-    """Return every package that some snapshot of a channel has."""
-    rows = context.store.snapshots(channel)
-    snapshots = (load_snapshot(context.settings.depot, row["id"]) for row in rows)
+    """Return every package that some snapshot of a channel in the depot has."""
+    depot = context.settings.depot
+    snapshots = (load_snapshot(depot, one) for one in kept_ids(context, channel))
     return frozenset(package.nevra for one in snapshots for package in one.packages)
 
 

@@ -265,7 +265,14 @@ def _missing(context: Context, host: Host) -> str:
     return f"{host.class_} holds no snapshot of {host.channel} yet; run: {how}"
 
 
-def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host], fleet: Fleet) -> Plan:
+def plan_quietly(
+    context: Context,
+    class_: str,
+    hosts: Mapping[str, Host],
+    fleet: Fleet,
+    *,
+    reverse: bool = False,
+) -> Plan:
     """Plan an upgrade of everything without keeping it, to see how hosts stand.
 
     Args:
@@ -273,7 +280,9 @@ def plan_quietly(context: Context, class_: str, hosts: Mapping[str, Host], fleet
         class_: the hosts' class.
         hosts: those to plan, all of them accepted.
         fleet: where every host belongs.
+        reverse: look up in the depot, too, what can't be undone.
     """
     mine = fleet._replace(placements={name: fleet.placements[name] for name in hosts})
     found = inventories_of(context, sorted(hosts))
-    return solve_plan(context, class_, hosts, QUIETLY, found, fleet=mine)
+    made = solve_plan(context, class_, hosts, QUIETLY, found, fleet=mine)
+    return _reversible(context, made, found) if reverse else made

@@ -16,9 +16,10 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
 from cpacman.commands.needing import TOLD
 from cpacman.commands.refresh import refresh_hosts
+from cpacman.commands.snapshots import kept_ids
 from cpacman.depot.kept import Build
 from cpacman.depot.promotion import is_for
-from cpacman.depot.snapshot import load_snapshot, snapshot_ids
+from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import CpacmanError, Problem, SafetyError, UsageError
 from cpacman.model import (
     Action,
@@ -228,9 +229,7 @@ class _Material:
 
     def __init__(self, context: Context, channel: str, class_: str) -> None:
         self._context, self._class = context, class_
-        there = set(snapshot_ids(context.settings.depot))
-        known = [row["id"] for row in context.store.snapshots(channel)]
-        self._snapshots = [one for one in reversed(known) if one in there]
+        self._snapshots = kept_ids(context, channel)
         self.found: dict[Build, Package] = {}
 
     def find(self, wanted: Iterable[Build]) -> None:

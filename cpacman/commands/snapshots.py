@@ -17,7 +17,7 @@ from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.locks import using
 from cpacman.depot.provenance import Door, check_entering, standing_of
 from cpacman.depot.repository import Repository, check_files, read_repository
-from cpacman.depot.snapshot import Snapshot, find_snapshot, load_snapshot
+from cpacman.depot.snapshot import Snapshot, find_snapshot, load_snapshot, snapshot_ids
 from cpacman.depot.taking import draft_snapshot, take_snapshot
 from cpacman.errors import ConfigError, Problem, RepositoryError, UsageError
 from cpacman.model import Package
@@ -39,6 +39,13 @@ def channels_of(context: Context, asked: Sequence[str]) -> list[str]:
         mend = "describe one under cpacman: channels: in the master's configuration"
         raise ConfigError(Problem("channels", "none is configured", mend))
     return list(asked) or known
+
+
+def kept_ids(context: Context, channel: str) -> list[str]:
+    """Return the snapshots of a channel that are in the depot still, the newest first."""
+    there = set(snapshot_ids(context.settings.depot))
+    known = [str(row["id"]) for row in context.store.snapshots(channel)]
+    return [one for one in reversed(known) if one in there]
 
 
 def check_there(context: Context, ids: Iterable[str]) -> None:

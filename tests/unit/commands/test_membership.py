@@ -13,6 +13,7 @@ from cpacman.commands.hosts import hosts
 from cpacman.commands.membership import accept, retire
 from cpacman.commands.planning import plan
 from cpacman.commands.promoting import promote
+from cpacman.commands.retention import prune
 from cpacman.commands.snapshots import snapshot
 from cpacman.errors import HostError, Problem, SafetyError, UsageError
 from cpacman.fleet import Placement
@@ -340,6 +341,20 @@ def test_adopting_a_fleet(fleet: World) -> None:
     assert {"old1", "old2"} <= planned(fleet)["hosts"].keys()
     with pytest.raises(UsageError, match="name the hosts"):
         adopt(fleet.context(), Selection())
+
+
+def test_adopting_when_snapshots_were_removed(fleet: World) -> None:
+    """What prune took is known no more; what lies in the depot still is a way back."""
+    rules(fleet)
+    fleet.section["retention"] = {"keep": 2, "days": 0}
+    for nevras in (("tool-1-1.noarch",), ("lib-1-1.noarch",), ("lib-2-1.noarch",)):
+        fleet.later(9000)
+        fleet.mirror(*nevras)
+        snapshot(fleet.context())
+    assert prune(fleet.context())["prune"]["removed"]
+    fleet.host("old1", "development", "lib-1-1.noarch", "tool-1-1.noarch")
+    (group,) = adopt(fleet.context(), Selection(tgt="old1"))["adopt"]["groups"]
+    assert group["unknown"] == ["tool-1-1.noarch"] and group["irreversible"] == []
 
 
 def test_a_state_that_is_none(fleet: World) -> None:
