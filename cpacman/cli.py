@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_why(commands)
     _add_replay(commands)
+    _add_watch(commands)
     return parser
 
 
@@ -220,6 +221,28 @@ def _add_replay(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.set_defaults(run=_run_replay)
 
 
+def _add_watch(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "watch",
+        allow_abbrev=False,
+        help="watch rollouts, from the master's database",
+        description="Show how far rollouts and chains are until they are over: drawn over and over "
+        "on a terminal, else a line whenever something changes. Then what failed, and what to "
+        "type. Exit 4 when hosts are not where they should be.",
+    )
+    parser.add_argument("id", metavar="ID", nargs="?", help="a rollout or chain (all open ones)")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path,
+        help="the master's cpacman: section (/etc/salt/cpacman.yaml, where it is there)",
+    )  # fmt: skip
+    parser.add_argument("--database", metavar="URL", help="the database itself")
+    parser.add_argument(
+        "--interval", metavar="SECONDS", type=float, default=1.0, help="between two looks (1)"
+    )
+    _add_output(parser, dump=False)
+    parser.set_defaults(run=_run_watch)
+
+
 def _add_words(
     parser: argparse.ArgumentParser, name: str, what: str, text: str, *, required: bool = False
 ) -> None:
@@ -306,6 +329,22 @@ def _run_replay(options: argparse.Namespace) -> int:
     for line in different:
         _complain(f"{options.file}: {line}")
     return EXIT_OTHER if different else EXIT_OK
+
+
+def _run_watch(options: argparse.Namespace) -> int:
+    from cpacman.commands.watching import Watch, open_to_look, watch
+    from cpacman.errors import Problem, UsageError
+
+    if not 0.1 <= options.interval <= 3600:
+        raise UsageError(Problem("--interval", f"{options.interval:g} is not from 0.1 to 3600"))
+    with open_to_look(options.config, options.database) as store:
+        found = Watch(store, options.id)
+        if options.format == "json":
+            import json
+
+            sys.stdout.write(f"{json.dumps(found.look())}\n")
+            return EXIT_OK
+        return watch(found, sys.stdout, interval=options.interval)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cpacman.errors import EXIT_OTHER, CpacmanError, Problem, UsageError
+from cpacman.report.progress import Pace
 
 OUTPUTTER = "cpacman"
 _INTERRUPTED = Problem(
@@ -203,6 +204,7 @@ class SaltReporter:
     def __init__(self, fire: Callable[[Mapping[str, Any], str], Any] | None) -> None:
         self._fire = fire
         self._last: dict[str, float] = {}
+        self._pace = Pace()
 
     @classmethod
     def of(cls, opts: Mapping[str, Any]) -> SaltReporter:
@@ -232,7 +234,8 @@ class SaltReporter:
             return
         self._last[what] = now
         share = f"{100 * done // total} %" if total else ""
-        self.line(f"{what}: {_amount(done, total, unit)}  {share}".rstrip())
+        pace = self._pace.words(what, done, total, now) if unit == "bytes" else ""
+        self.line(f"{what}: {_amount(done, total, unit)}  {share}  {pace}".rstrip())
 
 
 def _amount(done: int, total: int, unit: str) -> str:

@@ -52,7 +52,7 @@ def status(
             "hosts": hosts,
             "unplaced": _unplaced(fleet),
             "rollouts": [_active(context, row) for row in context.store.rollouts(active=True)],
-            "chains": [chain_row(context, one) for one in context.store.chains(active=True)],
+            "chains": [chain_row(context.store, one) for one in context.store.chains(active=True)],
             "engine": engine_now(context),
             "freeze": _freeze(context, wanted),
             "now": context.clock(),

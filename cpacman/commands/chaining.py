@@ -192,7 +192,7 @@ class _Carrier:
     def _advance(self) -> bool:
         """Take one step; return False when it is the turn of somebody else."""
         self._look()
-        row = rollout_of(self._context, self._chain)
+        row = rollout_of(self._store, self._chain)
         if row is not None and row["state"] == RolloutState.CANCELLED.value:
             raise _Stop(RolloutState.CANCELLED, f"{short_id(row['id'])} was cancelled")
         if row is not None and row["state"] != RolloutState.DONE.value:

@@ -18,7 +18,7 @@ from cpacman.errors import EXIT_NOT_THERE, ConflictError, Problem, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.machine import OPEN, RolloutState, Wish, check_rollout
 from cpacman.rollout.owner import is_alive, owner_of
-from cpacman.store import Chain
+from cpacman.store import Chain, Store
 
 LETTER = "c-"
 _OPEN = frozenset(state.value for state in OPEN)
@@ -40,9 +40,9 @@ class Standing(NamedTuple):
     until: float | None = None
 
 
-def rollout_of(context: Context, chain: Chain) -> dict[str, Any] | None:
+def rollout_of(store: Store, chain: Chain) -> dict[str, Any] | None:
     """Return the rollout of the class that a chain came to last."""
-    return context.store.rollout_row(chain.rollout) if chain.rollout else None
+    return store.rollout_row(chain.rollout) if chain.rollout else None
 
 
 def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:
@@ -53,23 +53,23 @@ def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:
     return Standing(row["state"], row["why"] or "", row["until"])
 
 
-def chain_row(context: Context, chain: Chain) -> dict[str, Any]:
+def chain_row(store: Store, chain: Chain) -> dict[str, Any]:
     """Return the line of a chain: what lists of rollouts show of it."""
-    stands = standing_of(chain, rollout_of(context, chain))
+    stands = standing_of(chain, rollout_of(store, chain))
     alive = is_alive(chain.owner) if chain.owner else None
     return {"id": chain.id, "classes": list(chain.classes), **stands._asdict(), "who": chain.who,
             "created": chain.created, "ended": chain.ended, "alive": alive,
             "rollout": chain.rollout}  # fmt: skip
 
 
-def chain_body(context: Context, chain: Chain) -> dict[str, Any]:
+def chain_body(store: Store, chain: Chain) -> dict[str, Any]:
     """Return a chain as a runner answers it: its classes, each with its rollout's sums."""
     settings = {k: v for k, v in chain.settings.items() if k != "request"}
     steps = []
     for step in chain.steps:
         one: dict[str, Any] = {"class": step.class_, "rollout": step.rollout, "at": step.at}
         if step.rollout:
-            row, hosts = context.store.rollout(step.rollout)
+            row, hosts = store.rollout(step.rollout)
             sums: dict[str, int] = {}
             for host in hosts:
                 word = host.outcome or host.state
@@ -77,12 +77,12 @@ def chain_body(context: Context, chain: Chain) -> dict[str, Any]:
             one.update({k: row[k] for k in ("state", "why", "until", "plan")}, hosts=sums)
         steps.append(one)
     more = {"reason": chain.reason, "ticket": chain.ticket, "wish": chain.wish, "test": False}
-    return {**chain_row(context, chain), **more, **settings, "steps": steps}
+    return {**chain_row(store, chain), **more, **settings, "steps": steps}
 
 
 def chain_answer(context: Context, number: str) -> dict[str, Any]:
     """Return how a chain stands, with the exit code that says whether all hosts are there."""
-    body = chain_body(context, context.store.chain(number))
+    body = chain_body(context.store, context.store.chain(number))
     if body["state"] in _OPEN:
         return {"chain": body}
     missed = any(set(step.get("hosts", ())) - _THERE for step in body["steps"])
@@ -110,7 +110,7 @@ def stop(
         )
     # Read again: what was begun before the wish was written down is to be stopped, too.
     chain = context.store.chain(chain.id)
-    row = rollout_of(context, chain)
+    row = rollout_of(context.store, chain)
     flying: list[str] = []
     if row is not None and (
         row["state"] in _OPEN or (cancels and row["state"] == RolloutState.HALTED.value)
@@ -174,7 +174,7 @@ def reopen(
     if force and not reason:
         raise UsageError(Problem("reason", "force overrides a refusal", "say why: reason='...'"))
     access.check_access(context.settings, "deploy", _class_of(chain), context.who)
-    row = rollout_of(context, chain)
+    row = rollout_of(context.store, chain)
     stands = row is not None and row["state"] not in _OVER
     settings = dict(chain.settings)
     if force and not stands:
@@ -226,5 +226,5 @@ def _is_due(context: Context, chain: Chain, now: float) -> bool:
         return False
     if chain.state == RolloutState.WAITING.value:
         return (chain.until or 0) <= now
-    row = rollout_of(context, chain)
+    row = rollout_of(context.store, chain)
     return chain.state == RolloutState.RUNNING.value and (row is None or row["state"] in _OVER)

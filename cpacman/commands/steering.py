@@ -58,7 +58,7 @@ def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
     """List rollouts and chains, the newest first."""
     body = controlling.rollouts(context, active=active)["rollouts"]
     found = context.store.chains(active=active)[::-1]
-    return {"rollouts": {**body, "chains": [chains.chain_row(context, one) for one in found]}}
+    return {"rollouts": {**body, "chains": [chains.chain_row(context.store, one) for one in found]}}
 
 
 def rollout(
@@ -74,7 +74,7 @@ def rollout(
     if outcome is not None or host is not None:
         words = "a chain has rollouts, and those have hosts"
         raise UsageError(Problem("host", words, "ask for one of its r-..."))
-    return {"chain": chains.chain_body(context, context.store.chain(number))}
+    return {"chain": chains.chain_body(context.store, context.store.chain(number))}
 
 
 def halt(

@@ -18,7 +18,7 @@ def chain(body: Answer) -> str:
     """Return a chain: head, a line for each class, what to type next."""
     if body["id"] is None:
         return _preview(body)
-    lines = [_head(body), table([_class(body, n) for n in range(len(body["classes"]))], indent="")]
+    lines = [head(body), table([_class(body, n) for n in range(len(body["classes"]))], indent="")]
     return clean("\n".join([*lines, f"next: {' | '.join(_next(body))}"]))
 
 
@@ -32,7 +32,8 @@ def _preview(body: Answer) -> str:
     )
 
 
-def _head(body: Answer) -> str:
+def head(body: Answer) -> str:
+    """Return how a chain stands, in one line."""
     why = f" ({line(body['why'])})" if body["why"] else ""
     until = f", until {when(body['until'])}" if body["until"] else ""
     died = "  ITS PROCESS DIED" if body["alive"] is False and not body["ended"] else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 _PAUSE = 0.1
@@ -49,6 +49,40 @@ class Terminal:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
             self._shown = False
+
+
+class Block:
+    """Lines that are drawn over again and again, where there is a terminal.
+
+    Args:
+        stream: where to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._height = stream, 0
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a terminal to draw on."""
+        return self._stream.isatty()
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show these lines in place of those before, as many and as much as there is room for."""
+        size = shutil.get_terminal_size()
+        shown = [_clean(line)[: size.columns - 1] for line in lines[: size.lines - 1]]
+        self._stream.write(self._back() + "".join(f"\x1b[K{line}\n" for line in shown) + "\x1b[J")
+        self._stream.flush()
+        self._height = len(shown)
+
+    def clear(self) -> None:
+        """Take the lines away again."""
+        if self._height:
+            self._stream.write(f"{self._back()}\x1b[J")
+            self._stream.flush()
+            self._height = 0
+
+    def _back(self) -> str:
+        return f"\x1b[{self._height}A" if self._height else ""
 
 
 def _clean(text: str) -> str:

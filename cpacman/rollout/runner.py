@@ -32,6 +32,7 @@ from cpacman.rollout.machine import (
     check_level,
     check_rollout,
 )
+from cpacman.rollout.noting import Noting
 from cpacman.rollout.record import Record
 from cpacman.rollout.restarts import OWED, read_restarts
 from cpacman.rollout.settling import Settler
@@ -133,6 +134,8 @@ class _Rollout:
     """One process's part in one rollout."""
 
     def __init__(self, job: Job, tools: Tools) -> None:
+        noting = Noting(tools.reporter, tools.store, job.rollout, tools.clock)
+        tools = tools._replace(reporter=noting)
         self._job = job
         self._tools = tools
         row, rows = tools.store.rollout(job.rollout)

@@ -7,8 +7,10 @@ need) is not guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from cpacman.rollout.machine import LevelState, RolloutState
 from cpacman.rollout.owner import is_alive
@@ -16,6 +18,8 @@ from cpacman.store import RolloutLevel, Store
 
 _FAILURES = ("failed", "silent", "refused")
 _UNREACHABLE = "unreachable"
+WRONG = 5
+"""Hosts that failed which are named while a rollout goes on."""
 _SHOWN = ("id", "plan", "class", "state", "why", "until", "who", "ticket", "created", "ended")
 
 
@@ -30,7 +34,8 @@ def view_of(store: Store, row: Mapping[str, Any], now: float) -> dict[str, Any]:
     Returns:
         its header; `levels`, each with `counts` (outcome or state -> hosts), `done` of `total`,
         `budget`; `at`: the level at which it stands, None when it is over; `done` of `total`;
-        `left`: seconds until this level's hosts have ended, as far as that can be told.
+        `left`: seconds until this level's hosts have ended, as far as that can be told; `push`:
+        `done` of `total` bytes, `rate` and `at`, of the last one; `wrong`: who failed last.
     """
     tally = store.tally(str(row["id"]))
     levels = [_level(one, tally.get(one.level, {})) for one in store.rollout_levels(row["id"])]
@@ -48,8 +53,21 @@ def view_of(store: Store, row: Mapping[str, Any], now: float) -> dict[str, Any]:
         "done": sum(one["done"] for one in levels),
         "total": sum(one["total"] for one in levels),
         "left": _left(at, now) if row["state"] == RolloutState.RUNNING.value else None,
+        "push": _push(row["progress"]),
+        "wrong": [
+            {"host": one.host, "outcome": one.outcome, "code": one.code, "detail": one.detail}
+            for one in store.wrong_hosts(row["id"], most=WRONG)
+        ],
         "now": now,
     }
+
+
+def _push(text: str | None) -> dict[str, Any] | None:
+    if not text:
+        return None
+    noted: dict[str, Any] = msgspec.json.decode(text)
+    took = noted["at"] - noted["since"]
+    return {**noted, "rate": noted["done"] / took if took > 0 else None}
 
 
 def _level(level: RolloutLevel, tally: Mapping[tuple[str, str | None], int]) -> dict[str, Any]:
@@ -88,10 +106,3 @@ def _left(level: Mapping[str, Any] | None, now: float) -> float | None:
         return None
     pace = (now - float(level["since"])) / int(level["done"])
     return pace * (int(level["total"]) - int(level["done"]))
-
-
-def position_of(view: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the number of the level at which it stands, from 1, and how many there are."""
-    names: Sequence[str] = [one["name"] for one in view["levels"]]
-    at = names.index(view["at"]) + 1 if view["at"] in names else len(names)
-    return at, len(names)

@@ -10,8 +10,12 @@ methods; `Store` is all of them. A change of schema is a new function in `migrat
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
+from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import Block, Blocks
 from cpacman.store.chains import Chain, Chains, Guard, Step, chain_guard
 from cpacman.store.connect import engine_of
@@ -20,7 +24,7 @@ from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
 from cpacman.store.leases import Leases
 from cpacman.store.members import Members
-from cpacman.store.migrations import SCHEMA_VERSION, migrate
+from cpacman.store.migrations import SCHEMA_VERSION, check_version, migrate
 from cpacman.store.origins import Origins
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
@@ -73,4 +77,19 @@ class Store(
         """
         engine = engine_of(url)
         migrate(engine)
+        return cls(engine)
+
+    @classmethod
+    def look(cls, url: str) -> Self:
+        """Connect to look only: nothing is made, and no schema is brought forward.
+
+        Raises:
+            CpacmanError: there is none, it can't be read, or is of another version than this.
+        """
+        path = sa.make_url(url).database if url.startswith("sqlite:") else None
+        if path is not None and not Path(path).is_file():
+            mend = "name the master's configuration (--config), or run it as the user of the master"
+            raise CpacmanError(Problem(f"database {path}", "is not there, or not for you", mend))
+        engine = engine_of(url)
+        check_version(engine)
         return cls(engine)

@@ -124,6 +124,11 @@ def _soaking(connection: Connection) -> None:
     connection.execute(soaks.values(soaking=r.c.since))
 
 
+def _progress(connection: Connection) -> None:
+    """Make room for how many bytes of a push are on their way."""
+    add_column(connection, rollouts_table.c.progress)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -136,10 +141,25 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _chains,
     _boots,
     _soaking,
+    _progress,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA_VERSION = len(STEPS) + 1
+
+
+def check_version(engine: Engine) -> None:
+    """Check that a database has the schema of this program, and leave it alone.
+
+    Raises:
+        CpacmanError: it has another one, or can't be used.
+    """
+    with told(engine, "opened"), engine.connect() as connection:
+        version = _version(connection)
+    if version != SCHEMA_VERSION:
+        words = f"the database is of version {version}, this program knows {SCHEMA_VERSION}"
+        mend = "use the CPacMan that the master uses; its next command brings an older one forward"
+        raise CpacmanError(Problem(name_of(engine), words, mend))
 
 
 def migrate(engine: Engine) -> None:

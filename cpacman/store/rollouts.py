@@ -574,6 +574,21 @@ class Rollouts(Database):
 
     # ---- looking -------------------------------------------------------------------------
 
+    def note_progress(self, rollout: str, progress: Mapping[str, Any]) -> None:
+        """Keep how far the push of a rollout is, for who watches it."""
+        r = rollouts_table
+        with self._write() as connection:
+            connection.execute(
+                r.update().where(r.c.id == rollout).values(progress=as_json(dict(progress)))
+            )
+
+    def wrong_hosts(self, rollout: str, *, most: int) -> list[RolloutHost]:
+        """Return hosts of a rollout that were refused, failed or fell silent, the latest first."""
+        h = rollout_hosts_table
+        bad = h.c.outcome.in_(("refused", "failed", "silent"))
+        query = sa.select(h).where(h.c.rollout == rollout, bad).order_by(h.c.updated.desc())
+        return [RolloutHost.of(row) for row in self._rows(query.limit(most))]
+
     def tally(self, rollout: str) -> dict[str, dict[tuple[str, str | None], int]]:
         """Return level -> (outcome or state, code of a skipped host) -> how many hosts."""
         h = rollout_hosts_table.c

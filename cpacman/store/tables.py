@@ -114,6 +114,7 @@ rollouts_table = sa.Table(
     sa.Column("wish", sa.String),
     sa.Column("beat", sa.Float),
     sa.Column("settings", sa.String),
+    sa.Column("progress", sa.String),
 )
 rollout_levels_table = sa.Table(
     "rollout_levels",

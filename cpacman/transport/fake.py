@@ -108,11 +108,13 @@ class FakeTransport:
     ) -> list[Answer]:
         """See `Transport.push`."""
         results = []
+        total = sum(length for segments in needs.values() for _, _, length in segments)
         for name, segments in needs.items():
             host = self.hosts[name]
             host.received += [segment for segment in segments if read(*segment) is not None]
             code = host.faults.get("push", "")
             results.append(Answer(name, {}, code, f"simulated {code}" if code else ""))
+        progress(PushProgress(total, total))
         return results
 
 

@@ -270,7 +270,7 @@ def test_states_are_documented() -> None:
         assert listed == {argument.rstrip("_") for argument in known}
 
 
-@pytest.mark.parametrize("command", ["inventory", "plan", "why"])
+@pytest.mark.parametrize("command", ["inventory", "plan", "why", "watch"])
 def test_console_options_are_documented(command: str) -> None:
     """Every option of the console is listed, and no other."""
     from cpacman.cli import _parser
