@@ -7,7 +7,7 @@ first, and carried out like any other plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpacman.commands.answers import plan_body
@@ -15,6 +15,7 @@ from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import place_all
 from cpacman.commands.needing import TOLD
+from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.commands.snapshots import kept_ids
 from cpacman.depot.kept import Build
@@ -36,6 +37,8 @@ from cpacman.model import (
     short_id,
     transaction_id,
 )
+from cpacman.planner.actions import split_nevra
+from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.manifest import nevras_of
 from cpacman.rollout.reverse import Undo, undo
 from cpacman.store import RolloutHost
@@ -196,7 +199,8 @@ def _ways(
 ) -> Iterator[_Way | Problem]:
     asked = refresh_hosts(context, sorted(told))
     inventories = context.store.inventories(sorted(told))
-    fleet = place_all(context, sorted(told))
+    fleet, rules = place_all(context, sorted(told)), rules_of(context)
+    placed = fleet.placements
     plan = context.store.plan(str(context.store.rollout_row(number)["plan"])).plan
     had = context.store.package_sets(plan.inventories[host].digest for host in told)
     for host, one in sorted(told.items()):
@@ -213,11 +217,23 @@ def _ways(
         if changed:
             words = f"has changed since: {' '.join(changed[:5])}"
             yield Problem(host, words, "there is no way back from here: plan it by names")
+        elif kept := _staying(steps, inventory, rules.protected_on(placed[host], inventory)):
+            words = f"the way back would remove {' '.join(kept)}, which is protected"
+            yield Problem(host, words, "let a narrower policy line allow_removal, or leave it")
         else:
             place = fleet.hosts[host]
             packages = had.get(plan.inventories[host].digest, ())
             builds = {p.nevra: Build(p.nevra, p.vendor, p.buildtime) for p in packages}
             yield _Way(host, place.class_, place.channel, inventory, steps, builds)
+
+
+def _staying(steps: Sequence[Undo], inventory: Inventory, protected: Collection[str]) -> list[str]:
+    """Return the names that steps would take away and that the host would refuse to lose."""
+    names = {package.nevra: package.name for package in inventory.packages}
+    gone = {one.nevra for one in steps if one.action is ActionKind.REMOVE}
+    leaving = {names[nevra] for nevra in gone if nevra in names}
+    coming = {split_nevra(one.nevra)[0] for one in steps if one.action is not ActionKind.REMOVE}
+    return sorted((leaving - coming) & {*PROTECTED, *protected})
 
 
 class _Material:

@@ -113,3 +113,21 @@ def test_removed_snapshots_are_not_asked(world: World) -> None:
     with pytest.raises(SafetyError, match=r"lib-1-1.noarch .* is in no snapshot"):
         rollback(context, rollout=rollout)
     assert said == []
+
+
+def test_what_is_protected_by_now_does_not_leave(world: World) -> None:
+    """Told beforehand, since the host would refuse; a narrower line lets it leave."""
+    world.mirror("agent-2-1.noarch", "helper-2-1.noarch", "agent-1-1.noarch")
+    world.host("dev1", "development", "agent-1-1.noarch")
+    snapshot(world.context())
+    rollout = world.roll("development")
+    world.section["policy"] = [{"protect": "help*"}]
+    with pytest.raises(SafetyError, match="would remove helper, which is protected"):
+        back(world, rollout)
+    world.section["policy"] += [{"allow_removal": "helper", "scope": "role:x"}]
+    world.host("dev1", "development", "agent-2-1.noarch", "helper-2-1.noarch", role="x")
+    (transaction,) = back(world, rollout)["transactions"].values()
+    assert [(a["action"], a["nevra"]) for a in transaction["actions"]] == [
+        ("downgrade", "agent-1-1.noarch"),
+        ("remove", "helper-2-1.noarch"),
+    ]
