@@ -148,8 +148,9 @@ def _fixes(host: Host, package: InstalledPackage, *, minimal: bool) -> list[Cand
     """Return the candidates that bring a package to a fix which it lacks, and all newer ones."""
     own = [c for c in host.candidates(package.name) if host.may_become(package, c)]
     own = [c for c in own if host.is_newer(c, package.evr)]
+    heirs = [c for c in host.view.obsoleters(package) if color(c.arch) & color(package.arch)]
     rows: dict[tuple[str, str], list[Candidate]] = {}
-    for candidate in (*(host.updates(package) or own), *host.view.obsoleters(package)):
+    for candidate in (*(host.updates(package) or own), *heirs):
         rows.setdefault((candidate.name, candidate.arch), []).append(candidate)
     found: list[Candidate] = []
     for (name, _), kin in rows.items():

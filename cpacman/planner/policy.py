@@ -324,11 +324,17 @@ def _together(offer: Offer, candidate: Candidate, compare: Compare) -> Hiding | 
     return together_hiding(candidate, missing) if missing else None
 
 
-def together_hiding(candidate: Candidate, missing: Sequence[str]) -> Hiding:
-    """Return the hiding of a package whose other installed architectures can't follow."""
-    what = f"{candidate.name} is installed as {' and '.join(sorted([*missing, candidate.arch]))}"
-    where = f"{' and '.join(missing)} can't move to {candidate.evr}"
-    return Hiding(HeldReason.TOGETHER, f"{what}; {where}")
+def together_hiding(candidate: Candidate, missing: Sequence[str], name: str = "") -> Hiding:
+    """Return the hiding of a package whose other installed architectures can't follow.
+
+    With a `name` it is the one that the candidate would replace.
+    """
+    arches = " and ".join(sorted([*missing, candidate.arch]))
+    to = f"{candidate.name} {candidate.evr}" if name else candidate.evr
+    where = f"{' and '.join(missing)} can't move to {to}"
+    return Hiding(
+        HeldReason.TOGETHER, f"{name or candidate.name} is installed as {arches}; {where}"
+    )
 
 
 def closed_hiding(candidate: Candidate) -> Hiding:

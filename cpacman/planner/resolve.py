@@ -269,8 +269,35 @@ def _keeps(host: Host, old: InstalledPackage, new: Candidate, wish: Wish) -> Hid
     return None
 
 
-def _partings(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, str]]:
-    """Yield what comes in a version that another architecture of it would not have."""
+class _Parting(NamedTuple):
+    """What comes for one architecture of an installed pair, and the one that it leaves.
+
+    `old` is the name of the pair when another name replaces it, else nothing.
+    """
+
+    new: Candidate
+    left: str
+    old: str = ""
+
+
+def _partings(host: Host, steps: Sequence[Step]) -> Iterator[_Parting]:
+    """Yield what comes in a version, or under a name, that another architecture would not have."""
+    yield from _partings_by_version(host, steps)
+    yield from _partings_by_name(host, steps)
+
+
+def _partings_by_name(host: Host, steps: Sequence[Step]) -> Iterator[_Parting]:
+    own = {o for s in steps if s.new for o in s.old if host.by_nevra[o].name == s.new.name}
+    gone = {nevra for step in steps for nevra in step.old} - own
+    for new, nevra in [(s.new, nevra) for s in steps if s.new for nevra in s.old]:
+        old = host.by_nevra[nevra]
+        if nevra in own or old.name == new.name:
+            continue
+        pair = [p for p in host.by_name[old.name] if p.arch != old.arch and p.evr == old.evr]
+        yield from (_Parting(new, p.arch, old.name) for p in pair if p.nevra not in gone)
+
+
+def _partings_by_version(host: Host, steps: Sequence[Step]) -> Iterator[_Parting]:
     gone = {nevra for step in steps for nevra in step.old}
     coming: dict[str, list[Candidate]] = {}
     for step in steps:
@@ -281,7 +308,7 @@ def _partings(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, st
         after = {p.arch: p.evr for p in have if p.nevra not in gone}
         after |= {c.arch: c.evr for c in rows}
         if len(after) > 1 and len({p.evr for p in have}) == 1:
-            yield from ((c, a) for c in rows for a in sorted(after) if after[a] != c.evr)
+            yield from (_Parting(c, a) for c in rows for a in sorted(after) if after[a] != c.evr)
 
 
 def _followers(host: Host, steps: Sequence[Step], wish: Wish) -> list[Task]:
@@ -293,7 +320,7 @@ def _followers(host: Host, steps: Sequence[Step], wish: Wish) -> list[Task]:
         return []
     weak = any(task.weak for task in wish.tasks)
     found = []
-    for new, left in _partings(host, steps):
+    for new, left, _ in _partings(host, steps):
         same = [c for c in host.candidates(new.name) if c.arch == left and c.evr == new.evr]
         usable = tuple(c for c in same if c in wish.named or host.why_hidden(c) is None)
         if usable:
@@ -302,12 +329,12 @@ def _followers(host: Host, steps: Sequence[Step], wish: Wish) -> list[Task]:
 
 
 def _parted(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:
-    """Refuse a version that not all architectures of a package would have.
+    """Refuse a version, or a successor, that not all architectures of a package would have.
 
     libsolv lets a second architecture come in another version than the first one stays in.
     """
-    for new, left in _partings(host, steps):
-        yield new, policy.together_hiding(new, [left])
+    for new, left, old in _partings(host, steps):
+        yield new, policy.together_hiding(new, [left], old)
 
 
 def _left_alone(host: Host, steps: Sequence[Step]) -> Iterator[tuple[Candidate, Hiding]]:

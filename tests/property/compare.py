@@ -7,7 +7,7 @@ it answers breaks one; then there is no difference that is not a bug, but for th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ NAMED = {
     "rank": "an older version in a better repository hides no update (priority-older-installed)",
     "next": "what is named comes in its newest version or fails (named-next-fails)",
     "obsoleted": "an installed successor of an old version is not it (install-obsoleted-old-fails)",
+    "pairs": "who names a pair means both: dnf takes one, then neither (multilib-named-version)",
+    "each": "each word is taken at its word, or fails (named-each-word-fails)",
     "pair": "nothing obsoletes one architecture of a pair (obsoletes-pair-fails)",
     "among": "an advisory's successor is one among several (advisory-one-of-successors)",
     "keeps": "what the snapshot has of a name is not dropped (sync-keeps-name)",
@@ -211,7 +213,7 @@ def _named(
         yield from _of_failure(asking, answer)
         yield from _of_causes(asking, plan, answer)
         return
-    yield from _of_error(asking.world, transaction, answer)
+    yield from _of_error(asking.world, transaction, answer, asking.told)
     yield from _of_less(asking, transaction, answer)
     yield from _of_more(asking, transaction, answer)
     if asking.request.sync:
@@ -247,6 +249,10 @@ def _of_causes(asking: Asking, plan: Plan, answer: oracle.Answer) -> Iterator[st
         yield "next"
     if failure.error is FailedError.CONFLICTS and any(map(world.is_of_pair, _replaced(failure))):
         yield "pair"
+    if failure.error is FailedError.POLICY and "is installed as" in " ".join(failure.causes):
+        yield "pair"
+    if _is_named_twice(world, request.upgrade, failure):
+        yield "each"
     if answer.steps:
         return
     heirs = {cause.partition(" obsoletes ")[0] for cause in failure.causes}
@@ -255,6 +261,17 @@ def _of_causes(asking: Asking, plan: Plan, answer: oracle.Answer) -> Iterator[st
     names = {name for r in world.installed for name, _, _ in r.package.deps("obsoletes")}
     if names & set(request.install):
         yield "obsoleted"
+
+
+def _is_named_twice(world: World, words: Sequence[str], failure: Failure) -> bool:
+    """Return whether what fails is named by several words, one of which gives its version."""
+    failing = {cause.split(" ")[0] for cause in failure.causes}
+    rows = [row for row in world.offered if row.package.nevra in failing]
+    return any(
+        world.is_version_named(row)
+        and sum(any(r.name == row.name for r in world.named_by(word)) for word in words) > 1
+        for row in rows
+    )
 
 
 def _replaced(failure: Failure) -> list[str]:
@@ -289,7 +306,9 @@ def _keeps_names(transaction: Transaction, answer: oracle.Answer) -> bool:
     return bool(ours) and kept == {a.from_ for a in ours} and theirs <= kept
 
 
-def _of_error(world: World, transaction: Transaction, answer: oracle.Answer) -> Iterator[str]:
+def _of_error(
+    world: World, transaction: Transaction, answer: oracle.Answer, told: Collection[str]
+) -> Iterator[str]:
     """Yield why dnf may fail where ours does not."""
     idle = not transaction.actions
     none = ("No match for argument", "All matches were filtered out")
@@ -297,6 +316,8 @@ def _of_error(world: World, transaction: Transaction, answer: oracle.Answer) -> 
         idle or world.meant([answer.error.rpartition(": ")[2]])
     ):
         yield "nothing"
+    if answer.error and "together" in told and _moves_pair(transaction):
+        yield "pairs"
     if "cannot install the best" in answer.error and (idle or _takes_newest(world, transaction)):
         yield "best"
 
@@ -402,6 +423,12 @@ def _of_sync(
         yield "order"
     else:
         yield "beside"
+
+
+def _moves_pair(transaction: Transaction) -> bool:
+    """Return whether two architectures of a name move."""
+    rows = [a.name for a in transaction.actions if a.action is ActionKind.UPGRADE]
+    return len(set(rows)) < len(rows)
 
 
 def _follows(transaction: Transaction) -> bool:

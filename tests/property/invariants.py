@@ -101,6 +101,10 @@ class World:
         """Return the installed packages that some words mean."""
         return [r for r in self.installed if any(_is_named(word, r) for word in words)]
 
+    def named_by(self, word: str) -> list[Row]:
+        """Return what is offered and meant by a word."""
+        return [r for r in self.offered if _is_named(word, r)]
+
     def stays(self, row: Row) -> bool:
         """Return whether a package must not be removed, even when it is named."""
         words = [word for found, _ in self.lines("lock") for word in found]
