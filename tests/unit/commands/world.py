@@ -133,9 +133,9 @@ class Present(Nobody):
         """Answer with the head that the store has."""
         assert function in ("inventory", "pin")
         heads = self._world.store.inventory_heads()
+        said = {"unchanged": True, "pinned": self._world.context().key.fingerprint}
         return [
-            Answer(host, {"unchanged": True, "head": msgspec.to_builtins(heads[host][0])})
-            for host in requests
+            Answer(host, {**said, "head": msgspec.to_builtins(heads[host][0])}) for host in requests
         ]
 
 
