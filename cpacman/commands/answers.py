@@ -11,7 +11,7 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.following import foretold
 from cpacman.commands.provenance import plan_signatures
-from cpacman.depot.snapshot import load_snapshot
+from cpacman.depot.snapshot import load_remaining
 from cpacman.errors import InputError, Problem
 from cpacman.model import Plan, short_id
 from cpacman.store import RolloutHost, RolloutLevel, StoredPlan
@@ -78,10 +78,11 @@ def _severities(context: Context, plan: Plan) -> dict[str, str]:
     delivered = {a for t in plan.transactions.values() for one in t.actions for a in one.advisories}
     if not delivered:
         return {}
+    # A plan of the past is shown for as long as it is known, its snapshot is not kept as long.
     return {
         advisory.id: advisory.severity
-        for snapshot in plan.snapshots.values()
-        for advisory in load_snapshot(context.settings.depot, snapshot).advisories
+        for snapshot in load_remaining(context.settings.depot, plan.snapshots.values())
+        for advisory in snapshot.advisories
         if advisory.id in delivered
     }
 

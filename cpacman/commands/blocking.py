@@ -14,7 +14,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.everywhere import known_advisories
 from cpacman.commands.fleet import everyone
 from cpacman.commands.offering import today
-from cpacman.depot.snapshot import find_snapshot, load_snapshot
+from cpacman.depot.snapshot import find_snapshot, load_remaining, load_snapshot
 from cpacman.errors import Problem, SafetyError, UsageError
 from cpacman.model import Advisory, Package, Plan, short_id
 from cpacman.planner.blocked import Versioned, delivered, finder, holds, kind_of, names
@@ -164,7 +164,7 @@ def problems_of(context: Context, plan: Plan) -> list[Problem]:
     entries = {one.spec: one for one in active(context)}
     if not entries:
         return []
-    snapshots = [load_snapshot(context.settings.depot, one) for one in plan.snapshots.values()]
+    snapshots = load_remaining(context.settings.depot, plan.snapshots.values())
     advisories = [*known_advisories(context), *(a for one in snapshots for a in one.advisories)]
     find = finder({one.spec: one.kind for one in entries.values()}, advisories)
     coming = {a.nevra: a for t in plan.transactions.values() for a in t.actions if a.sha256}

@@ -11,7 +11,7 @@ from typing import Any
 
 from cpacman.commands.context import Context
 from cpacman.depot.provenance import Standing, is_required, standing_of
-from cpacman.depot.snapshot import Snapshot, load_snapshot
+from cpacman.depot.snapshot import Snapshot, load_remaining
 from cpacman.errors import Problem
 from cpacman.model import Package, Plan
 
@@ -57,9 +57,11 @@ def _standings(context: Context, plan: Plan) -> Iterator[tuple[str, Standing]]:
         settings = context.settings.channels.get(channel)
         if settings is None or not settings.keys:
             continue  # nothing to say, and snapshots are large
-        packages = load_snapshot(context.settings.depot, number).packages
-        mine = [one for one in packages if (one.repository, one.sha256) in pushed]
-        yield channel, _standing(context, channel, mine)
+        # One that was removed is held by no class, so a plan from it is refused for that already.
+        for snapshot in load_remaining(context.settings.depot, [number]):
+            packages = snapshot.packages
+            mine = [one for one in packages if (one.repository, one.sha256) in pushed]
+            yield channel, _standing(context, channel, mine)
 
 
 def _standing(context: Context, channel: str, packages: Iterable[Package]) -> Standing:

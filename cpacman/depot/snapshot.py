@@ -182,6 +182,16 @@ def snapshot_ids(depot: Path) -> tuple[str, ...]:
     return tuple(sorted(one for one in names if _ID.fullmatch(one)))
 
 
+def load_remaining(depot: Path, ids: Iterable[str]) -> list[Snapshot]:
+    """Return those of some snapshots that no prune has removed since.
+
+    Raises:
+        SafetyError: one is damaged.
+    """
+    there = set(snapshot_ids(depot))
+    return [load_snapshot(depot, one) for one in ids if one in there]
+
+
 def list_snapshots(depot: Path, channel: str | None = None) -> tuple[SnapshotHead, ...]:
     """Return the snapshots of a depot, or of one channel, newest first.
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from cpacman.commands.deploying import deploy
+from cpacman.commands.fleet import Selection
+from cpacman.commands.looking import show
+from cpacman.commands.planning import plan
 from cpacman.commands.promoting import promote
 from cpacman.commands.retention import prune, snapshots
 from cpacman.commands.rollback import rollback
@@ -17,6 +21,7 @@ from cpacman.commands.verifying import verify
 from cpacman.depot import locks
 from cpacman.depot.snapshot import check_snapshot, load_snapshot, snapshot_ids
 from cpacman.errors import ConflictError, SafetyError
+from cpacman.model import Request
 from cpacman.report.screens import render
 from tests.unit.commands.world import Present, World
 
@@ -70,6 +75,30 @@ def test_prune_takes_what_nothing_needs(world: World, four: list[str]) -> None:
     again = prune(world.context())
     assert (again["prune"]["removed"], again["prune"]["files"]) == ([], 0)
     assert len(world.journal()) == len(world.journal())
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_plan_outlives_its_snapshot(world: World, signed: bool) -> None:
+    """What was planned long ago can be shown, and its deploy says that it is of the past."""
+    world.section["retention"] = {"keep": 2, "days": 0}
+    world.now += DAY
+    world.mirror("lib-2-1.noarch", advisories={"A-2026:1": ["lib-2-1.noarch"]})
+    snapshot(world.context())
+    world.host("web1", "development", "lib-1-1.noarch")
+    selection = Selection(class_="development")
+    old = plan(world.context(), selection, request=Request())["plan"]["plan_id"]
+    for nevra in ("lib-3-1.noarch", "tool-2-1.noarch", "tool-3-1.noarch"):
+        take(world, nevra)
+    if signed:
+        channel = world.section["channels"]["el9"]
+        channel["keys"] = [str(world.base)]
+        channel["repositories"]["base"]["signatures"] = "warn"
+    assert len(prune(world.context())["prune"]["removed"]) == 2
+    shown = show(world.context(), old)
+    assert "lib.noarch  1-1 -> 2-1" in render(shown)
+    transport = type("Silent", (), {"check": lambda *_: [], "name": "fake"})()
+    with pytest.raises(SafetyError, match="the plan was made from"):
+        deploy(world.context(transport=transport), Selection(), plan=old)
 
 
 @pytest.fixture
