@@ -32,6 +32,13 @@ from cpacman.transport.throttle import Throttle
 UNDER_WAY = 128 * 2**20
 """Bytes that the master may hold for all hosts together."""
 LEAST_CHUNK = 4 * 2**20
+LARGE_LOAD = 16 * 2**20
+HEADROOM = 64 * 2**10
+"""Bytes of a large load that are left to what it says besides its data.
+
+Salt packs a load into a buffer of up to twice its size. Above 32 MiB the C library maps each buffer
+anew: loads of just over 16 MiB cost the master a second more for each GB than those just below.
+"""
 MANY_HOSTS = 4
 FEW_IN_FLIGHT = 2
 PATIENCE = 2.0
@@ -47,7 +54,7 @@ class Limits(NamedTuple):
     """How much is under way, and how long to wait.
 
     Attributes:
-        chunk: bytes in one load, at most.
+        chunk: bytes of one load, at most.
         window: loads in flight to one host.
         stall: seconds without an acknowledgement after which a host is given up.
         throttle: the caps on bandwidth.
@@ -124,8 +131,9 @@ def pace_of(limits: Limits, hosts: int) -> Pace:
     """
     window = min(limits.window, FEW_IN_FLIGHT if hosts >= MANY_HOSTS else limits.window)
     at_once = min(hosts, max(1, UNDER_WAY // (LEAST_CHUNK * window)))
-    fair = max(LEAST_CHUNK, UNDER_WAY // (window * at_once))
-    return Pace(limits.throttle.piece(min(limits.chunk, fair), at_once), window, at_once)
+    load = min(limits.chunk, max(LEAST_CHUNK, UNDER_WAY // (window * at_once)))
+    data = load - HEADROOM if load >= LARGE_LOAD else load
+    return Pace(limits.throttle.piece(data, at_once), window, at_once)
 
 
 class Push:

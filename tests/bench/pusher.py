@@ -56,8 +56,7 @@ def measure(context: Context, spec: Mapping[str, Any]) -> dict[str, Any]:
         wait_for(Path(spec["go"]))
     clock = Clock(sum(n for h in needs if h not in dead for _, _, n in needs[h]))
     start, cpu, masters = time.monotonic(), own_cpu(), master_cpu()
-    idle = spec.get("idle") if spec["memory"] else None
-    with watched_memory(idle) as memory, Reader(files.__getitem__) as read:
+    with watched_memory(spec.get("idle")) as memory, Reader(files.__getitem__) as read:
         answers = context.transport.push(
             session, {h: n for h, n in needs.items() if n}, read,
             clock.note,
@@ -70,7 +69,8 @@ def measure(context: Context, spec: Mapping[str, Any]) -> dict[str, Any]:
     if wrong:
         raise SystemExit(f"bench: {wrong[:2]}")
     return {
-        "wall": wall, "runner": runner, "master": master, "memory": max(memory),
+        "wall": wall, "runner": runner, "master": master, "memory": memory.master,
+        "runner-memory": memory.runner,
         "sent": clock.sent, "others": (clock.at or time.monotonic()) - start,
         "lacked": sum(n for segments in needs.values() for _, _, n in segments),
     }  # fmt: skip
@@ -190,22 +190,37 @@ def cpu_of(pid: int) -> float:
     return 0.0
 
 
-@contextlib.contextmanager
-def watched_memory(idle: int | None) -> Iterator[list[int]]:
-    """Yield a list of how much more memory (PSS) master and runner had than when idle, in bytes.
+class Memory:
+    """How much more memory (PSS) master and runner have than when idle, at most, in bytes.
 
-    Looking costs a good part of a processor, so nobody looks where times are taken: without the
+    Attributes:
+        master: of all its processes together.
+        runner: of this one.
+    """
+
+    def __init__(self) -> None:
+        self.master = 0
+        self.runner = 0
+        self._own = memory_of([os.getpid()])
+
+    def look(self, idle: int) -> None:
+        """Look once."""
+        self.master = max(self.master, memory_of(masters()) - idle)
+        self.runner = max(self.runner, memory_of([os.getpid()]) - self._own)
+
+
+@contextlib.contextmanager
+def watched_memory(idle: int | None) -> Iterator[Memory]:
+    """Look at the memory all the time during a block.
+
+    That costs a good part of a processor, so nobody looks where times are taken: without the
     master's `idle` bytes.
     """
-    if idle is None:
-        yield [0]
-        return
-    pids = [*masters(), os.getpid()]
-    first, found, over = idle + memory_of(pids[-1:]), [0], threading.Event()
+    found, over = Memory(), threading.Event()
 
     def look() -> None:
-        while not over.wait(0.05):
-            found.append(memory_of(pids) - first)
+        while idle is not None and not over.wait(0.05):
+            found.look(idle)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

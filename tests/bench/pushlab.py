@@ -66,12 +66,13 @@ class PushLab:
 
     def push(self, hosts: Sequence[str], files: Path, *, memory: bool = False) -> Any:
         """Push, and return what it took; the memory is looked at all the time, or not at all."""
-        return self._run({"hosts": list(hosts), "files": str(files), "memory": memory})
+        idle = {"idle": self._idle} if memory else {}
+        return self._run({"hosts": list(hosts), "files": str(files), **idle})
 
     def push_with_one_stopped(self, hosts: Sequence[str], files: Path) -> Any:
         """Push; the last host stops once it has begun."""
         host, begun, go = self.lab.host(hosts[-1]), self.lab.path("begun"), self.lab.path("go")
-        spec = {"hosts": list(hosts), "files": str(files), "memory": True,
+        spec = {"hosts": list(hosts), "files": str(files), "idle": self._idle,
                 "stopped": list(hosts[-1:]), "begun": str(begun), "go": str(go)}  # fmt: skip
         with self.lab.start(self._argv(spec)) as running:
             while not begun.exists():
@@ -96,9 +97,8 @@ class PushLab:
     def _argv(self, spec: Mapping[str, Any]) -> list[str]:
         return [sys.executable, "-m", "tests.bench.pusher", self._conf, json.dumps(spec)]
 
-    def _run(self, spec: dict[str, Any]) -> Any:
-        idle = {"idle": self._idle} if spec.get("memory") else {}
-        return json.loads(self.lab.run(self._argv({**spec, **idle}), timeout=600).check().stdout)
+    def _run(self, spec: Mapping[str, Any]) -> Any:
+        return json.loads(self.lab.run(self._argv(spec), timeout=600).check().stdout)
 
     # ---- by others
 

@@ -154,7 +154,7 @@ def test_what_is_under_way_is_bounded_for_any_number_of_hosts() -> None:
         pace = pace_of(limits, hosts)
         assert pace.chunk * pace.window * pace.at_once <= pushing.UNDER_WAY
         assert pace.chunk >= pushing.LEAST_CHUNK
-    assert pace_of(limits, 1) == (16 * MIB, 3, 1)
+    assert pace_of(limits, 1) == (16 * MIB - pushing.HEADROOM, 3, 1)
 
 
 def test_more_hosts_than_at_once_all_get_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
