@@ -207,7 +207,7 @@ class SshTransport:
             while waiting or flight:
                 while waiting and len(flight) < self._window:
                     chunk = waiting.pop()
-                    self._wait_turn(host.id, chunk.size)
+                    self._wait_turn(host.id, chunk.size, pipe)
                     arguments = {"session": session, "segments": chunk.segments}
                     data = b"".join(read(*segment) for segment in chunk.segments)
                     flight[pipe.send("receive", arguments, data)] = chunk
@@ -220,9 +220,13 @@ class SshTransport:
                 tally.add(taken.size)
         return Answer(host.id, {})
 
-    def _wait_turn(self, host: str, size: int) -> None:
+    def _wait_turn(self, host: str, size: int, pipe: SshPipe) -> None:
+        """Wait until a cap lets so many bytes go; what it let go before leaves meanwhile.
+
+        Held back until the window is full, it would all leave at once.
+        """
         while seconds := self._throttle.wait_for([host], size):
-            time.sleep(seconds)
+            pipe.move(seconds)
 
 
 def no_way(host: str) -> Answer:

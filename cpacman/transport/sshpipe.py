@@ -205,6 +205,16 @@ class SshPipe:
             raise self._end("garbled", "unexpected answer")
         return number, answer
 
+    def move(self, seconds: float) -> None:
+        """Write what was queued, and take in what comes, for so long.
+
+        Raises:
+            Broken: the connection is over.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._move(left)
+
     def request(self, verb: str, arguments: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
         """Send a request and return its answer.
 
@@ -263,12 +273,16 @@ class SshPipe:
         left = deadline - time.monotonic()
         if left <= 0:
             raise self._end(UNREACHABLE, "no answer in time")
+        self._move(left)
+
+    def _move(self, seconds: float) -> None:
+        """Wait until something can be moved, no longer than so long, and move it."""
         poller = select.poll()
         poller.register(self._stdout, select.POLLIN)
         poller.register(self._stderr, select.POLLIN)
         if self._out:
             poller.register(self._stdin, select.POLLOUT)
-        ready = dict(poller.poll(left * 1000))
+        ready = dict(poller.poll(seconds * 1000))
         if self._stderr in ready:
             self._hear()
         if self._stdin in ready and self._out:

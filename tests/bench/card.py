@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ _SNIFFER = Path(__file__).with_name("sniffer.py")
 _STOP = "/run/bench.stop"
 _RECEIVED = "/sys/class/net/eth0/statistics/rx_bytes"
 _TICK = 0.05
+_LEAST = 10_000
+"""Bytes of what counts as an arrival: less is what keeps a connection alive."""
 _EDGE = 0.1
 """This part of the bytes at either end is left out of a rate: connections begin and end there."""
 
@@ -90,8 +93,9 @@ def received(host: Host) -> int:
 
 
 def steady_rate(seen: Sequence[tuple[float, float]]) -> float:
-    """Return bytes in a second over the middle of what came."""
+    """Return bytes in a second over the middle of what came, from one arrival to another."""
     first, last = seen[0][1], seen[-1][1]
     low, high = (first + (last - first) * part for part in (_EDGE, 1 - _EDGE))
-    middle = [one for one in seen if low <= one[1] <= high]
+    came = [new for old, new in itertools.pairwise(seen) if new[1] - old[1] > _LEAST]
+    middle = [one for one in came if low <= one[1] <= high]
     return (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
