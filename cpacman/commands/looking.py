@@ -117,7 +117,7 @@ def history(
         who=by,
         ticket=ticket,
         since=read_time("since", since, now),
-        until=read_time("until", until, now),
+        until=end_of(until, now),
     )
     return {"history": {"package": package, "entries": entries}}
 
@@ -138,6 +138,17 @@ def read_time(name: str, text: str | None, now: float) -> float | None:
     except ValueError:
         problem = Problem(name, f"{text!r} is no time", "write 2026-11-22, or 36h, 14d ago")
         raise UsageError(problem) from None
+
+
+def end_of(text: str | float | None, now: float) -> float | None:
+    """Return the moment that `until` means: a day counts up to its end."""
+    if isinstance(text, float):
+        return text
+    moment = read_time("until", text, now)
+    if moment is None or text is None or len(text) != len("2026-11-22"):
+        return moment
+    day = datetime.datetime.fromtimestamp(moment) + datetime.timedelta(days=1)
+    return day.astimezone().timestamp()
 
 
 def config(context: Context, host: str | None = None) -> dict[str, Any]:

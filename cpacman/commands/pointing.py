@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
-from cpacman.commands.promoting import end_of
+from cpacman.commands.looking import end_of
 from cpacman.commands.safeguards import check_force, safeguards
 from cpacman.commands.snapshots import channels_of, check_there
 from cpacman.depot.compare import diff_snapshots

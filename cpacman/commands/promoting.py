@@ -8,7 +8,6 @@ together or none does, each from where it was seen.
 
 from __future__ import annotations
 
-import datetime
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from cpacman.commands.consent import Consent, approvers_of, ask, consent_to
 from cpacman.commands.context import Context
 from cpacman.commands.everywhere import known_advisories
 from cpacman.commands.gatekeeping import IGNORE
-from cpacman.commands.looking import read_time
+from cpacman.commands.looking import end_of
 from cpacman.commands.parting import Made, Task, derive_part, make_part
 from cpacman.commands.proving import Members, members_of, proof_body, prove
 from cpacman.commands.safeguards import (
@@ -216,17 +215,6 @@ def _choices(
     if problems and (asked or len(problems) == len(choices)):
         raise UsageError(problems)
     return {name: one for name, one in choices.items() if isinstance(one, Choice)}
-
-
-def end_of(text: str | float | None, now: float) -> float | None:
-    """Return the moment that `until` means: a day counts up to its end."""
-    if isinstance(text, float):
-        return text
-    moment = read_time("until", text, now)
-    if moment is None or text is None or len(text) != len("2026-11-22"):
-        return moment
-    day = datetime.datetime.fromtimestamp(moment) + datetime.timedelta(days=1)
-    return day.astimezone().timestamp()
 
 
 def _cases(

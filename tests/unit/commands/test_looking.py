@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
 
 from cpacman.commands.fleet import Selection
-from cpacman.commands.looking import show
+from cpacman.commands.looking import history, show
 from cpacman.commands.planning import plan
 from cpacman.commands.snapshots import snapshot
 from cpacman.errors import InputError
@@ -38,3 +39,15 @@ def test_a_group_tells_which_of_its_hosts_are_equal(world: World) -> None:
     assert "alike" not in shown(world)["plan"]
     with pytest.raises(InputError, match="has no group 'B'"):
         shown(world, group="B")
+
+
+def test_history_of_one_day_has_that_day(world: World) -> None:
+    """A day as `until` counts up to its end, as it does where something is promoted."""
+    noon = datetime.datetime(2026, 11, 22, 12).astimezone().timestamp()
+    for days, subject in ((-1, "before"), (0, "noon"), (1, "after")):
+        world.store.record("plan", subject, at=noon + days * 86400, who="me")
+    context = world.context()
+    told = history(context, since="2026-11-22", until="2026-11-22")["history"]["entries"]
+    assert [one["subject"] for one in told] == ["noon"]
+    told = history(context, until="2026-11-22T11:59")["history"]["entries"]
+    assert [one["subject"] for one in told] == ["before"]
