@@ -2,7 +2,8 @@
 
 Invariants: a class goes back only to what it held; only one that holds nothing is filled, and not
 with what the class before it never held, unless that is said; no class is pointed at a blocked
-snapshot; all channels move together or none does.
+snapshot; nothing comes to a class in a freeze, though it may go back; all channels move together
+or none does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
 from cpacman.commands.looking import end_of
-from cpacman.commands.safeguards import check_force, safeguards
+from cpacman.commands.safeguards import check_force, frozen, safeguards
 from cpacman.commands.snapshots import channels_of, check_there
 from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.locks import using
@@ -135,7 +136,7 @@ def seed(
     check_force(force, reason)
     if sum(value is not None for value in source) != 1:
         raise UsageError(Problem("seed", "name one of from_class=, snapshot=, until="))
-    _check(context, class_, ticket)
+    _check(context, class_, ticket, frozen(context, class_))
     rows = context.store.moves()
     moves = {channel: moves_of(rows, channel) for channel in channels_of(context, asked)}
     targets = _filling(context, class_, source, moves, explicit=bool(asked))
@@ -209,8 +210,8 @@ def _found(context: Context, source: From, moves: Mapping[str, Sequence[Move]]) 
 # ---- both ----------------------------------------------------------------------------------
 
 
-def _check(context: Context, class_: str, ticket: str | None) -> None:
-    if standing := safeguards(context, class_, ticket):
+def _check(context: Context, class_: str, ticket: str | None, more: Iterable[Problem] = ()) -> None:
+    if standing := [*safeguards(context, class_, ticket), *more]:
         raise SafetyError(standing)
 
 

@@ -115,6 +115,15 @@ def test_filling_an_inserted_class(inserted: World, arguments: dict[str, str], n
     assert told["id"] == ids(inserted)[number]
 
 
+def test_freeze_stops_a_fill_and_no_way_back(inserted: World) -> None:
+    """Nothing new comes to a class in a freeze, by whatever name; what it held is nothing new."""
+    inserted.section["freeze"] = [{"from": "1990-01-01", "until": "2999-01-01", "reason": "audit"}]
+    with pytest.raises(SafetyError, match="frozen: audit"):
+        fill(inserted, class_="testing")
+    revert(inserted.context(), "testing")
+    assert inserted.journal()[-1] == ("revert", "testing")
+
+
 def test_only_an_empty_class_is_filled(inserted: World) -> None:
     """One that holds something is promoted to; and one source is named."""
     with pytest.raises(UsageError, match="holds s-"):
