@@ -117,6 +117,8 @@ def choose_part(
     problems += _wrong_repositories(newer, wanted, class_)
     named = [one for one in found if not isinstance(one, Problem)]
     named += [one for one in seen.packages if one.repository in wanted.repositories]
+    if named:  # where nothing is chosen nothing has to be left out
+        problems += _excluding_nothing(base, newer, wanted)
     comes = {key(one): one for one in named if not wanted.excludes(one)}
     problems += _changed_rules(base, newer, {one.repository for one in comes.values()})
     if problems:
@@ -128,12 +130,7 @@ def choose_part(
 
 
 def _all_but(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Part | Unfit:
-    both = (*newer.packages, *base.packages)
-    problems = [
-        Problem(f"exclude {word}", "names nothing in either snapshot")
-        for word in wanted.exclude
-        if not any(names([word], one) for one in both)
-    ]
+    problems = list(_excluding_nothing(base, newer, wanted))
     if problems:
         return Unfit(tuple(problems), nothing=len(problems) == len(wanted.exclude))
     return Part(
@@ -142,12 +139,21 @@ def _all_but(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Part | Unfit:
     )
 
 
+def _excluding_nothing(base: Snapshot, newer: Snapshot, wanted: Wanted) -> Iterator[Problem]:
+    both = (*newer.packages, *base.packages)
+    for word in wanted.exclude:
+        if not any(names([word], one) for one in both):
+            yield Problem(f"exclude {word}", "names nothing in either snapshot")
+
+
 def _by_packages(seen: Snapshot, wanted: Wanted) -> Iterator[Package | Problem]:
     for word in wanted.packages:
         found = [one for one in seen.packages if names([word], one)]
         yield from found
         if not found:
             yield Problem(f"packages {word}", f"names nothing in {seen.id[:14]} for this class")
+        elif all(wanted.excludes(one) for one in found):
+            yield Problem(f"packages {word}", "is named and excluded", "leave one of them out")
 
 
 def _by_advisories(seen: Snapshot, wanted: Wanted, compare: Compare) -> Iterator[Package | Problem]:
@@ -159,6 +165,8 @@ def _by_advisories(seen: Snapshot, wanted: Wanted, compare: Compare) -> Iterator
             if not found:
                 what_is = "delivers nothing that is there" if chosen else "is unknown"
                 yield Problem(f"{what} {word}", f"{what_is} in {seen.id[:14]}")
+            elif all(wanted.excludes(one) for one in found):
+                yield Problem(f"{what} {word}", "delivers only what is excluded", "name less")
 
 
 def _delivered(seen: Snapshot, advisory: Advisory, compare: Compare) -> Iterator[Package]:

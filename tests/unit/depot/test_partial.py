@@ -110,6 +110,28 @@ def test_what_can_not_be_chosen(wanted: Wanted, place: str, words: str) -> None:
     assert [one.path for one in found.problems] == [place] and words in found.problems[0].message
 
 
+@pytest.mark.parametrize(
+    ("wanted", "place", "words"),
+    [
+        (Wanted(packages=("lib",), exclude=("lib",)), "packages lib", "named and excluded"),
+        (Wanted(packages=("app", "lib"), exclude=("lib",)), "packages lib", "named and excluded"),
+        (Wanted(packages=("lib",), exclude=("lbi",)), "exclude lbi", "names nothing in either"),
+        (
+            Wanted(repositories=("base",), exclude=("lbi",)),
+            "exclude lbi",
+            "names nothing in either",
+        ),
+        (Wanted(advisories=("A-1",), exclude=("lib",)), "advisory A-1", "only what is excluded"),
+    ],
+)
+def test_what_contradicts_itself(wanted: Wanted, place: str, words: str) -> None:
+    """A choice that leaves out what was named, or leaves out nothing by a slip, is a problem."""
+    newer = snapshot("s-n", "base/lib-3", "base/app-3", advisories=(FIX,))
+    found = choose_part(BASE, newer, wanted, class_="production", compare=Versions().compare)
+    assert isinstance(found, Unfit) and not found.nothing
+    assert [one.path for one in found.problems] == [place] and words in found.problems[0].message
+
+
 def test_repository_whose_rules_changed_goes_on_whole_only() -> None:
     """In part its packages would come under the old rules, for hosts that they are not for."""
     newer = snapshot("s-n", "base/lib-2", base=("production",))
