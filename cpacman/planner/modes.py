@@ -153,10 +153,15 @@ def _fixes(host: Host, package: InstalledPackage, *, minimal: bool) -> list[Cand
     for candidate in (*(host.updates(package) or own), *heirs):
         rows.setdefault((candidate.name, candidate.arch), []).append(candidate)
     found: list[Candidate] = []
-    for (name, _), kin in rows.items():
-        lacking = package.evr if name == package.name else ""
-        found += _reaching(host, kin, lacking, minimal=minimal)
+    for (name, arch), kin in rows.items():
+        have = package.evr if name == package.name else _version_of(host, name, arch)
+        found += _reaching(host, kin, have, minimal=minimal)
     return found
+
+
+def _version_of(host: Host, name: str, arch: str) -> str:
+    """Return the newest installed version of a successor, or nothing; its fixes are there then."""
+    return next((p.evr for p in host.by_name.get(name, ())[::-1] if p.arch == arch), "")
 
 
 def _ranked(host: Host, package: InstalledPackage, fixes: Sequence[Candidate]) -> list[Candidate]:

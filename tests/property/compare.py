@@ -54,6 +54,7 @@ NAMED = {
     "rank": "an older version in a better repository hides no update (priority-older-installed)",
     "next": "what is named comes in its newest version or fails (named-next-fails)",
     "obsoleted": "an installed successor of an old version is not it (install-obsoleted-old-fails)",
+    "there": "what something installed provides is there (install-provided-obsoleted)",
     "pairs": "who names a pair means both: dnf takes one, then neither (multilib-named-version)",
     "each": "each word is taken at its word, or fails (named-each-word-fails)",
     "pair": "nothing obsoletes one architecture of a pair (obsoletes-pair-fails)",
@@ -251,7 +252,7 @@ def _of_causes(asking: Asking, plan: Plan, answer: oracle.Answer) -> Iterator[st
         yield "pair"
     if failure.error is FailedError.POLICY and "is installed as" in " ".join(failure.causes):
         yield "pair"
-    if _is_named_twice(world, request.upgrade, failure):
+    if _is_named_twice(world, [*request.upgrade, *request.install], failure):
         yield "each"
     if answer.steps:
         return
@@ -264,8 +265,8 @@ def _of_causes(asking: Asking, plan: Plan, answer: oracle.Answer) -> Iterator[st
 
 
 def _is_named_twice(world: World, words: Sequence[str], failure: Failure) -> bool:
-    """Return whether what fails is named by several words, one of which gives its version."""
-    failing = {cause.split(" ")[0] for cause in failure.causes}
+    """Return whether of what fails something is named by several words, and its version is."""
+    failing = {word for cause in failure.causes for word in cause.split(" ")}
     rows = [row for row in world.offered if row.package.nevra in failing]
     return any(
         world.is_version_named(row)
@@ -363,6 +364,8 @@ def _of_more(asking: Asking, transaction: Transaction, answer: oracle.Answer) ->
         yield "successor"
     if any(_is_recommended_by_old(world, row) for row in rows):
         yield "prefers"
+    if any(world.gives(word, rows) for word in request.install if world.is_provided(word)):
+        yield "there"
 
 
 def _is_recommended_by_old(world: World, row: Row) -> bool:

@@ -105,6 +105,15 @@ class World:
         """Return what is offered and meant by a word."""
         return [r for r in self.offered if _is_named(word, r)]
 
+    def is_provided(self, word: str) -> bool:
+        """Return whether a word names no package, but what an installed one provides or owns."""
+        return self.gives(word, self.installed) and not self.named_by(word)
+
+    def gives(self, word: str, rows: Iterable[Row]) -> bool:
+        """Return whether one of some packages provides what a word says, or owns it."""
+        have = {n for r in rows for n in (*r.package.files, *_names_of(r.package))}
+        return word.split(" ")[0] in have
+
     def stays(self, row: Row) -> bool:
         """Return whether a package must not be removed, even when it is named."""
         words = [word for found, _ in self.lines("lock") for word in found]
@@ -148,6 +157,10 @@ class World:
     def is_here(self, row: Row) -> bool:
         """Return whether the very version is installed."""
         return any(r.package.nevra == row.package.nevra for r in self.installed)
+
+
+def _names_of(package: Pkg) -> list[str]:
+    return [name for name, _, _ in package.provides]
 
 
 def _line(text: str) -> tuple[str, list[str], str]:

@@ -94,6 +94,7 @@ RULES: dict[str, Patch] = {
         _returning(policy, "_together", None), _returning(held, "_tied", None)
     ),
     "architectures are not parted by a dependency": _returning(resolve, "_parted", ()),
+    "fixes that a successor has installed already": _returning(modes, "_version_of", ""),
     "a successor takes all architectures of a pair": _returning(resolve, "_partings_by_name", ()),
     "other architectures follow a named one": _returning(resolve, "_followers", []),
     "locks to ranges": _returning(policy, "is_within", True),
