@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -165,6 +166,10 @@ class _Stop(Exception):
         self.state, self.why, self.until = state, why, until
 
 
+class _Gone(Exception):
+    """It has ended, by a wish, while this process was about to let it wait or go on."""
+
+
 class _Carrier:
     """One process's part in one chain."""
 
@@ -185,7 +190,10 @@ class _Carrier:
             while self._advance():
                 pass
         except _Stop as stop:
-            self._move(stop.state, stop.why, stop.until, owner="")
+            with suppress(_Gone):
+                self._move(stop.state, stop.why, stop.until, owner="")
+            return
+        except _Gone:
             return
         self._store.own_chain(self._id, seen=self._me, owner="")
 
@@ -226,10 +234,16 @@ class _Carrier:
     ) -> None:
         now = self._store.chain(self._id)
         check_rollout(self._id, RolloutState(now.state), state)
-        self._store.move_chain(
+        wish = self._store.move_chain(
             self._id, expected=now.state, state=state.value, at=self._context.clock(),
             who=self._chain.who, why=why, until=until, owner=owner,
         )  # fmt: skip
+        if wish is not None:
+            # It came since we looked: what is to be halted does not wait.
+            cancels = wish == Wish.CANCEL.value
+            closed = RolloutState.CANCELLED if cancels else RolloutState.HALTED
+            self._move(closed, f"{closed.value} by an operator", None, owner="")
+            raise _Gone
 
     def _wait(self, moment: float, why: str) -> None:
         """Wait here until a moment, or leave the chain waiting when that is too long."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from cpacman.commands import access, controlling
@@ -119,10 +120,7 @@ def stop(
         told = order(context, row["id"], reason=reason, wait=wait)["halt"]["rollouts"]
         flying = [host for one in told for host in one["in_flight"]]
     target = RolloutState.CANCELLED if cancels else RolloutState.HALTED
-    if chain.owner and is_alive(chain.owner):
-        _await_end(context, chain.id, wait)
-    else:
-        _close(context, chain, target, f"{target.value} by {context.who}")
+    _await_end(context, chain.id, target, wait)
     state = context.store.chain(chain.id).state
     return {"id": chain.id, "in_flight": flying, "state": state}
 
@@ -139,11 +137,17 @@ def _close(context: Context, chain: Chain, state: RolloutState, why: str) -> Non
     )  # fmt: skip
 
 
-def _await_end(context: Context, number: str, wait: float) -> None:
+def _await_end(context: Context, number: str, target: RolloutState, wait: float) -> None:
+    """Wait until whoever carries it on has seen the wish; where nobody does, end it here."""
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline and not context.stopping():
-        if context.store.chain(number).state not in _OPEN:
+        chain = context.store.chain(number)
+        if chain.state == target.value or chain.state in _OVER:
             return
+        if not (chain.owner and is_alive(chain.owner)):
+            with suppress(ConflictError):  # it was moved meanwhile: look again
+                _close(context, chain, target, f"{target.value} by {context.who}")
+                return
         time.sleep(_LOOK)
 
 
@@ -202,7 +206,7 @@ def _run_again(
         check_rollout(chain.id, RolloutState(chain.state), RolloutState.RUNNING)
     context.store.move_chain(
         chain.id, expected=chain.state, state=RolloutState.RUNNING.value, at=context.clock(),
-        who=context.who, why="resume", reason=reason, settings=settings,
+        who=context.who, why="resume", reason=reason, settings=settings, forgets=True,
     )  # fmt: skip
 
 

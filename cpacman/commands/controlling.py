@@ -34,6 +34,7 @@ from cpacman.rollout.machine import (
     LevelState,
     RolloutState,
     Wish,
+    check_rollout,
 )
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.restarts import OWED, TRIED_AGAIN
@@ -183,6 +184,21 @@ def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
     me = owner_of(os.getpid())
     context.store.own_rollout(row["id"], seen=row["owner"], owner=me)
     return job._replace(owner=me)
+
+
+def pause(context: Context, number: str, why: str) -> None:
+    """Pause a rollout that nobody carries out and that must not go on as it is."""
+    row = _row(context, number)
+    if row["state"] not in (RolloutState.RUNNING.value, RolloutState.WAITING.value) or (
+        row["owner"] and is_alive(row["owner"])
+    ):
+        return
+    check_rollout(row["id"], RolloutState(row["state"]), RolloutState.PAUSED)
+    context.store.own_rollout(row["id"], seen=row["owner"], owner="")
+    context.store.move_rollout(
+        row["id"], expected=row["state"], state=RolloutState.PAUSED.value, at=context.clock(),
+        who=context.who, why=why,
+    )  # fmt: skip
 
 
 # ---- going on ------------------------------------------------------------------------------

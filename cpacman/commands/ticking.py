@@ -25,6 +25,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.latecomers import LATE
 from cpacman.commands.refresh import refresh_hosts
+from cpacman.errors import SafetyError
 from cpacman.model import Request, short_id
 from cpacman.rollout.machine import RolloutState
 
@@ -69,7 +70,7 @@ def is_due(context: Context, name: str) -> bool:
 def do_work(context: Context, work: Work) -> dict[str, Any]:
     """Do one piece of work, and note how a job ended."""
     if work.kind == CARRY:
-        return controlling.resume(context, work.subject, patience=PATIENCE)
+        return _carry(context, work.subject)
     if work.kind == CHAIN:
         chaining.carry(context, work.subject, patience=PATIENCE)
         return chains.chain_answer(context, work.subject)
@@ -78,6 +79,19 @@ def do_work(context: Context, work: Work) -> dict[str, Any]:
     found = job(context)
     context.store.ran_job(work.subject, at=context.clock(), result="ok")
     return found
+
+
+def _carry(context: Context, number: str) -> dict[str, Any]:
+    """Carry a rollout on; one that must not go on is paused, so that a person sees why.
+
+    Raises:
+        SafetyError: it must not.
+    """
+    try:
+        return controlling.resume(context, number, patience=PATIENCE)
+    except SafetyError as error:
+        controlling.pause(context, number, str(error).splitlines()[0])
+        raise
 
 
 def engine_now(context: Context) -> dict[str, Any]:

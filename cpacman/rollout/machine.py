@@ -80,7 +80,12 @@ LEVEL_TRANSITIONS: dict[LevelState, frozenset[LevelState]] = {
 ROLLOUT_TRANSITIONS: dict[RolloutState, frozenset[RolloutState]] = {
     RolloutState.RUNNING: frozenset(RolloutState) - {RolloutState.RUNNING},
     RolloutState.WAITING: frozenset(
-        {RolloutState.RUNNING, RolloutState.HALTED, RolloutState.CANCELLED}
+        {
+            RolloutState.RUNNING,
+            RolloutState.PAUSED,
+            RolloutState.HALTED,
+            RolloutState.CANCELLED,
+        }
     ),
     RolloutState.PAUSED: frozenset(
         {RolloutState.RUNNING, RolloutState.HALTED, RolloutState.CANCELLED}

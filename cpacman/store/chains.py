@@ -150,8 +150,13 @@ class Chains(Database):
         owner: str | None = None,
         reason: str | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Move a chain to its next state, and journal that.
+        forgets: bool = False,
+    ) -> str | None:
+        """Move a chain to its next state, and journal that; an end forgets a wish.
+
+        Returns:
+            the wish that forbids it, and then nothing was moved: what is to be halted neither
+            waits nor goes on, unless a person says so, who `forgets` it.
 
         Raises:
             ConflictError: it is not in the state that the caller saw.
@@ -160,13 +165,16 @@ class Chains(Database):
         closed = state in ("done", "halted", "cancelled")
         values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
                                   "ended": at if closed else None}  # fmt: skip
-        if closed or state == "running":
+        if closed or forgets:
             values["wish"] = None
         if owner is not None:
             values["owner"] = owner
         if settings is not None:
             values["settings"] = as_json(dict(settings))
         with self._write() as connection:
+            wish = connection.execute(sa.select(c.c.wish).where(c.c.id == chain)).scalar()
+            if wish and not closed and not forgets:
+                return str(wish)
             where = sa.and_(c.c.id == chain, c.c.state == expected)
             if connection.execute(c.update().where(where).values(values)).rowcount != 1:
                 raise ConflictError(Problem(short_id(chain), f"is not {expected} any more"))
@@ -174,6 +182,7 @@ class Chains(Database):
             entry = {"action": state, "subject": chain, "at": at, "who": who, "reason": reason,
                      "detail": as_json(detail)}  # fmt: skip
             record(connection, entry)
+        return None
 
     def step_chain(self, chain: str, step: Step, *, owner: str) -> None:
         """Note that a chain has come to its next class, without a rollout there."""

@@ -389,3 +389,22 @@ def test_two_carriers(track: Track) -> None:
     assert track.run_due() == []
     with pytest.raises(CpacmanError, match="another process"):
         steering.resume(track.context(), number)
+
+
+def test_a_wish_in_the_moment_in_which_it_is_left_waiting(track: Track) -> None:
+    """It is halted then, and does not go on when the evidence is there."""
+    track.classes(testing={"evidence": {"min_hosts": 1, "soak": "1h"}})
+    store = track.world.store
+    number = track.begin(background=True)["id"]
+    move = store.move_chain
+
+    def late(chain: str, *, state: str, **more: Any) -> Any:
+        if state == "waiting":
+            store.wish_chain(chain, "halt", at=track.world.now, who="bob")
+        return move(chain, state=state, **more)
+
+    store.move_chain = late  # type: ignore[method-assign]
+    track.run_due()
+    assert track.look(number)["state"] == "halted"
+    track.world.later(7200)
+    assert track.run_due() == [] and track.entered == ["development"]

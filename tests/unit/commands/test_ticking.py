@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cpacman.commands import board, ticking
+from cpacman.commands import board, controlling, ticking
 from cpacman.commands.access import ENGINE
+from cpacman.commands.snapshots import snapshot
 from cpacman.commands.ticking import Work
+from cpacman.errors import SafetyError
 from tests.unit.commands.test_controlling import Stage, look
 from tests.unit.commands.world import World
 
@@ -175,3 +177,20 @@ def test_board_tells_of_freezes(stage: Stage) -> None:
     del stage.world.section["freeze"][2]
     assert board.status(stage.context(), ["production"])["status"]["freeze"] is None
     assert board.status(stage.context(), ["testing"])["status"]["freeze"]["classes"] == ["testing"]
+
+
+def test_what_must_not_go_on_is_paused(stage: Stage) -> None:
+    """A new snapshot came to the class in the soak: that is told once, not tried for ever."""
+    stage.level("canary", soak="2h")
+    number = stage.deploy(background=True)["id"]
+    run_due(stage)
+    stage.world.mirror("app-2-1.noarch", "lib-2-1.noarch", "tool-2-1.noarch")
+    snapshot(stage.context())
+    stage.world.later(7300)
+    with pytest.raises(SafetyError, match="holds s-"):
+        run_due(stage)
+    body = look(stage, number)
+    assert body["state"] == "paused" and "the plan was made from" in body["why"]
+    assert run_due(stage) == [] and stage.started["web2"] == 0
+    controlling.cancel(stage.context(), number)
+    assert look(stage, number)["state"] == "cancelled" and not stage.world.store.locked_hosts()
