@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic_core import PydanticCustomError
 
 from cpacman.commands.access import check_reader
-from cpacman.config import Settings, parse_size, settings_from_opts
+from cpacman.config import LiveSettings, Settings, parse_size, settings_from_opts
 from cpacman.depot.pool import Pool
 from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
 from cpacman.fleet import HostsFiles, configured_transport, load_hosts_files
@@ -63,6 +63,15 @@ class Context(NamedTuple):
     sleep: Callable[[float], None] = time.sleep
     rotations: Callable[[], Sequence[Rotation]] = tuple
     probes: Probes = Nobody()
+    live: Callable[[], Settings] | None = None
+
+    def settings_now(self) -> Settings:
+        """Return the settings as they are written down now, for who works for hours.
+
+        Raises:
+            ConfigError: they can't be read any more.
+        """
+        return self.live() if self.live else self.settings
 
     def today(self) -> datetime.date:
         """Return the day, where the master stands."""
@@ -128,6 +137,7 @@ def open_context(
                 stopping=stopping,
                 probes=SaltProbes(opts),
                 rotations=lambda: load_rotations(settings.state_dir),
+                live=LiveSettings(opts, settings),
             )
         finally:
             transport.close()

@@ -14,7 +14,7 @@ from cpacman.commands.context import Context
 from cpacman.config import Profile, Settings
 from cpacman.config.gates import ActionSettings, CheckSettings, FreezeSettings
 from cpacman.config.stages import HostWindows, WindowNames
-from cpacman.errors import Problem
+from cpacman.errors import ConfigError, Problem
 from cpacman.model import short_id
 from cpacman.rollout.calendars import read_openings
 from cpacman.rollout.checks import Check, run_checks
@@ -98,7 +98,12 @@ class Gates:
 
     def openings(self, hosts: Sequence[str], what: Doing = "apply") -> Mapping[str, Opening]:
         """See `Gatekeeper.openings`."""
-        settings, now = self._context.settings, self._context.clock()
+        try:
+            settings, now = self._context.settings_now(), self._context.clock()
+        except ConfigError as error:
+            # A freeze may stand there: nobody starts before it can be read.
+            why = f"the configuration can't be read: {error.problems[0].path}"
+            return dict.fromkeys(hosts, Opening(False, why))
         field = class_windows(settings, self._class).by
         own = {host: own_window(self._meta.get(host, {}), field) for host in hosts}
         found = {

@@ -25,7 +25,12 @@ from cpacman.config.fields import (
     Source,
     Texts,
 )
-from cpacman.config.loading import load_settings, read_settings, settings_from_opts
+from cpacman.config.loading import (
+    LiveSettings,
+    load_settings,
+    read_settings,
+    settings_from_opts,
+)
 from cpacman.config.policy import POLICY_KINDS, PolicyKind, PolicyLine
 from cpacman.config.problems import path_text, problems_of
 from cpacman.config.restarts import restarts_of
@@ -74,6 +79,7 @@ __all__ = [
     "HostAmount",
     "HostMatch",
     "LevelSettings",
+    "LiveSettings",
     "Match",
     "Membership",
     "Name",

@@ -137,6 +137,41 @@ def read_settings(path: Path) -> Settings:
     return load_settings(value, source=str(path), base=path.absolute().parent)
 
 
+class LiveSettings:
+    """The settings as they are written down now: read again once their file has changed.
+
+    Those that stand in the master's own configuration are as that was read.
+    """
+
+    def __init__(self, opts: Mapping[str, Any], settings: Settings) -> None:
+        section = opts.get("cpacman") or {}
+        master = Path(opts.get("conf_file") or "/etc/salt/master")
+        self._file = master.parent / section["config"] if "config" in section else None
+        self._opts, self._settings = opts, settings
+        self._stamp = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            found = self._file.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_ino)
+
+    def __call__(self) -> Settings:
+        """Return them.
+
+        Raises:
+            ConfigError: what is written there now can't be read.
+        """
+        stamp = self._look()
+        if stamp != self._stamp:
+            self._settings = settings_from_opts(self._opts)
+            self._stamp = stamp
+        return self._settings
+
+
 def settings_from_opts(opts: Mapping[str, Any]) -> Settings:
     """Read settings from the master's configuration: the section itself, or the file it names.
 

@@ -149,7 +149,7 @@ SABOTAGE: dict[str, tuple[Callable[[Any], Any], str, int]] = {
     ),
     "windows are always open": (
         lambda patch: patch.setattr(
-            "cpacman.commands.gatekeeping.Gates.opening", lambda _: Opening(True)
+            "cpacman.commands.gatekeeping.opening_of", lambda *_: Opening(True)
         ),
         "outside its window",
         26,

@@ -15,7 +15,14 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
 from cpacman.commands.snapshots import snapshot
-from cpacman.errors import ConflictError, InputError, SafetyError, UsageError
+from cpacman.errors import (
+    ConfigError,
+    ConflictError,
+    InputError,
+    Problem,
+    SafetyError,
+    UsageError,
+)
 from cpacman.model import Request
 from cpacman.rollout.checks import Nobody
 from cpacman.rollout.gate import Reply
@@ -401,3 +408,26 @@ def test_dead_process_s_hosts_are_let_go(stage: Stage) -> None:
     stage.probes.salt = salt  # type: ignore[method-assign]
     controlling.due(stage.context("root"))
     assert (look(stage, number)["state"], asked) == ("halted", [("drain.off", ["web1"])])
+
+
+def test_freeze_that_is_written_down_in_the_middle(stage: Stage) -> None:
+    """Who carries a rollout out reads it; what can't be read lets nobody start."""
+    broken: list[ConfigError] = []
+
+    def live() -> Any:
+        if broken:
+            raise broken[0]
+        if sum(stage.started.values()):
+            freeze = {"from": "2020-01-01", "until": "2036-01-01", "reason": "stop"}
+            stage.world.section["freeze"] = [freeze]
+        return stage.context().settings
+
+    number = stage.plan()
+    context = stage.context()._replace(live=live)
+    body = deploying.deploy(context, Selection(), plan=number, patience=0.0)["rollout"]
+    assert (body["state"], stage.started) == ("waiting", {"web1": 1, "web2": 0, "web3": 0})
+    broken.append(ConfigError(Problem("classes", "is garbled")))
+    context = stage.context()._replace(live=live)
+    body = controlling.resume(context, body["id"], patience=0.0)["rollout"]
+    assert body["state"] == "paused" and "the configuration can't be read: classes" in body["why"]
+    assert stage.started["web2"] == 0
