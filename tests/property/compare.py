@@ -390,7 +390,8 @@ def _changes_arch(world: World, action: Action) -> bool:
 def _takes_newest(world: World, transaction: Transaction) -> bool:
     """Return whether something that is named comes, and nothing newer of it was allowed."""
     shut = world.forbidden()
-    asked = [a for a in transaction.actions if a.reason is Reason.REQUESTED]
+    meant = (Reason.REQUESTED, Reason.OBSOLETES)
+    asked = [a for a in transaction.actions if a.reason in meant]
     return bool(asked) and not any(
         compare(row.evr, action.evr) > 0
         for action in asked

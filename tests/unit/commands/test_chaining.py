@@ -177,6 +177,21 @@ def test_a_refusal_pauses_and_a_person_forces_it(track: Track) -> None:
     assert [(e["who"], e["reason"]) for e in moves] == [("bob", "is going"), ("alice", None)]
 
 
+def test_a_forced_promotion_waits_for_its_approvers(track: Track) -> None:
+    """The chain stands and tells whom it lacks; agreed to, it goes on as it was forced."""
+    rule = {"min_hosts": 9}
+    track.classes(testing={"evidence": rule, "approvers": 1})
+    number = track.begin()["id"]
+    steering.resume(track.context("bob"), number, force=True, reason="is going")
+    body = track.look(number)
+    assert body["state"] == "paused" and "approved by 0 of 1" in body["why"]
+    (asked,) = [e["subject"] for e in track.world.store.history() if e["action"] == "ask"]
+    assert asked[:14] in body["why"] and ("testing", "el9") not in track.world.store.pointers()
+    steering.approve(track.context("cid"), asked)
+    steering.resume(track.context("bob"), number)
+    assert ("testing", "el9") in track.world.store.pointers()
+
+
 def test_halt_between_two_classes(track: Track) -> None:
     """A chain that waits for evidence is halted at once; nothing begins until it is resumed."""
     track.classes(testing={"evidence": {"min_hosts": 1, "soak": "1h"}})
