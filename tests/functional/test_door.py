@@ -376,7 +376,8 @@ def test_the_loader_has_the_door_but_not_the_agent(opts, monkeypatch):
     names = {name for name in functions if name.startswith("cpacman")}
     assert names == {
         f"cpacman.{name}" for name in ("inventory", "details", "pin", "begin", "receive",
-                                       "staged", "apply", "result", "compliance")
+                                       "staged", "apply", "result", "restart", "reboot",
+                                       "compliance")
     }  # fmt: skip
     assert all("CLI Example:" in functions[name].__doc__ for name in names)
     assert functions["cpacman.staged"]("nobody")["error"]["code"] == "session"

@@ -24,7 +24,8 @@ from tests.functional.pythons import CHECKOUT, BarePython, write_master
 logging.raiseExceptions = False  # Salt flushes kept records to a closed stderr when it ends
 
 HOST_FUNCTIONS = {
-    "apply", "begin", "compliance", "details", "inventory", "pin", "receive", "result", "staged",
+    "apply", "begin", "compliance", "details", "inventory", "pin", "reboot", "receive",
+    "restart", "result", "staged",
 }  # fmt: skip
 
 
