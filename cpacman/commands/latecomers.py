@@ -63,6 +63,12 @@ def besides(
 
 def _appeared(context: Context, row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> list[str]:
     known = {h.host for h in hosts} | set(context.store.plan(row["plan"]).plan.failed)
+    # Who was accepted elsewhere, or before, need not be placed: with pillars that takes long.
+    known |= {
+        name
+        for name, one in context.store.members().items()
+        if one.state == "member" and (one.class_ != row["class"] or one.since <= row["created"])
+    }
     fleet = place_all(context, [host for host in everyone(context) if host not in known])
     found = []
     for name, host in sorted(fleet.hosts.items()):
