@@ -23,6 +23,7 @@ from cpacman.commands.jobs import Terms, new_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
 from cpacman.commands.safeguards import profile_problems, safeguards
+from cpacman.depot.promotion import is_for
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
@@ -118,6 +119,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
         *_missing_windows(context, job),
         *profile_problems(context, str(job.settings.get("profile") or ""), job.reason),
         *moved_pointers(context, stored),
+        *limited_since(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
         *context.transport.check(hosts),
@@ -152,6 +154,26 @@ def moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
             mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
             problems.append(Problem(f"{stored.class_} {channel}", message, mend))
     return problems
+
+
+def limited_since(context: Context, stored: StoredPlan) -> list[Problem]:
+    """Return the repositories that a plan takes from and that are not for its class any more."""
+    taken = {action.repository for one in stored.plan.transactions.values()
+             for action in one.actions if action.sha256}  # fmt: skip
+    settings, class_ = context.settings, stored.class_
+    channels = [settings.channels[name] for name in stored.plan.snapshots
+                if name in settings.channels]  # fmt: skip
+    limited = {
+        name: one.classes
+        for channel in channels
+        for name, one in channel.repositories.items()
+        if name in taken and not is_for(one.classes, class_)
+    }
+    mend = f"plan again: salt-run cpacman.plan class={class_}"
+    return [
+        Problem(name, f"is for {', '.join(classes)} only by now, not for {class_}", mend)
+        for name, classes in sorted(limited.items())
+    ]
 
 
 def _rehearse(context: Context, stored: StoredPlan, job: Job) -> dict[str, Any]:

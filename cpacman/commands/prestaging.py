@@ -12,7 +12,7 @@ from typing import Any
 from cpacman.commands import blocking
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
-from cpacman.commands.deploying import moved_pointers
+from cpacman.commands.deploying import limited_since, moved_pointers
 from cpacman.commands.gatekeeping import class_windows, missing_names, opening_of
 from cpacman.commands.jobs import new_job, tools_of
 from cpacman.commands.provenance import signature_problems
@@ -49,6 +49,7 @@ def stage(
     problems = [
         *_closed(context, stored.class_),
         *moved_pointers(context, stored),
+        *limited_since(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
         *context.transport.check(hosts),

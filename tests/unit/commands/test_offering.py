@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from cpacman.commands.deploying import deploy
 from cpacman.commands.explaining import advisories
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
 from cpacman.commands.pointing import From, revert, seed
+from cpacman.commands.prestaging import stage
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
+from cpacman.errors import SafetyError
 from cpacman.model import Request
 from cpacman.store import Block
 from tests.unit.commands.world import World
@@ -150,3 +153,19 @@ def test_advisory_that_two_repositories_tell_of(world: World) -> None:
     told = advisories(world.context(), Selection(class_="development"))["advisories"]
     (row,) = told["classes"]["development"]["advisories"]
     assert (row["on"], row["packages"]) == (["web1", "web2"], ["lib", "tool"])
+
+
+def test_plan_of_before_a_repository_was_limited_is_not_deployed(world: World) -> None:
+    """Nor does a host get it by a plan that was frozen while it was still for that class."""
+    world.repositories(base={}, edr={})
+    world.mirror("lib-2-1.noarch")
+    world.mirror("agent-2-1.noarch", "helper-2-1.noarch", name="edr")
+    world.host("dev1", "development", "agent-1-1.noarch", "lib-1-1.noarch")
+    snapshot(world.context())
+    frozen = plan(world.context(), Selection(class_="development"), request=Request())["plan"]
+    world.repositories(base={}, edr={"classes": ["production"]})
+    words = "edr: is for production only by now"
+    with pytest.raises(SafetyError, match=words):
+        deploy(world.context(), Selection(), plan=frozen["plan_id"])
+    with pytest.raises(SafetyError, match=words):
+        stage(world.context(), plan=frozen["plan_id"])
