@@ -1,0 +1,100 @@
+"""Ten hosts in three classes and three levels: what an operator lives through with a release.
+
+One lab, whose master runs the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab import Lab, rpms
+from tests.integration.fleet import Answer, Fleet
+from tests.integration.test_engine import MASTER
+
+CLASSES = {"dev": "development", "test": "testing", "prod": "production"}
+RINGS = {"dev1": 0, "dev2": 1, "dev3": 2, "test1": 0, "test2": 1, "test3": 2,
+         "prod1": 0, "prod2": 1, "prod3": 2, "prod4": 2}  # fmt: skip
+MEMBERS = {
+    name: {"class": CLASSES[name.rstrip("0123456789")], "meta": {"ring": ring}}
+    for name, ring in RINGS.items()
+}
+OLD, NEW = "webapp-1.0-1.noarch", "webapp-1.1-1.noarch"
+NEEDS_OLD = {"salt": "cmd.retcode", "args": ["rpm -q webapp-1.0"], "expect": 0}
+"""The service that lives on webapp: the new version breaks it."""
+
+
+@pytest.fixture(scope="module")
+def ten() -> Iterator[Lab]:
+    """A lab of ten hosts."""
+    with Lab(sorted(RINGS), master=MASTER) as started:
+        yield started
+
+
+@pytest.fixture
+def fleet(ten: Lab) -> Iterator[Fleet]:
+    """Three classes, inventories and a first snapshot."""
+    fleet = Fleet(ten)
+    # Mirrors keep what they had: what a host has can be brought back.
+    rpms.repository(fleet.mirror, (*rpms.OLD, *rpms.NEW))
+    fleet.members(MEMBERS)
+    configure(fleet, NEEDS_OLD)
+    yield fleet.ready()
+    ten.reset()
+
+
+def configure(fleet: Fleet, check: dict[str, Any], soak: str = "0s", **more: Any) -> None:
+    """Three levels; the canary has a gate of one check, and may soak."""
+    fleet.configure(
+        classes=list(CLASSES.values()),
+        levels=[
+            {"canary": {"match": "ring:0", "gate": "web", "soak": soak}},
+            {"early": {"match": "ring:1"}},
+            "rest",
+        ],
+        gates={"web": [{"service": {**check, "timeout": "4s"}}]},
+        **more,
+    )
+
+
+def webapps(fleet: Fleet, *hosts: str) -> list[str]:
+    """The version of webapp on each host."""
+    found = (fleet.lab.host(host).packages() for host in hosts)
+    return [next(one for one in names if one.startswith("webapp-")) for names in found]
+
+
+def deploy(fleet: Fleet, class_: str = "development", **more: Any) -> Answer:
+    """Plan a class and deploy that."""
+    plan = fleet.plan(**{"class": class_})["plan_id"]
+    return fleet.run("deploy", plan=plan, **more)
+
+
+def test_a_release_that_breaks_a_service(fleet: Fleet) -> None:
+    """It stops at the canary, is taken back, stays out by one command; the rest of it goes on."""
+    before = {host: fleet.lab.host(host).packages() for host in ("dev1", "dev2", "dev3")}
+    broken = deploy(fleet)
+    body = broken["rollout"]
+    assert (broken.code, body["state"]) == (4, "halted"), broken.text
+    assert "level canary: gate web fail after" in body["why"]
+    assert broken.outcomes() == {
+        "dev1": ("applied", None), "dev2": ("skipped", "halted"), "dev3": ("skipped", "halted"),
+    }  # fmt: skip
+    assert webapps(fleet, "dev1") == [NEW]
+    for host in ("dev2", "dev3"):
+        assert fleet.lab.host(host).packages() == before[host], "nothing beyond the canary"
+
+    back = fleet.run("rollback", rollout=body["id"], now=True, reason="the service is down")
+    assert back["rollout"]["hosts"]["dev1"]["outcome"] == "applied", back.text
+    assert fleet.lab.host("dev1").packages() == before["dev1"]
+
+    assert fleet.run("block", NEW, reason="breaks the service").code == 0
+    plan = fleet.plan()
+    actions = [a["nevra"] for one in plan["transactions"].values() for a in one["actions"]]
+    assert NEW not in actions and actions, "the rest of the release stays"
+    good = fleet.run("deploy", plan=plan["plan_id"])
+    assert (good.code, good["rollout"]["state"]) == (0, "done"), good.text
+    assert webapps(fleet, "dev1", "dev2", "dev3") == [OLD] * 3
+    assert all("newtool-2.0-1.noarch" in fleet.lab.host(h).packages() for h in before)
+    assert webapps(fleet, "test1", "prod1") == [OLD] * 2, "no other class heard of it"
