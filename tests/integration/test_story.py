@@ -1,10 +1,13 @@
 """Ten hosts in three classes and three levels: what an operator lives through with a release.
 
-One lab, whose master runs the engine.
+One lab, whose master runs the engine. What takes longer runs with `CPACMAN_CHAOS=1` (`make chaos`).
 """
 
 from __future__ import annotations
 
+import datetime
+import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from lab import Lab, rpms
 from tests.integration.fleet import Answer, Fleet
-from tests.integration.test_engine import MASTER
+from tests.integration.test_engine import MASTER, state_of, wait
 
 CLASSES = {"dev": "development", "test": "testing", "prod": "production"}
 RINGS = {"dev1": 0, "dev2": 1, "dev3": 2, "test1": 0, "test2": 1, "test3": 2,
@@ -24,6 +27,8 @@ MEMBERS = {
 OLD, NEW = "webapp-1.0-1.noarch", "webapp-1.1-1.noarch"
 NEEDS_OLD = {"salt": "cmd.retcode", "args": ["rpm -q webapp-1.0"], "expect": 0}
 """The service that lives on webapp: the new version breaks it."""
+IS_INSTALLED = {"salt": "cmd.retcode", "args": ["rpm -q webapp"], "expect": 0}
+WHOLE = os.environ.get("CPACMAN_CHAOS") == "1"
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +103,56 @@ def test_a_release_that_breaks_a_service(fleet: Fleet) -> None:
     assert webapps(fleet, "dev1", "dev2", "dev3") == [OLD] * 3
     assert all("newtool-2.0-1.noarch" in fleet.lab.host(h).packages() for h in before)
     assert webapps(fleet, "test1", "prod1") == [OLD] * 2, "no other class heard of it"
+
+
+@pytest.mark.skipif(not WHOLE, reason="CPACMAN_CHAOS=1 runs it")
+def test_a_release_through_mishaps(fleet: Fleet) -> None:
+    """A second operator, a master that dies, a host that is away, a freeze in the middle."""
+    configure(fleet, IS_INSTALLED, soak="8s")
+    for class_ in ("testing", "production"):
+        assert fleet.run("promote", to=class_, reason="tested").code == 0
+    for host in ("prod2", "prod3"):
+        fleet.lab.host(host).write("/etc/fickle.sleep", "6")
+    number = deploy(fleet, "production", background=True)["rollout"]["id"]
+
+    wait(lambda: level(fleet, number, "canary") == "soaking")
+    second = fleet.run("deploy", plan=state_of(fleet, number)["plan"])
+    assert second.code != 0 and "is being changed by rollout" in second.problems()
+    fleet.lab.kill_master()
+    fleet.lab.start_master()
+    fleet.lab.host("prod4").link_down()
+
+    wait(lambda: state_of(fleet, number)["hosts"]["prod2"]["state"] == "applying", 90)
+    thaw = freeze(fleet, 30)
+    wait(lambda: level(fleet, number, "early") == "passed", 60)
+    time.sleep(3)
+    frozen = state_of(fleet, number)
+    assert time.time() < thaw
+    assert frozen["hosts"]["prod2"]["outcome"] == "applied", "who ran was let finish"
+    assert frozen["hosts"]["prod3"]["state"] == "waiting" and webapps(fleet, "prod3") == [OLD]
+
+    done = wait(lambda: (s := state_of(fleet, number))["state"] == "done" and s, 120)
+    assert time.time() >= thaw
+    outcomes = {host: (one["outcome"], one["code"]) for host, one in done["hosts"].items()}
+    assert outcomes.pop("prod4") == ("skipped", "unreachable")
+    assert set(outcomes.values()) == {("applied", None)}
+    assert webapps(fleet, "prod1", "prod2", "prod3") == [NEW] * 3
+
+    fleet.lab.host("prod4").link_up()
+    fleet.lab.wait_for_answers()
+    again = fleet.run("retry", number)
+    assert (again["rollout"]["state"], webapps(fleet, "prod4")) == ("done", [NEW]), again.text
+
+
+def level(fleet: Fleet, number: str, name: str) -> str:
+    """The state of a level."""
+    return str(state_of(fleet, number)["gates"][name]["state"])
+
+
+def freeze(fleet: Fleet, seconds: float) -> float:
+    """Let nothing start for a while, from now on; return until when."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    until = now + datetime.timedelta(seconds=seconds)
+    frozen = {"from": now.isoformat(), "until": until.isoformat(), "reason": "closing the books"}
+    configure(fleet, IS_INSTALLED, soak="8s", freeze=[frozen])
+    return until.timestamp()
