@@ -22,11 +22,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml setup.py tools/system-packages 
 demo: setup ## the main job, for real: a lab of master and hosts, plan, push, install, promote
 	$(BIN)/python -m lab demo
 
-test: setup ## all tests
-	$(PYTEST) tests
+test: setup unit ## all tests
+	$(PYTEST) tests --ignore=tests/unit
 
-unit: setup ## the quick tests only
-	$(PYTEST) tests/unit
+unit: setup ## the quick tests only, on every processor
+	$(PYTEST) -n auto -q tests/unit
 
 lint: setup ## ruff
 	$(BIN)/ruff check .

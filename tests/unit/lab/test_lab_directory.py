@@ -27,7 +27,9 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 HOLDER = """
 import sys
 from pathlib import Path
+from lab import directory
 from lab.directory import Directory
+directory.LONGEST_BASE = 500
 taken = Directory.take(Path(sys.argv[1]), "held")
 (taken.path / "layers").mkdir()
 print("held", flush=True)
