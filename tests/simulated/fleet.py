@@ -427,6 +427,15 @@ class Simulation:
             host.down, host.lie, host.refuses, host.fates, host.cuts = [], "", {}, [], 0
             if host.at_work is not None and host.at_work.fate == "hang":
                 host.at_work.fate, host.at_work.ends = "failed", self.schedule.now
+        everyone = Selection(class_="development")
+        # A person recovers as often as it takes: one that ran out of patience leaves one open.
+        for _ in range(5):
+            self._close_all()
+            self._try("healer", _named("recover", lambda c: collecting.recover(c, everyone)))
+            if not self.store.rollouts(active=True):
+                break
+
+    def _close_all(self) -> None:
         for _ in range(40):
             rows = self.store.rollouts(active=True)
             if not rows:
@@ -434,8 +443,6 @@ class Simulation:
             for row in rows:
                 self._close(str(row["id"]))
             self.schedule.sleep(30.0)
-        everyone = Selection(class_="development")
-        self._try("healer", _named("recover", lambda c: collecting.recover(c, everyone)))
 
     def _close(self, number: str) -> None:
         row = self.store.rollout_row(number)
