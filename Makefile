@@ -3,6 +3,7 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+QUICK := unit functional property
 
 .PHONY: help setup demo test unit lint types bench property chaos lock clean
 
@@ -22,8 +23,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml setup.py tools/system-packages 
 demo: setup ## the main job, for real: a lab of master and hosts, plan, push, install, promote
 	$(BIN)/python -m lab demo
 
-test: setup unit ## all tests
-	$(PYTEST) tests --ignore=tests/unit
+test: setup ## all tests: on every processor what needs no lab, then the rest
+	$(PYTEST) -n auto -q $(addprefix tests/,$(QUICK))
+	$(PYTEST) tests $(addprefix --ignore=tests/,$(QUICK))
 
 unit: setup ## the quick tests only, on every processor
 	$(PYTEST) -n auto -q tests/unit
@@ -39,10 +41,10 @@ bench: setup ## a table, and build/bench.json; ONLY=push PARTS=ssh,caps runs som
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PARTS),--parts $(PARTS))
 
 property: setup ## 2,000 random cases against dnf; FIRST=2000 CASES=500 tries others
-	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) tests/property
+	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) -n auto tests/property
 
 chaos: setup ## hundreds of kills, cuts and damages, in the lab too; 1,000 simulated rollouts
-	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos
+	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos tests/integration/test_story.py
 
 lock: setup ## requirements.lock anew from requirements.in
 	$(BIN)/pip install -qq --disable-pip-version-check uv

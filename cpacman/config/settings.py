@@ -46,7 +46,7 @@ class TransportSettings(Section):
     """
 
     chunk: Annotated[Size, Field(ge=65536, le=2**28)] = 16 * 2**20
-    window: Annotated[StrictInt, Field(ge=1, le=64)] = 3
+    window: Annotated[StrictInt, Field(ge=1, le=64)] = 2
     answer: Annotated[Duration, Field(ge=1)] = 30
     stall: Annotated[Duration, Field(ge=1)] = 30
     apply: Annotated[Duration, Field(ge=1)] = 1800

@@ -29,7 +29,7 @@ from cpacman.transport.port import (
 )
 from cpacman.transport.throttle import Throttle
 
-UNDER_WAY = 128 * 2**20
+UNDER_WAY = 96 * 2**20
 """Bytes that the master may hold for all hosts together."""
 LEAST_CHUNK = 4 * 2**20
 LARGE_LOAD = 16 * 2**20
@@ -39,8 +39,6 @@ HEADROOM = 64 * 2**10
 Salt packs a load into a buffer of up to twice its size. Above 32 MiB the C library maps each buffer
 anew: loads of just over 16 MiB cost the master a second more for each GB than those just below.
 """
-MANY_HOSTS = 4
-FEW_IN_FLIGHT = 2
 PATIENCE = 2.0
 """Seconds in all that others wait for a host that is a window behind them."""
 PATIENCE_SHARE = 0.1
@@ -126,14 +124,13 @@ class Pace(NamedTuple):
 def pace_of(limits: Limits, hosts: int) -> Pace:
     """Return how a push to so many hosts goes.
 
-    Each chunk is a job on each of its hosts, and a job costs there what some MB do: with many hosts
-    two chunks in flight keep them busy as well as three, and may be larger.
+    Each chunk is a job on each of its hosts, and a job costs there what some MB do: chunks are as
+    large as what may be under way lets them be.
     """
-    window = min(limits.window, FEW_IN_FLIGHT if hosts >= MANY_HOSTS else limits.window)
-    at_once = min(hosts, max(1, UNDER_WAY // (LEAST_CHUNK * window)))
-    load = min(limits.chunk, max(LEAST_CHUNK, UNDER_WAY // (window * at_once)))
+    at_once = min(hosts, max(1, UNDER_WAY // (LEAST_CHUNK * limits.window)))
+    load = min(limits.chunk, max(LEAST_CHUNK, UNDER_WAY // (limits.window * at_once)))
     data = load - HEADROOM if load >= LARGE_LOAD else load
-    return Pace(limits.throttle.piece(data, at_once), window, at_once)
+    return Pace(limits.throttle.piece(data, at_once), limits.window, at_once)
 
 
 class Push:

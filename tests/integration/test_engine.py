@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +98,32 @@ def test_failing_gate_halts_and_calls_somebody(fleet: Fleet) -> None:
     assert "webapp-1.0-1.noarch" in fleet.lab.host("web2").packages()
     entries = fleet.run("history")["history"]["entries"]
     assert any(e["action"] == "gate" and e["subject"] == number for e in entries)
+
+
+def test_chain_through_two_classes_survives_the_master(fleet: Fleet) -> None:
+    """The engine dies while the evidence soaks; the next class follows, and a console watches."""
+    fleet.members({"web1": {"class": "development"}, "web2": {"class": "production"}})
+    fleet.configure(
+        classes=[
+            {"development": {}},
+            {"production": {"evidence": {"min_hosts": 1, "soak": "15s"}}},
+        ],
+        levels=["all"],
+        membership={"hosts_d": str(fleet.lab.path("hosts.d")), "on_new": "accept"},
+    )
+    begun = fleet.run("deploy", classes="all", levels="all", now=True, background=True)
+    number = begun["chain"]["id"]
+    stands = wait(lambda: (c := fleet.run("rollout", number)["chain"])["state"] == "waiting" and c)
+    assert "soak" in stands["why"] and stands["until"]
+    assert "webapp-1.0-1.noarch" in fleet.lab.host("web2").packages()
+    fleet.lab.kill_master()
+    fleet.lab.start_master()
+    database = f"sqlite:///{fleet.lab.path('state', 'cpacman.db')}"
+    console = [sys.executable, "-m", "cpacman", "watch", number, "--database", database]
+    watched = subprocess.run(console, capture_output=True, text=True, timeout=90, check=False)
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    assert "DONE  development -> production" in watched.stdout
+    assert "webapp-1.1-1.noarch" in fleet.lab.host("web2").packages()
 
 
 def test_event_wakes_and_decides_nothing(fleet: Fleet) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lab import Host, Lab
+from tests.bench.card import Rates
 from tests.integration.fleet import TIMES, Fleet
 from tests.integration.test_thread import (
     SLEEP,
@@ -226,11 +227,14 @@ def test_a_broken_roster_is_an_error(fleet: Fleet) -> None:
 
 
 def test_staged_bytes_are_not_sent_again(fleet: Fleet) -> None:
-    """Stage sends all and changes nothing; the deploy after it sends no package bytes."""
+    """Stage sends all, as slowly as it must, changes nothing; the deploy sends no package bytes."""
     number = fleet.plan(install="hugedata")["plan_id"]
     hosts = ("web1", "old1")
     before = {host: received(fleet, host) for host in hosts}
-    staged = fleet.run("stage", plan=number)
+    with Rates([fleet.lab.host(host) for host in hosts]) as rates:
+        staged = fleet.run("stage", plan=number, bandwidth_per_host="4M")
+    for host in hosts:
+        assert 0.85 < rates.found[host] / 4e6 < 1.15, rates.found
     assert staged.code == 0, staged.text
     assert {row["state"] for row in staged["stage"]["hosts"].values()} == {"staged"}
     middle = {host: received(fleet, host) for host in hosts}

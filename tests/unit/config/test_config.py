@@ -95,7 +95,7 @@ def test_nothing_configured_is_one_class_and_one_level() -> None:
     settings = load({})
     assert (settings.class_names, settings.level_names) == (("all",), ("all",))
     assert settings.depot == Path("/var/lib/cpacman/depot")
-    assert settings.transport.chunk == 16 * 2**20 and settings.transport.window == 3
+    assert settings.transport.chunk == 16 * 2**20 and settings.transport.window == 2
 
 
 def test_directories_follow_the_state_directory() -> None:
