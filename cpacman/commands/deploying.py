@@ -118,11 +118,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
         *missing_names(context.settings, stored.class_, names),
         *_missing_windows(context, job),
         *profile_problems(context, str(job.settings.get("profile") or ""), job.reason),
-        *moved_pointers(context, stored),
-        *limited_since(context, stored),
-        *blocking.problems_of(context, stored.plan),
-        *signature_problems(context, stored.plan),
-        *context.transport.check(hosts),
+        *plan_problems(context, stored, hosts),
     ]
     if problems:
         raise SafetyError(problems)
@@ -142,7 +138,18 @@ def _busy_hosts(job: Job) -> list[str]:
     return [h for h in hosts if job.plan.transactions[job.plan.hosts[h]].actions]
 
 
-def moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
+def plan_problems(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> list[Problem]:
+    """Return why nothing of a frozen plan may be sent to these hosts, or done there, any more."""
+    return [
+        *_moved_pointers(context, stored),
+        *_limited_since(context, stored),
+        *blocking.problems_of(context, stored.plan),
+        *signature_problems(context, stored.plan),
+        *context.transport.check(hosts),
+    ]
+
+
+def _moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
     """Return the channels in which the class points elsewhere now: that plan is of the past."""
     pointers = context.store.pointers()
     problems = []
@@ -156,7 +163,7 @@ def moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
     return problems
 
 
-def limited_since(context: Context, stored: StoredPlan) -> list[Problem]:
+def _limited_since(context: Context, stored: StoredPlan) -> list[Problem]:
     """Return the repositories that a plan takes from and that are not for its class any more."""
     taken = {action.repository for one in stored.plan.transactions.values()
              for action in one.actions if action.sha256}  # fmt: skip

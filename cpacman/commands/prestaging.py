@@ -9,13 +9,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from cpacman.commands import blocking
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
-from cpacman.commands.deploying import limited_since, moved_pointers
+from cpacman.commands.deploying import plan_problems
 from cpacman.commands.gatekeeping import class_windows, missing_names, opening_of
 from cpacman.commands.jobs import new_job, tools_of
-from cpacman.commands.provenance import signature_problems
 from cpacman.errors import EXIT_NOT_THERE, Problem, SafetyError, UsageError
 from cpacman.rollout.job import Job, NoGates
 from cpacman.rollout.machine import HostState
@@ -48,11 +46,7 @@ def stage(
     hosts = [host for level in job.levels for host in level.hosts if _changes(job, host)]
     problems = [
         *_closed(context, stored.class_),
-        *moved_pointers(context, stored),
-        *limited_since(context, stored),
-        *blocking.problems_of(context, stored.plan),
-        *signature_problems(context, stored.plan),
-        *context.transport.check(hosts),
+        *plan_problems(context, stored, hosts),
     ]
     if problems:
         raise SafetyError(problems)
