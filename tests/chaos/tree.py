@@ -12,7 +12,6 @@ import re
 import shutil
 import stat
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -199,14 +198,8 @@ class Victim:
                        stderr=subprocess.DEVNULL, start_new_session=True, check=False)  # fmt: skip
 
     def status(self) -> dict[str, Any]:
-        """Return what the session says of itself once nobody works on it any more.
-
-        A scriptlet that was just forked holds the locks until it becomes a program of its own.
-        """
-        end = time.time() + 5
-        while self.agent.is_running(str(self.session)) and time.time() < end:
-            time.sleep(0.01)
-        return self.agent.session_status(str(self.session))
+        """Return what the session says of itself once nobody works on it any more."""
+        return agenthost.settled(self.agent, self.session)
 
     def apply(self) -> dict[str, Any]:
         """Start the session, as the master does again and again until there is a report."""

@@ -233,6 +233,21 @@ class TreeHost:
         done = run(python, AGENT, "apply", path, *options)
         return json.loads(done.stdout)
 
+    def cut_off(self, path: Path) -> dict[str, Any]:
+        """Return what a session that was killed says of itself."""
+        return settled(self.agent, path)
+
+
+def settled(agent: ModuleType, session: Path) -> dict[str, Any]:
+    """Return what a session says of itself once nobody works on it any more.
+
+    A killed one's child holds the locks until it is gone, too, or a program of its own.
+    """
+    end = time.time() + 10
+    while agent.is_running(str(session)) and time.time() < end:
+        time.sleep(0.01)
+    return agent.session_status(str(session))
+
 
 def plan_key() -> tuple[Any, str]:
     """Return a fresh plan key and its public half in base64."""

@@ -295,7 +295,7 @@ def test_a_kill_in_the_middle_is_found_out(host):
     time.sleep(0.7)
     os.killpg(process.pid, 9)
     process.wait()
-    status = host.agent.session_status(str(path))
+    status = host.cut_off(path)
     assert (status["state"], status["outcome"], status["code"]) == (
         "failed", "failed", "interrupted")  # fmt: skip
     assert status["detail"] == "cut off while running %post of slow-1-1.noarch"

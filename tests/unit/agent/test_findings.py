@@ -168,7 +168,7 @@ def test_dying_with_the_minion_loses_nothing(host, tmp_path):
     host.settings["restart"] = ["/bin/sh", "-c", f"echo again >>{tmp_path}/restarts; kill -9 $PPID"]
     path = host.stage(host.action("install", "base-1"), after=["base-1"], restart_minion=True)
     agenthost.run(agenthost.SYSTEM_PYTHON, agenthost.AGENT, "apply", path, check=False)
-    assert host.agent.session_status(str(path))["code"] == "interrupted"
+    assert host.cut_off(path)["code"] == "interrupted"
     report = host.apply(path)
     assert report["outcome"] == "applied"
     assert (tmp_path / "restarts").read_text() == "again\n"

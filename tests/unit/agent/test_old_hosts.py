@@ -134,7 +134,7 @@ def test_the_command_carries_on_after_a_cut(host):
         while '"running"' not in (path / "journal.jsonl").read_text():
             pass
         os.killpg(process.pid, 9)
-    assert host.agent.session_status(str(path))["code"] == "interrupted"
+    assert host.cut_off(path)["code"] == "interrupted"
     report = host.apply(path, "--no-bindings", python=str(python2()))
     assert report["outcome"] == "applied", report
     assert host.installed() == ["slow-1-1.noarch"]
