@@ -220,16 +220,8 @@ def spans_of(settings: Settings, name: str, now: datetime.datetime) -> list[Span
 
 
 def freeze_of(settings: FreezeSettings) -> Freeze:
-    """Return a freeze with aware times; one that is given by days ends with its last day."""
-    start, end = settings.from_, settings.until
-    if end.time() == datetime.time():
-        end += datetime.timedelta(days=1)
-    return Freeze(
-        start.replace(tzinfo=start.tzinfo or settings.timezone),
-        end.replace(tzinfo=end.tzinfo or settings.timezone),
-        settings.classes,
-        settings.reason,
-    )
+    """Return a freeze with aware times."""
+    return Freeze(settings.start, settings.end, settings.classes, settings.reason)
 
 
 def missing_windows(

@@ -40,6 +40,7 @@ from cpacman.rollout.windows import Weekly, parse_weekly
 
 KINDS = ("salt", "state", "master", "http", "event")
 MOMENTS = ("before", "after", "soak")
+_DAY = datetime.timedelta(days=1)
 
 
 def _zone(value: Any) -> ZoneInfo:
@@ -63,21 +64,28 @@ def _weekly(value: Any) -> Weekly:
         raise wrong(text, mend) from None
 
 
-def _moment(value: Any) -> datetime.datetime:
-    """Take a day or a time of a day; YAML reads both by itself."""
-    if isinstance(value, datetime.datetime):
-        return value
+def _moment(value: Any) -> datetime.date:
+    """Take a day, or a time of a day, for what it is; YAML reads both by itself."""
     if isinstance(value, datetime.date):
-        return datetime.datetime(value.year, value.month, value.day)
+        return value
     try:
-        return datetime.datetime.fromisoformat(value)
+        day = len(value) == len("2026-12-18")
+        return (datetime.date if day else datetime.datetime).fromisoformat(value)
     except (TypeError, ValueError):
         raise wrong(f"{value!r} is no time", "write 2026-12-18 or 2026-12-18T20:00") from None
 
 
+def _aware(moment: datetime.date, zone: ZoneInfo) -> datetime.datetime:
+    """Return a time, or the first moment of a day, with its zone."""
+    if not isinstance(moment, datetime.datetime):
+        moment = datetime.datetime(moment.year, moment.month, moment.day)
+    return moment.replace(tzinfo=moment.tzinfo or zone)
+
+
 Zone = Annotated[ZoneInfo, PlainValidator(_zone), PlainSerializer(str)]
 WeeklyOpening = Annotated[Weekly, PlainValidator(_weekly), PlainSerializer(str)]
-Moment = Annotated[datetime.datetime, PlainValidator(_moment), PlainSerializer(str)]
+Moment = Annotated[datetime.date, PlainValidator(_moment), PlainSerializer(str)]
+"""A day, or, where it is a `datetime`, a time of one."""
 
 
 class WindowSettings(Section):
@@ -103,9 +111,23 @@ class FreezeSettings(Section):
     reason: StrictStr = "freeze"
     timezone: Zone = ZoneInfo("UTC")
 
+    @property
+    def start(self) -> datetime.datetime:
+        """When it begins."""
+        return _aware(self.from_, self.timezone)
+
+    @property
+    def end(self) -> datetime.datetime:
+        """When it is over: at the time that is given, or with the end of the day."""
+        if isinstance(self.until, datetime.datetime):
+            return _aware(self.until, self.timezone)
+        # "For ever" is written as the last day there is, and that has no next one.
+        last = min(self.until, datetime.date.max - _DAY)
+        return _aware(last + _DAY, self.timezone)
+
     @model_validator(mode="after")
     def _forward(self) -> Self:
-        if self.until < self.from_:
+        if self.end <= self.start:
             raise wrong("ends before it begins", "look at from and until")
         return self
 

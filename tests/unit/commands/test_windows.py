@@ -8,7 +8,7 @@ import pytest
 
 from cpacman.commands import controlling
 from cpacman.commands.prestaging import stage as send
-from cpacman.errors import SafetyError
+from cpacman.errors import ConfigError, SafetyError
 from tests.unit.commands.test_controlling import Stage, look
 from tests.unit.commands.world import World
 
@@ -115,3 +115,34 @@ def test_a_freeze_beats_windows_of_both_kinds(stage: Stage) -> None:
     body = stage.deploy(patience=0.0)
     assert body["state"] == "waiting" and "frozen" in body["why"]
     assert body["until"] == at("21 00:00") and not stage.transport.hosts["web1"].received
+
+
+@pytest.mark.parametrize(
+    ("until", "end"),
+    [
+        ("2027-01-20", "21 00:00"),
+        (datetime.date(2027, 1, 20), "21 00:00"),
+        ("2027-01-20T00:00", "20 00:00"),
+        (datetime.datetime(2027, 1, 20), "20 00:00"),
+        ("2027-01-20T00:00:00+02:00", "19 22:00"),
+    ],
+)
+def test_a_freeze_ends_when_it_says(stage: Stage, until: object, end: str) -> None:
+    """A day belongs to it, a time ends it, be that midnight; its zone may be another one."""
+    stage.world.section["freeze"] = [{"from": "2027-01-15", "until": until}]
+    body = stage.deploy(patience=0.0)
+    assert (body["state"], body["until"]) == ("waiting", at(end))
+
+
+@pytest.mark.parametrize("until", ["2027-01-15T00:00", "2027-01-14"])
+def test_a_freeze_of_no_time_is_refused(stage: Stage, until: str) -> None:
+    """It would have no effect."""
+    stage.world.section["freeze"] = [{"from": "2027-01-15", "until": until}]
+    with pytest.raises(ConfigError, match=r"freeze\[0\].*ends before it begins"):
+        stage.context()
+
+
+def test_a_freeze_for_ever(stage: Stage) -> None:
+    """The last day there is has no next one."""
+    stage.world.section["freeze"] = [{"from": "2027-01-15", "until": "9999-12-31"}]
+    assert stage.deploy(patience=0.0)["state"] == "waiting"
