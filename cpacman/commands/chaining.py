@@ -30,9 +30,10 @@ from cpacman.commands.safeguards import freeze_now, profile_of, profile_problems
 from cpacman.depot.promotion import held_at, moves_of
 from cpacman.errors import ConflictError, CpacmanError, Problem, SafetyError, UsageError
 from cpacman.model import Request, short_id
-from cpacman.rollout.machine import RolloutState, Wish, check_rollout
+from cpacman.rollout.machine import RolloutState, check_rollout
 from cpacman.rollout.owner import owner_of
 from cpacman.rollout.runner import begin_rollout, continue_rollout
+from cpacman.rollout.stopping import End, Stop, end_by
 from cpacman.store import Chain, Step, chain_guard
 
 AGAIN = 60.0
@@ -158,14 +159,6 @@ def carry(context: Context, number: str, *, patience: float = math.inf) -> None:
     _Carrier(context, number, patience).run()
 
 
-class _Stop(Exception):
-    """Nothing more is begun by this process."""
-
-    def __init__(self, state: RolloutState, why: str = "", until: float | None = None) -> None:
-        super().__init__(why)
-        self.state, self.why, self.until = state, why, until
-
-
 class _Gone(Exception):
     """It has ended, by a wish, while this process was about to let it wait or go on."""
 
@@ -186,12 +179,12 @@ class _Carrier:
         """Go from class to class, until something has to be waited for."""
         try:
             if self._chain.state == RolloutState.WAITING.value:
-                self._move(RolloutState.RUNNING, "", None)
+                self._move(End(RolloutState.RUNNING))
             while self._advance():
                 pass
-        except _Stop as stop:
+        except Stop as stop:
             with suppress(_Gone):
-                self._move(stop.state, stop.why, stop.until, owner="")
+                self._move(stop.end, owner="")
             return
         except _Gone:
             return
@@ -202,18 +195,18 @@ class _Carrier:
         self._look()
         row = rollout_of(self._store, self._chain)
         if row is not None and row["state"] == RolloutState.CANCELLED.value:
-            raise _Stop(RolloutState.CANCELLED, f"{short_id(row['id'])} was cancelled")
+            raise Stop(RolloutState.CANCELLED, f"{short_id(row['id'])} was cancelled")
         if row is not None and row["state"] != RolloutState.DONE.value:
             return False
         if len(self._chain.steps) == len(self._chain.classes):
-            raise _Stop(RolloutState.DONE)
+            raise Stop(RolloutState.DONE)
         try:
             self._enter(self._chain.classes[len(self._chain.steps)])
         except ConflictError as error:
             self._look()
             self._wait(self._context.clock() + AGAIN, str(error))
         except CpacmanError as error:
-            raise _Stop(RolloutState.PAUSED, _told(error.problems)) from error
+            raise Stop(RolloutState.PAUSED, _told(error.problems)) from error
         return True
 
     def _look(self) -> None:
@@ -222,40 +215,34 @@ class _Carrier:
         if self._chain.owner != self._me:
             words = "is carried on by another process now"
             raise ConflictError(Problem(short_id(self._id), words, "this one stops"))
-        if self._chain.wish == Wish.CANCEL.value:
-            raise _Stop(RolloutState.CANCELLED, "cancelled by an operator")
         if self._chain.wish:
-            raise _Stop(RolloutState.HALTED, "halted by an operator")
+            raise Stop(*end_by(self._chain.wish))
         if self._context.stopping():
-            raise _Stop(RolloutState.HALTED, "stopped by the operator")
+            raise Stop(RolloutState.HALTED, "stopped by the operator")
 
-    def _move(
-        self, state: RolloutState, why: str, until: float | None, owner: str | None = None
-    ) -> None:
+    def _move(self, end: End, owner: str | None = None) -> None:
         now = self._store.chain(self._id)
-        check_rollout(self._id, RolloutState(now.state), state)
+        check_rollout(self._id, RolloutState(now.state), end.state)
         wish = self._store.move_chain(
-            self._id, expected=now.state, state=state.value, at=self._context.clock(),
-            who=self._chain.who, why=why, until=until, owner=owner,
+            self._id, expected=now.state, state=end.state.value, why=end.why,
+            until=end.until, at=self._context.clock(), who=self._chain.who, owner=owner,
         )  # fmt: skip
         if wish is not None:
             # It came since we looked: what is to be halted does not wait.
-            cancels = wish == Wish.CANCEL.value
-            closed = RolloutState.CANCELLED if cancels else RolloutState.HALTED
-            self._move(closed, f"{closed.value} by an operator", None, owner="")
+            self._move(end_by(wish), owner="")
             raise _Gone
 
     def _wait(self, moment: float, why: str) -> None:
         """Wait here until a moment, or leave the chain waiting when that is too long."""
         context = self._context
         if moment - context.clock() > self._patience:
-            raise _Stop(RolloutState.WAITING, why, moment)
+            raise Stop(RolloutState.WAITING, why, moment)
         context.reporter.line(f"{short_id(self._id)}: {why}")
-        self._move(RolloutState.WAITING, why, moment)
+        self._move(End(RolloutState.WAITING, why, moment))
         while (left := moment - context.clock()) > 0:
             self._look()
             context.sleep(min(left, _BEAT))
-        self._move(RolloutState.RUNNING, "", None)
+        self._move(End(RolloutState.RUNNING))
 
     # ---- one class -----------------------------------------------------------------------
 
@@ -271,7 +258,7 @@ class _Carrier:
         profile = str(chain.settings["profile"])
         forced = chain.settings.get("forced", {}).get(class_)
         if not forced and (moved := self._moved_since(class_, before)):
-            raise _Stop(RolloutState.PAUSED, moved)
+            raise Stop(RolloutState.PAUSED, moved)
         while True:
             self._look()
             self._await_thaw(class_, profile)
@@ -286,7 +273,7 @@ class _Carrier:
             problems = [Problem(**p) for row in body["channels"].values() for p in row["refused"]]
             why = f"promotion to {class_} refused: {_told(problems)}"
             if (met := met_at(body)) is None:
-                raise _Stop(RolloutState.PAUSED, why)
+                raise Stop(RolloutState.PAUSED, why)
             self._wait(met, why)
 
     def _moved_since(self, class_: str, before: Step) -> str:
@@ -308,7 +295,7 @@ class _Carrier:
         while not (opening := freeze_now(self._context, class_)).is_open:
             why = f"promotion to {class_}: {opening.why}"
             if opening.until is None:
-                raise _Stop(RolloutState.PAUSED, why)
+                raise Stop(RolloutState.PAUSED, why)
             self._wait(opening.until.timestamp(), why)
 
     def _deploy(self, class_: str) -> None:

@@ -8,7 +8,6 @@ with the chain and holds for that one only.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -16,16 +15,12 @@ from typing import Any, NamedTuple
 from cpacman.commands import access, controlling
 from cpacman.commands.context import Context
 from cpacman.errors import EXIT_NOT_THERE, ConflictError, Problem, UsageError
-from cpacman.model import Outcome, short_id
-from cpacman.rollout.machine import OPEN, RolloutState, Wish, check_rollout
+from cpacman.model import short_id
+from cpacman.rollout.machine import OPEN, OVER, THERE, RolloutState, Wish, check_rollout
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.store import Chain, Store
 
 LETTER = "c-"
-_OPEN = frozenset(state.value for state in OPEN)
-_OVER = frozenset({RolloutState.DONE.value, RolloutState.CANCELLED.value})
-_LOOK = 0.2
-_THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
 
 
 def is_chain(number: str | None) -> bool:
@@ -49,7 +44,7 @@ def rollout_of(store: Store, chain: Chain) -> dict[str, Any] | None:
 def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:
     """Return how a chain stands, beside its rollout."""
     own = Standing(chain.state, chain.why or "", chain.until)
-    if chain.state != RolloutState.RUNNING.value or row is None or row["state"] in _OVER:
+    if chain.state != RolloutState.RUNNING.value or row is None or row["state"] in OVER:
         return own
     return Standing(row["state"], row["why"] or "", row["until"])
 
@@ -84,9 +79,9 @@ def chain_body(store: Store, chain: Chain) -> dict[str, Any]:
 def chain_answer(context: Context, number: str) -> dict[str, Any]:
     """Return how a chain stands, with the exit code that says whether all hosts are there."""
     body = chain_body(context.store, context.store.chain(number))
-    if body["state"] in _OPEN:
+    if body["state"] in OPEN:
         return {"chain": body}
-    missed = any(set(step.get("hosts", ())) - _THERE for step in body["steps"])
+    missed = any(set(step.get("hosts", ())) - THERE for step in body["steps"])
     bad = missed or body["state"] != RolloutState.DONE.value
     return {"chain": body, "retcode": EXIT_NOT_THERE if bad else 0}
 
@@ -114,7 +109,7 @@ def stop(
     row = rollout_of(context.store, chain)
     flying: list[str] = []
     if row is not None and (
-        row["state"] in _OPEN or (cancels and row["state"] == RolloutState.HALTED.value)
+        row["state"] in OPEN or (cancels and row["state"] == RolloutState.HALTED.value)
     ):
         order = controlling.cancel if cancels else controlling.halt
         told = order(context, row["id"], reason=reason, wait=wait)["halt"]["rollouts"]
@@ -139,16 +134,19 @@ def _close(context: Context, chain: Chain, state: RolloutState, why: str) -> Non
 
 def _await_end(context: Context, number: str, target: RolloutState, wait: float) -> None:
     """Wait until whoever carries it on has seen the wish; where nobody does, end it here."""
-    deadline = time.monotonic() + wait
-    while time.monotonic() < deadline and not context.stopping():
+
+    def ended() -> bool:
         chain = context.store.chain(number)
-        if chain.state == target.value or chain.state in _OVER:
-            return
-        if not (chain.owner and is_alive(chain.owner)):
-            with suppress(ConflictError):  # it was moved meanwhile: look again
-                _close(context, chain, target, f"{target.value} by {context.who}")
-                return
-        time.sleep(_LOOK)
+        if chain.state == target or chain.state in OVER:
+            return True
+        if is_alive(chain.owner):
+            return False
+        with suppress(ConflictError):  # it was moved meanwhile: look again
+            _close(context, chain, target, f"{target.value} by {context.who}")
+            return True
+        return False
+
+    context.wait_until(ended, context.clock() + wait, controlling.LOOK)
 
 
 # ---- going on ------------------------------------------------------------------------------
@@ -170,16 +168,16 @@ def reopen(
         ConflictError: another process carries it on.
     """
     chain = context.store.chain(number)
-    if chain.state in _OVER:
+    if chain.state in OVER:
         raise UsageError(Problem(short_id(chain.id), f"is {chain.state}", "deploy anew"))
-    if chain.owner and is_alive(chain.owner):
+    if is_alive(chain.owner):
         words = "is carried on by another process"
         raise ConflictError(Problem(short_id(chain.id), words, "halt it first"))
     if force and not reason:
         raise UsageError(Problem("reason", "force overrides a refusal", "say why: reason='...'"))
     access.check_access(context.settings, "deploy", _class_of(chain), context.who)
     row = rollout_of(context.store, chain)
-    stands = row is not None and row["state"] not in _OVER
+    stands = row is not None and row["state"] not in OVER
     settings = dict(chain.settings)
     if force and not stands:
         settings["forced"] = _forced(context, chain, str(reason))
@@ -226,9 +224,9 @@ def due(context: Context) -> list[str]:
 
 
 def _is_due(context: Context, chain: Chain, now: float) -> bool:
-    if not chain.settings.get("background") or (chain.owner and is_alive(chain.owner)):
+    if not chain.settings.get("background") or is_alive(chain.owner):
         return False
     if chain.state == RolloutState.WAITING.value:
         return (chain.until or 0) <= now
     row = rollout_of(context.store, chain)
-    return chain.state == RolloutState.RUNNING.value and (row is None or row["state"] in _OVER)
+    return chain.state == RolloutState.RUNNING.value and (row is None or row["state"] in OVER)

@@ -73,6 +73,17 @@ class Context(NamedTuple):
         """
         return self.live() if self.live else self.settings
 
+    def wait_until(self, met: Callable[[], bool], limit: float, every: float) -> None:
+        """Look every so many seconds until something is met, or somebody stops us.
+
+        Args:
+            met: what is waited for.
+            limit: the time at which that is given up, in seconds since the epoch.
+            every: seconds between two looks.
+        """
+        while not met() and not self.stopping() and (left := limit - self.clock()) > 0:
+            self.sleep(min(every, left))
+
     def today(self) -> datetime.date:
         """Return the day, where the master stands."""
         return datetime.datetime.fromtimestamp(self.clock()).astimezone().date()

@@ -31,6 +31,7 @@ from cpacman.rollout.machine import (
     IN_FLIGHT,
     NOT_STARTED,
     OPEN,
+    OVER,
     LevelState,
     RolloutState,
     Wish,
@@ -40,11 +41,11 @@ from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.restarts import OWED, TRIED_AGAIN
 from cpacman.rollout.runner import close_rollout, continue_rollout
 from cpacman.store import RolloutHost, RolloutLevel
+from cpacman.transport.port import UNREACHABLE
 
-_OPEN = frozenset(state.value for state in OPEN)
-_FLYING = frozenset(state.value for state in IN_FLIGHT)
-_LOOK = 0.2
-_RETRIED = frozenset({*COUNTS_AS_FAILURE, Outcome.SKIPPED})
+LOOK = 0.2
+"""Seconds between two looks at whether a wish was heeded."""
+_RETRIED = COUNTS_AS_FAILURE | {Outcome.SKIPPED}
 
 
 def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
@@ -148,9 +149,9 @@ def _stop(
     context.store.wish_rollout(
         number, wish.value, at=context.clock(), who=context.who, reason=reason
     )
-    flying = [h.host for h in context.store.rollout(number)[1] if h.state in _FLYING]
+    flying = [h.host for h in context.store.rollout(number)[1] if h.state in IN_FLIGHT]
     row = _row(context, number)
-    if not (row["owner"] and is_alive(row["owner"])):
+    if not is_alive(row["owner"]):
         # Who is faster closes it: the wish stands, and whoever has the rollout heeds it.
         with suppress(ConflictError):
             _close(context, row, wish)
@@ -165,11 +166,10 @@ def _close(context: Context, row: Mapping[str, Any], wish: Wish) -> None:
 
 
 def _await_end(context: Context, numbers: Sequence[str], wait: float) -> None:
-    deadline = context.clock() + wait
-    while context.clock() < deadline and not context.stopping():
-        if all(_row(context, number)["state"] not in _OPEN for number in numbers):
-            return
-        context.sleep(_LOOK)
+    def ended() -> bool:
+        return all(_row(context, number)["state"] not in OPEN for number in numbers)
+
+    context.wait_until(ended, context.clock() + wait, LOOK)
 
 
 def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
@@ -178,7 +178,7 @@ def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
     Raises:
         ConflictError: another process does.
     """
-    if row["owner"] and is_alive(row["owner"]) and row["state"] in _OPEN:
+    if row["state"] in OPEN and is_alive(row["owner"]):
         words = "is being carried out by another process"
         raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
     me = owner_of(os.getpid())
@@ -189,9 +189,8 @@ def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
 def pause(context: Context, number: str, why: str) -> None:
     """Pause a rollout that nobody carries out and that must not go on as it is."""
     row = _row(context, number)
-    if row["state"] not in (RolloutState.RUNNING.value, RolloutState.WAITING.value) or (
-        row["owner"] and is_alive(row["owner"])
-    ):
+    going = (RolloutState.RUNNING, RolloutState.WAITING)
+    if row["state"] not in going or is_alive(row["owner"]):
         return
     check_rollout(row["id"], RolloutState(row["state"]), RolloutState.PAUSED)
     context.store.own_rollout(row["id"], seen=row["owner"], owner="")
@@ -246,8 +245,7 @@ def _stopped(hosts: Sequence[RolloutHost]) -> list[str]:
 
 
 def _check_resumable(row: Mapping[str, Any]) -> None:
-    over = {RolloutState.DONE.value, RolloutState.CANCELLED.value}
-    if row["state"] in over:
+    if row["state"] in OVER:
         mend = "failed hosts are tried again by: salt-run cpacman.retry"
         raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}", mend))
 
@@ -276,10 +274,9 @@ def retry(
     wrong = set(host) - {h.host for h in hosts}
     if wrong:
         raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
-    wanted = {one.value for one in _RETRIED}
 
     def pick(rows: Sequence[RolloutHost]) -> list[str]:
-        missed = [h.host for h in rows if h.outcome in wanted or h.code == OWED]
+        missed = [h.host for h in rows if h.outcome in _RETRIED or h.code == OWED]
         return [one for one in missed if not host or one in host]
 
     again = pick(hosts)
@@ -347,8 +344,9 @@ def _forgiven(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> set[str]:
     before = set(msgspec.json.decode(row["settings"] or "{}").get("forgiven", ()))
     if row["state"] not in (RolloutState.HALTED.value, RolloutState.DONE.value):
         return before
-    failed = {one.value for one in COUNTS_AS_FAILURE}
-    return before | {h.host for h in hosts if h.outcome in failed or h.code == "unreachable"}
+    return before | {
+        h.host for h in hosts if h.outcome in COUNTS_AS_FAILURE or h.code == UNREACHABLE
+    }
 
 
 def _standing(context: Context, number: str) -> RolloutLevel:
@@ -357,9 +355,8 @@ def _standing(context: Context, number: str) -> RolloutLevel:
     Raises:
         UsageError: none does.
     """
-    at_gate = {LevelState.CHECKING.value, LevelState.SOAKING.value}
     for one in context.store.rollout_levels(number):
-        if one.state in at_gate:
+        if one.state in (LevelState.CHECKING, LevelState.SOAKING):
             return one
     words = "no level of it stands at a gate"
     raise UsageError(Problem("force", words, "resume it without force"))
@@ -394,8 +391,7 @@ def skip(
     unknown = [Problem(h, f"is not in {short_id(row['id'])}") for h in host if h not in states]
     if unknown:
         raise InputError(unknown)
-    early = {state.value for state in NOT_STARTED}
-    late = [h for h in host if states[h] not in early]
+    late = [h for h in host if states[h] not in NOT_STARTED]
     if late:
         raise SafetyError([Problem(h, f"is {states[h]} already") for h in late])
     for one in host:
@@ -413,7 +409,7 @@ def approve(
         UsageError: it is over.
     """
     row = _row(context, number)
-    if row["state"] not in _OPEN:
+    if row["state"] not in OPEN:
         raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}"))
     access.check_access(context.settings, "approve", row["class"], context.who)
     if context.who == row["who"]:

@@ -31,15 +31,14 @@ from cpacman.errors import (
     SafetyError,
     UsageError,
 )
-from cpacman.model import Outcome, Request, short_id
+from cpacman.model import Request, short_id
 from cpacman.rollout.job import Job
-from cpacman.rollout.machine import RolloutState
+from cpacman.rollout.machine import OPEN, THERE
 from cpacman.rollout.runner import begin_rollout, run_rollout
 from cpacman.rollout.staging import check_files
 from cpacman.store import StoredPlan
 
 NOTHING = Request()
-THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
 
 
 def deploy(
@@ -204,8 +203,7 @@ def result_of(context: Context, rollout: str) -> dict[str, Any]:
     failed = msgspec.to_builtins(stored.plan.failed)
     levels = context.store.rollout_levels(rollout)
     body = {**rollout_body(row, hosts, levels), **besides(context, row, hosts), "failed": failed}
-    open_ = row["state"] not in (RolloutState.DONE.value, RolloutState.HALTED.value)
-    if open_ and row["state"] != RolloutState.CANCELLED.value:
+    if row["state"] in OPEN:
         return {"rollout": body}
     return {"rollout": body, "retcode": EXIT_NOT_THERE if missed else _planned_code(stored)}
 

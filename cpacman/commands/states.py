@@ -22,6 +22,7 @@ from cpacman.errors import CpacmanError, Problem, UsageError
 from cpacman.model import FailedError, Plan, Request, short_id
 from cpacman.report.screens import render
 from cpacman.report.text import when
+from cpacman.rollout.machine import THERE
 from cpacman.rollout.owner import is_alive
 from cpacman.store import RolloutHost
 
@@ -122,7 +123,7 @@ def promoted(
     if met is not None and not test:
         if met > context.clock() + _seconds(wait):
             return Told(False, f"soaking, met at {when(met)}\n{render({'promote': body})}")
-        _sleep_until(context, lambda: context.clock() >= met, met)
+        context.wait_until(lambda: context.clock() >= met, met, _POLL)
         body = ask(True)
     rows = body["channels"]
     changes = {c: {"old": r["before"], "new": r["id"]} for c, r in rows.items() if r["new"]}
@@ -142,16 +143,6 @@ def _seconds(wait: str | int | None) -> int:
         return parse_duration(wait) if wait is not None else 0
     except ValueError as error:
         raise UsageError(Problem("wait", str(error), "write 30m, 2h, 1d")) from error
-
-
-def _sleep_until(context: Context, met: Callable[[], bool], limit: float) -> bool:
-    """Wait until something is met, no longer than until `limit`; return whether it is."""
-    while not met():
-        left = limit - context.clock()
-        if left <= 0 or context.stopping():
-            return met()
-        context.sleep(min(_POLL, left))
-    return True
 
 
 # ---- deployed --------------------------------------------------------------------------------
@@ -236,7 +227,7 @@ def _go_on(context: Context, class_: str, limit: float) -> dict[str, Any]:
         row = _active(context, class_)
         return row is not None and is_alive(row["owner"])
 
-    _sleep_until(context, lambda: not others(), limit)
+    context.wait_until(lambda: not others(), limit, _POLL)
     row = _active(context, class_)
     if row is None or others():
         return {}
@@ -260,7 +251,7 @@ def _told(context: Context, rollout: str, text: str, wrong: Sequence[str]) -> To
     changes = _outcomes(context.store.plan(row["plan"]).plan, hosts)
     if row["ended"] is None:
         return Told(False, f"{_soaking(row)}\n{text}", changes)
-    missed = [host for host in hosts if host.outcome not in deploying.THERE]
+    missed = [host for host in hosts if host.outcome not in THERE]
     return Told(not missed and not wrong, text, changes)
 
 

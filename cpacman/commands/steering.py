@@ -17,8 +17,6 @@ from cpacman.errors import Problem, UsageError
 from cpacman.model import Request, short_id
 from cpacman.rollout.machine import OPEN, Wish
 
-_OPEN = frozenset(state.value for state in OPEN)
-
 
 def deploy(
     context: Context,
@@ -85,11 +83,10 @@ def halt(
     if chains.is_chain(number):
         stopped = [chains.stop(context, str(number), Wish.HALT, reason=reason)]
         return {"halt": {"rollouts": stopped}}
-    answer: dict[str, Any] = {"halt": {"rollouts": []}}
     stopped = []
     if everything and number is None:
         # Chains first: what one of them begins meanwhile would be forgotten.
-        active = [one.id for one in context.store.chains(active=True) if one.state in _OPEN]
+        active = [one.id for one in context.store.chains(active=True) if one.state in OPEN]
         stopped = [chains.stop(context, one, Wish.HALT, reason=reason) for one in active]
     answer = controlling.halt(context, number, everything=everything, reason=reason)
     return {"halt": {"rollouts": [*stopped, *answer["halt"]["rollouts"]]}}

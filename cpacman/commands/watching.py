@@ -18,18 +18,15 @@ from cpacman.commands.answers import rollout_body
 from cpacman.commands.chains import chain_body, is_chain
 from cpacman.config import Settings, load_settings, read_settings
 from cpacman.errors import EXIT_NOT_THERE, EXIT_OK
-from cpacman.model import Outcome
 from cpacman.report import chains as chain_screen
 from cpacman.report import watching as drawn
 from cpacman.report.screens import render
 from cpacman.report.terminal import Block
-from cpacman.rollout.machine import OPEN, RolloutState
+from cpacman.rollout.machine import OPEN, THERE, RolloutState
 from cpacman.rollout.view import view_of
 from cpacman.store import Store
 
 USUAL = Path("/etc/salt/cpacman.yaml")
-_THERE = frozenset({Outcome.APPLIED.value, Outcome.UNCHANGED.value})
-_CLOSED = frozenset(state.value for state in set(RolloutState) - OPEN)
 _QUIET = ("now", "left", "push")
 """What changes all the time: without a terminal it is no reason for another line."""
 
@@ -91,7 +88,7 @@ class Watch:
     def is_over(self, seen: Mapping[str, Any]) -> bool:
         """Whether nothing of it goes on any more."""
         own = [one for one in seen["rollouts"] if one["id"] in self._rollouts]
-        return all(one["state"] in _CLOSED for one in [*seen["chains"], *own])
+        return not any(one["state"] in OPEN for one in [*seen["chains"], *own])
 
     def summary(self) -> tuple[str, int]:
         """Return the screens of what has ended, and the exit code."""
@@ -104,10 +101,10 @@ class Watch:
             failed = msgspec.to_builtins(self._store.plan(row["plan"]).plan.failed)
             body = rollout_body(row, hosts, self._store.rollout_levels(row["id"]))
             parts.append(render({"rollout": {**body, "failed": failed}}))
-            missed = any(host.outcome not in _THERE for host in hosts)
+            missed = any(host.outcome not in THERE for host in hosts)
             code = EXIT_NOT_THERE if view["ended"] and missed else code
         states = {one["state"] for one in seen["chains"]}
-        bad = not states.isdisjoint(_CLOSED - {RolloutState.DONE.value})
+        bad = bool(states - OPEN - {RolloutState.DONE})
         return "\n".join(parts), EXIT_NOT_THERE if bad else code
 
 

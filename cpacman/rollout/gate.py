@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from cpacman.model import Outcome
-from cpacman.rollout.machine import COUNTS_AS_FAILURE
+from cpacman.rollout.machine import COUNTS_AS_FAILURE, THERE
 
 
 class Verdict(str, Enum):
@@ -64,7 +64,7 @@ def is_conclusive(outcomes: Iterable[Outcome]) -> bool:
 
 def has_the_plan(outcomes: Iterable[Outcome]) -> bool:
     """Whether any host has the plan now: it was changed, or had it already."""
-    return any(one in {Outcome.APPLIED, Outcome.UNCHANGED} for one in outcomes)
+    return any(one in THERE for one in outcomes)
 
 
 def over_budget(

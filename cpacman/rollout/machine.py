@@ -3,7 +3,8 @@
 Invariants: everything moves only along its table; a host that is `ended` has exactly one outcome,
 and begins anew only when somebody says so (resume, retry); a host that was told to start never
 becomes `skipped`; nothing is restarted and nobody rebooted but who proved its transaction; a level
-that is `passed` stays so, `done` and `cancelled` are final.
+that is `passed` stays so, `done` and `cancelled` are final. Members equal their values, so what the
+database has as text is looked for in the sets as it is.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ FOLLOWING = frozenset({HostState.INSTALLED, HostState.RESTARTING, HostState.REBO
 
 OPEN = frozenset({RolloutState.RUNNING, RolloutState.WAITING, RolloutState.PAUSED})
 """States of a rollout that has its hosts locked and will go on."""
+
+OVER = frozenset({RolloutState.DONE, RolloutState.CANCELLED})
+"""States of a rollout that nobody resumes."""
+
+THERE = frozenset({Outcome.APPLIED, Outcome.UNCHANGED})
+"""Outcomes of a host that has what was planned."""
 
 COUNTS_AS_FAILURE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.SILENT})
 

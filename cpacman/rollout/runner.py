@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -28,7 +28,6 @@ from cpacman.rollout.machine import (
     HostState,
     LevelState,
     RolloutState,
-    Wish,
     check_level,
     check_rollout,
 )
@@ -37,6 +36,7 @@ from cpacman.rollout.record import Record
 from cpacman.rollout.restarts import OWED, read_restarts
 from cpacman.rollout.settling import Settler
 from cpacman.rollout.staging import Stager, check_files
+from cpacman.rollout.stopping import End, Stop, end_by
 from cpacman.store import Guard
 from cpacman.transport.port import UNREACHABLE
 from cpacman.words import many
@@ -53,24 +53,8 @@ _BEAT = 1.0
 """Seconds between two signs of life, and so the most that a wish is seen late between starts."""
 
 
-class End(NamedTuple):
-    """How far a rollout came: its state, why, and when it may go on by itself."""
-
-    state: RolloutState
-    why: str = ""
-    until: float | None = None
-
-
 class _Late(Exception):
     """Hosts have come back: levels that had passed run again for them."""
-
-
-class _Stop(Exception):
-    """No more hosts start in this process."""
-
-    def __init__(self, state: RolloutState, why: str, until: float | None = None) -> None:
-        super().__init__(why)
-        self.end = End(state, why, until)
 
 
 def run_rollout(job: Job, tools: Tools) -> End:
@@ -170,7 +154,7 @@ class _Rollout:
             self._pick_up()
             self._run_levels()
             return self.close(End(RolloutState.DONE))
-        except _Stop as stop:
+        except Stop as stop:
             return self.close(stop.end)
         except ConflictError:
             # Another process has the rollout: what it does with the hosts is not ours to touch.
@@ -245,7 +229,7 @@ class _Rollout:
         self._look()
         lacking = self._tools.gates.approval(level.name)
         if lacking:
-            raise _Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
+            raise Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
         self._await_opening(level)
         self._pass_gate(level, Moment.BEFORE)
         self._move_level(level, LevelState.RUNNING)
@@ -329,7 +313,7 @@ class _Rollout:
 
     def _stop_by_wish(self) -> NoReturn:
         self._look(at_once=True)
-        raise _Stop(RolloutState.HALTED, "an operator wished for it")
+        raise Stop(RolloutState.HALTED, "an operator wished for it")
 
     def _wanted(self, hosts: Sequence[str]) -> list[str]:
         """Leave out the hosts that an operator wants to be skipped."""
@@ -395,14 +379,14 @@ class _Rollout:
     def _look(self, *, at_once: bool = False) -> None:
         """Show that we are alive, and stop when somebody wants us to."""
         if self._tools.stopping():
-            raise _Stop(RolloutState.HALTED, "stopped by the operator")
+            raise Stop(RolloutState.HALTED, "stopped by the operator")
         now = self._tools.clock()
         if not at_once and now - self._beaten < _BEAT:
             return
         self._beaten = now
         wish = self._tools.store.beat_rollout(self._job.rollout, owner=self._job.owner, at=now)
         if wish:
-            raise _Stop(*_wished(wish))
+            raise Stop(*end_by(wish))
 
     def _check_budget(self, level: Level) -> None:
         found = self._record.outcomes
@@ -412,14 +396,14 @@ class _Rollout:
             ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
         )
         if why:
-            raise _Stop(RolloutState.HALTED, f"level {level.name}: {why}")
+            raise Stop(RolloutState.HALTED, f"level {level.name}: {why}")
         why = gate.over_budget(
             outcomes.values(),
             max_failures=self._job.max_failures,
             max_unreachable=self._job.max_unreachable,
         )
         if why:
-            raise _Stop(RolloutState.HALTED, f"all levels: {why}")
+            raise Stop(RolloutState.HALTED, f"all levels: {why}")
 
     def _check_outcomes(self, level: Level) -> None:
         """Stop after a level in which nobody has the plan: it shows nothing."""
@@ -427,7 +411,7 @@ class _Rollout:
         ended = [self._record.outcomes[host][0] for host in level.hosts]
         last = level is self._job.levels[-1]
         if not last and not gate.has_the_plan(ended):
-            raise _Stop(RolloutState.HALTED, f"level {level.name}: no host of it has the plan")
+            raise Stop(RolloutState.HALTED, f"level {level.name}: no host of it has the plan")
 
     def _check_conclusive(self, level: Level) -> None:
         """Pause after a level that changed nothing, when a later one would change something."""
@@ -436,7 +420,7 @@ class _Rollout:
         busy = any(self._record.transaction(host).actions for one in later for host in one.hosts)
         if busy and not gate.is_conclusive(ended):
             why = f"level {level.name}: nothing was applied in it, so it shows nothing"
-            raise _Stop(RolloutState.PAUSED, why)
+            raise Stop(RolloutState.PAUSED, why)
 
     def _pass_gate(self, level: Level, moment: Moment) -> None:
         if not level.gate:
@@ -457,9 +441,9 @@ class _Rollout:
                 self._tools.reporter.line(gate.told(one))
         why = f"level {level.name}: gate {level.gate} {verdict.value} {moment.value}"
         if verdict is Verdict.FAIL:
-            raise _Stop(RolloutState.HALTED, why)
+            raise Stop(RolloutState.HALTED, why)
         if verdict is Verdict.INCONCLUSIVE:
-            raise _Stop(RolloutState.PAUSED, why)
+            raise Stop(RolloutState.PAUSED, why)
 
     def _witnesses(self, level: Level) -> list[str]:
         """Return the hosts that have the plan: those whose health says something about it."""
@@ -507,7 +491,7 @@ class _Rollout:
         ends = {one.until.timestamp(): one.why for one in closed if one.until is not None}
         why = f"level {level.name}: {closed[0].why if closed else 'not open'}"
         if not ends:
-            raise _Stop(RolloutState.PAUSED, f"{why}, and no end of that in sight")
+            raise Stop(RolloutState.PAUSED, f"{why}, and no end of that in sight")
         self._wait(min(ends), f"level {level.name}: {ends[min(ends)]}")
 
     def _soak(self, level: Level) -> None:
@@ -533,7 +517,7 @@ class _Rollout:
         end = moment if until is None else until
         self._join_late()
         if end - self._tools.clock() > self._tools.times.patience:
-            raise _Stop(RolloutState.WAITING, why, end)
+            raise Stop(RolloutState.WAITING, why, end)
         self._tools.reporter.line(why)
         while (left := moment - self._tools.clock()) > 0:
             self._look()
@@ -607,7 +591,7 @@ class _Rollout:
             owner="" if waits else None,
         )  # fmt: skip
         # What was wished for meanwhile goes before what this process would have left.
-        return end if wish is None else self.close(_wished(wish))
+        return end if wish is None else self.close(end_by(wish))
 
     def _collect_all(self) -> None:
         pause = _FIRST_POLL
@@ -619,12 +603,6 @@ class _Rollout:
                 self._tools.refresh(ended)
             self._tools.sleep(pause)
             pause = min(pause * 1.5, _LAST_POLL)
-
-
-def _wished(wish: str) -> End:
-    if wish == Wish.CANCEL.value:
-        return End(RolloutState.CANCELLED, "cancelled by an operator")
-    return End(RolloutState.HALTED, "halted by an operator")
 
 
 def close_rollout(job: Job, tools: Tools, state: RolloutState, why: str) -> End:

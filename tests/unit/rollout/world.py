@@ -22,7 +22,8 @@ from cpacman.model import (
 from cpacman.report.progress import Silent
 from cpacman.rollout.gate import Finding, Moment
 from cpacman.rollout.job import Job, Level, NoGates, Recheck, Times, Tools
-from cpacman.rollout.runner import End, begin_rollout, continue_rollout
+from cpacman.rollout.runner import begin_rollout, continue_rollout
+from cpacman.rollout.stopping import End
 from cpacman.rollout.windows import Opening
 from cpacman.store import Store
 from cpacman.transport.fake import FakeHost, FakeTransport
