@@ -75,7 +75,7 @@ def unblock(
             [one.spec for one in entries], at=context.clock(), who=context.who, reason=reason,
             ticket=ticket,
         )  # fmt: skip
-    return {"unblock": {"blocks": [dict(one._asdict()) for one in entries], "test": test}}
+    return {"unblock": {"blocks": [_plain(one) for one in entries], "test": test}}
 
 
 def blocks(context: Context) -> dict[str, Any]:
@@ -113,6 +113,7 @@ def _read(
         Block(
             find_snapshot(context.settings.depot, spec) if kind == "snapshot" else spec,
             str(kind), str(reason), until, context.who, context.clock(),
+            tuple(sorted(delivered(spec, advisories))) if kind == "advisory" else (),
         )
         for spec, kind in kinds.items()
     ]  # fmt: skip
@@ -190,13 +191,17 @@ def _rows(
     packages = _offered(context) if any(one.kind == "nevra" for one in entries) else []
     return [
         {
-            **one._asdict(),
+            **_plain(one),
             "holds": holds(one.until, day),
             "known": bool(having[one.spec]) or _is_known(one, advisories, packages),
             "hosts": {host: sorted(found) for host, found in sorted(having[one.spec].items())},
         }
         for one in entries
     ]
+
+
+def _plain(one: Block) -> dict[str, Any]:
+    return {**one._asdict(), "packages": list(one.packages)}
 
 
 def _offered(context: Context) -> list[Package]:

@@ -1,7 +1,7 @@
 """What an advisory delivers, whichever class's snapshot knows of it.
 
 Invariant: a block of an advisory holds wherever its packages are, also in a snapshot that was
-taken before the mirror told of it.
+taken before the mirror told of it, or after it forgot it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cpacman.planner.blocked import delivered
 from cpacman.planner.ruling import Line, Policy
 
 Known = Callable[[], Sequence[Advisory]]
-"""Returns the advisories of every snapshot that a class points at; read when it is first asked."""
+"""Returns the advisories that are known anywhere; read when it is first asked."""
 
 
 class _Manifest(msgspec.Struct):
@@ -25,13 +25,33 @@ class _Manifest(msgspec.Struct):
 
 
 def known_advisories(context: Context) -> list[Advisory]:
-    """Return the advisories of every snapshot that a class points at.
+    """Return the advisories of every snapshot that a class points at, and those that are blocked.
+
+    These as far as they were ever known: no snapshot need tell of them any more.
 
     Raises:
         SafetyError: a manifest is damaged.
     """
     ids = sorted({row["snapshot"] for row in context.store.pointers().values()})
-    return [advisory for one in ids for advisory in _advisories(context, one)]
+    blocked = [b for b in context.store.blocks() if b.packages]
+    return [
+        *(advisory for one in ids for advisory in _advisories(context, one)),
+        *(Advisory(id=one.spec, packages=one.packages) for one in blocked),
+    ]
+
+
+def keep_delivered(context: Context, coming: Iterable[Advisory]) -> None:
+    """Keep what blocked advisories deliver, before classes point at snapshots that forgot them.
+
+    Args:
+        context: the outside world.
+        coming: the advisories of what classes are about to point at.
+    """
+    blocks = [one for one in context.store.blocks() if one.kind == "advisory"]
+    known = [*known_advisories(context), *coming] if blocks else []
+    for one in blocks:
+        if new := delivered(one.spec, known) - set(one.packages):
+            context.store.keep_delivered(one.spec, new)
 
 
 def _advisories(context: Context, snapshot: str) -> tuple[Advisory, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cpacman.commands.blocking import check_snapshots
 from cpacman.commands.context import Context
+from cpacman.commands.everywhere import keep_delivered
 from cpacman.depot.compare import diff_snapshots
 from cpacman.depot.locks import using
 from cpacman.depot.provenance import Door, check_entering, standing_of
@@ -72,6 +73,7 @@ def snapshot(
         with using(context.settings.depot):
             taken = {name: _take(context, name, verify=verify) for name in channels}
             check_snapshots(context, (one.id for one in taken.values()))
+            keep_delivered(context, (a for one in taken.values() for a in one.advisories))
             rows = {name: _settle(context, name, one, first) for name, one in taken.items()}
     return {"snapshot": {"class": first, "channels": rows, "test": test}}
 

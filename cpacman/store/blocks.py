@@ -5,14 +5,15 @@ Invariant: what stands on the list and the journal's word of it are one transact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
-from cpacman.store.rows import as_json
+from cpacman.store.rows import Text, as_json
 from cpacman.store.tables import metadata
 
 blocks_table = sa.Table(
@@ -24,11 +25,15 @@ blocks_table = sa.Table(
     sa.Column("until", sa.String),
     sa.Column("who", sa.String, nullable=False),
     sa.Column("since", sa.Float, nullable=False),
+    sa.Column("packages", Text),
 )
 
 
 class Block(NamedTuple):
-    """One entry: `kind` is nevra, advisory or snapshot; `until` the last day it holds."""
+    """One entry: `kind` is nevra, advisory or snapshot; `until` the last day it holds.
+
+    `packages` are the NEVRAs that an advisory was ever seen to deliver: a mirror may forget it.
+    """
 
     spec: str
     kind: str
@@ -36,6 +41,7 @@ class Block(NamedTuple):
     until: str | None
     who: str
     since: float
+    packages: tuple[str, ...] = ()
 
 
 class Blocks(Database):
@@ -43,7 +49,8 @@ class Blocks(Database):
 
     def blocks(self) -> list[Block]:
         """Return the whole list, those of the past included, sorted."""
-        return [Block(**row) for row in self._rows(sa.select(blocks_table).order_by("spec"))]
+        rows = self._rows(sa.select(blocks_table).order_by("spec"))
+        return [Block(**{**row, "packages": _packages(row["packages"])}) for row in rows]
 
     def block(self, blocks: Sequence[Block], *, ticket: str | None = None) -> None:
         """Put entries on the list; one that is there gets the new reason and last day."""
@@ -51,11 +58,21 @@ class Blocks(Database):
             for one in blocks:
                 mine = blocks_table.c.spec == one.spec
                 connection.execute(blocks_table.delete().where(mine))
-                connection.execute(blocks_table.insert(), dict(one._asdict()))
+                row = {**one._asdict(), "packages": as_json(one.packages)}
+                connection.execute(blocks_table.insert(), row)
                 detail = as_json({"kind": one.kind, "until": one.until})
                 entry = {"action": "block", "subject": one.spec, "at": one.since, "who": one.who,
                          "reason": one.reason, "ticket": ticket, "detail": detail}  # fmt: skip
                 record(connection, entry)
+
+    def keep_delivered(self, spec: str, packages: Iterable[str]) -> None:
+        """Add to what an advisory on the list was seen to deliver."""
+        mine = blocks_table.c.spec == spec
+        with self._write() as connection:
+            row = connection.execute(sa.select(blocks_table.c.packages).where(mine)).first()
+            if row is not None:
+                both = sorted({*_packages(row.packages), *packages})
+                connection.execute(blocks_table.update().where(mine).values(packages=as_json(both)))
 
     def unblock(
         self, specs: Sequence[str], *, at: float, who: str, reason: str | None, ticket: str | None
@@ -69,3 +86,7 @@ class Blocks(Database):
                     record(
                         connection, {"action": "unblock", "subject": spec, "detail": "{}", **said}
                     )
+
+
+def _packages(text: str | None) -> tuple[str, ...]:
+    return msgspec.json.decode(text or "[]", type=tuple[str, ...])

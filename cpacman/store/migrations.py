@@ -129,6 +129,11 @@ def _progress(connection: Connection) -> None:
     add_column(connection, rollouts_table.c.progress)
 
 
+def _delivered(connection: Connection) -> None:
+    """Make room for what a blocked advisory delivered, before a mirror forgot it."""
+    add_column(connection, blocks_table.c.packages)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -142,6 +147,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _boots,
     _soaking,
     _progress,
+    _delivered,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

@@ -118,3 +118,35 @@ def test_what_nothing_is_called_is_said(ready: World) -> None:
     known = {one["spec"]: one["known"] for one in told["block"]["blocks"]}
     assert known == {"lbi-2-1": False, "tool-2-1.noarch": True}
     assert "lbi-2-1  crashes (me)\n  nothing that a class holds or a host has" in render(told)
+
+
+def held_for(world: World, package: str) -> list[str]:
+    """Why a plan of the first class leaves a package."""
+    body = plan(world.context(), Selection(class_="development"), request=Request())["plan"]
+    return [one["reason"] for t in body["transactions"].values() for one in t["held"]
+            if one["candidate"].startswith(package)]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["known", "later"])
+def test_advisory_that_the_mirror_forgot_stays_blocked(ready: World, when: str) -> None:
+    """What it delivered once is blocked, whether that was known at the block or learned since."""
+    without = ("lib-2-1.noarch", "tool-2-1.noarch")
+    if when == "later":
+        ready.mirror(*without)
+        snapshot(ready.context())
+        blocking.block(ready.context(), ["A-2026:1"], reason="crashes")
+        assert held_for(ready, "lib") == []
+        ready.mirror(*without, advisories={"A-2026:1": ["lib-2-1.noarch"]})
+        snapshot(ready.context())
+    else:
+        blocking.block(ready.context(), ["A-2026:1"], reason="crashes")
+    ready.mirror(*without)
+    snapshot(ready.context())
+    assert held_for(ready, "lib") == ["blocked"]
+    (row,) = blocking.blocks(ready.context())["blocks"]["blocks"]
+    assert (row["packages"], row["known"]) == (["lib-2-1.noarch"], True)
+    assert row["hosts"] == {"dev2": ["lib-2-1.noarch"]}
+    blocking.block(ready.context(), ["A-2026:1"], reason="still")
+    assert held_for(ready, "lib") == ["blocked"]
+    blocking.unblock(ready.context(), ["A-2026:1"])
+    assert held_for(ready, "lib") == []
