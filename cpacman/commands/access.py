@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from cpacman.config import Settings
@@ -51,6 +51,21 @@ def problems_of(settings: Settings, verb: str, class_: str, who: str) -> list[Pr
     fault = f"{person_of(who)} may not {verb} {class_}"
     mend = f"ask one of {', '.join(allowed)}; who works as root is named by sudo"
     return [Problem(f"access.{verb}.{class_}", fault, mend)]
+
+
+def approvers(
+    settings: Settings, class_: str, approved: Iterable[str], but: Iterable[str]
+) -> list[str]:
+    """Return the people whose word counts for a class, sorted.
+
+    Args:
+        settings: the settings; who may not approve any more does not count any more.
+        class_: the class.
+        approved: who approved, by any of their logins.
+        but: who started or asked for it, by any of their logins.
+    """
+    people = {person_of(one) for one in approved} - {person_of(one) for one in but}
+    return sorted(one for one in people if not problems_of(settings, "approve", class_, one))
 
 
 def check_access(settings: Settings, verb: str, class_: str, who: str) -> None:

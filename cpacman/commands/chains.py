@@ -8,7 +8,7 @@ with the chain and holds for that one only.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -97,27 +97,58 @@ def stop(
     Raises:
         ConflictError: it has ended.
     """
-    chain = context.store.chain(number)
-    access.check_access(context.settings, "deploy", _class_of(chain), context.who)
+    number = wish_chain(context, context.store.chain(number), wish, reason)
     cancels = wish is Wish.CANCEL
-    if not (cancels and chain.state == RolloutState.HALTED.value):
-        context.store.wish_chain(
-            chain.id, wish.value, at=context.clock(), who=context.who, reason=reason
-        )
     # Read again: what was begun before the wish was written down is to be stopped, too.
-    chain = context.store.chain(chain.id)
+    chain = context.store.chain(number)
     row = rollout_of(context.store, chain)
-    flying: list[str] = []
+    flying: dict[str, list[str]] = {}
     if row is not None and (
         row["state"] in OPEN or (cancels and row["state"] == RolloutState.HALTED.value)
     ):
         order = controlling.cancel if cancels else controlling.halt
         told = order(context, row["id"], reason=reason, wait=wait)["halt"]["rollouts"]
-        flying = [host for one in told for host in one["in_flight"]]
-    target = RolloutState.CANCELLED if cancels else RolloutState.HALTED
-    _await_end(context, chain.id, target, wait)
-    state = context.store.chain(chain.id).state
-    return {"id": chain.id, "in_flight": flying, "state": state}
+        flying = {one["id"]: one["in_flight"] for one in told}
+    return end_by(context, chain.id, wish, flying, wait=wait)
+
+
+def wish_chain(context: Context, chain: Chain, wish: Wish, reason: str | None) -> str:
+    """Commit that a chain shall begin nothing any more; return its id.
+
+    Raises:
+        SafetyError: this person may not.
+        ConflictError: it has ended.
+    """
+    access.check_access(context.settings, "deploy", _class_of(chain), context.who)
+    if not (wish is Wish.CANCEL and chain.state == RolloutState.HALTED.value):
+        context.store.wish_chain(
+            chain.id, wish.value, at=context.clock(), who=context.who, reason=reason
+        )
+    return chain.id
+
+
+def end_by(
+    context: Context,
+    number: str,
+    wish: Wish,
+    flying: Mapping[str, Sequence[str]],
+    *,
+    wait: float = 60.0,
+) -> dict[str, Any]:
+    """Wait until a chain has ended by a wish, and tell how it stands.
+
+    Args:
+        context: the outside world.
+        number: the chain.
+        wish: what was committed.
+        flying: rollout -> who was in flight in it at that moment.
+        wait: seconds.
+    """
+    target = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
+    _await_end(context, number, target, wait)
+    chain = context.store.chain(number)
+    hosts = list(flying.get(chain.rollout or "", ()))
+    return {"id": chain.id, "in_flight": hosts, "state": chain.state}
 
 
 def _class_of(chain: Chain) -> str:

@@ -75,7 +75,8 @@ def consent_to(context: Context, to: str, snapshots: Mapping[str, str], needed: 
     wanted = dict(sorted(snapshots.items()))
     number = content_id(LETTER[0], [to, wanted])
     asked = {str(entry["who"]) for entry in context.store.asks(number)}
-    by = [who for who in context.store.approvals(number) if who not in {context.who, *asked}]
+    said = context.store.approvals(number)
+    by = access.approvers(context.settings, to, said, [context.who, *asked])
     # Where nothing moves nobody is bothered.
     return Consent(number, to, wanted, needed if wanted else 0, tuple(by), tuple(sorted(asked)))
 
@@ -115,7 +116,8 @@ def approve_promotion(
     entry = _find(context, prefix)
     number, detail = str(entry["subject"]), msgspec.json.decode(entry["detail"])
     access.check_access(context.settings, "approve", detail["class"], context.who)
-    if context.who in {one["who"] for one in context.store.asks(number)}:
+    asked = {access.person_of(str(one["who"])) for one in context.store.asks(number)}
+    if access.person_of(context.who) in asked:
         fault = f"{context.who} asked for it"
         raise SafetyError(Problem("approve", fault, "ask somebody else"))
     new = context.store.approve(

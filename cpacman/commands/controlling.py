@@ -23,7 +23,7 @@ from cpacman.commands.deploying import check_job, result_of
 from cpacman.commands.gatekeeping import soak_every
 from cpacman.commands.jobs import job_again, tools_of
 from cpacman.commands.latecomers import besides
-from cpacman.errors import ConflictError, InputError, Problem, SafetyError, UsageError
+from cpacman.errors import EXIT_OTHER, ConflictError, InputError, Problem, SafetyError, UsageError
 from cpacman.model import Outcome, short_id
 from cpacman.rollout.job import HALTED, Job
 from cpacman.rollout.machine import (
@@ -96,7 +96,7 @@ def halt(
     Args:
         context: the outside world.
         number: the rollout.
-        everything: every rollout that is open.
+        everything: every rollout that is open and that this person may halt; the others are told.
         reason: kept in the journal.
         wait: seconds to wait for those in flight.
 
@@ -108,11 +108,30 @@ def halt(
         mend = "name one rollout, or say all=True"
         raise UsageError(Problem("id", "halts one rollout or all", mend))
     rows = context.store.rollouts(active=True) if number is None else [_row(context, number)]
-    stopped = [_stop(context, row, Wish.HALT, reason) for row in rows]
+    stopped: list[dict[str, Any]] = []
+    refused: list[Problem] = []
+    # All wishes first: to end one of them may take as long as its hosts that are in flight.
+    for row in rows:
+        try:
+            stopped.append(_wish(context, row, Wish.HALT, reason))
+        except (ConflictError, SafetyError) as error:
+            if not everything:
+                raise
+            # Who has ended meanwhile is halted; whom this person may not halt is told.
+            refused += error.problems if isinstance(error, SafetyError) else ()
+    for one in stopped:
+        _end_unowned(context, one["id"], Wish.HALT)
     _await_end(context, [one["id"] for one in stopped], wait)
     for one in stopped:
         one["state"] = _row(context, one["id"])["state"]
-    return {"halt": {"rollouts": stopped}}
+    return halt_answer(stopped, refused)
+
+
+def halt_answer(stopped: Sequence[Mapping[str, Any]], refused: Sequence[Problem]) -> dict[str, Any]:
+    """Return what was halted, and why the rest was not."""
+    told = [problem._asdict() for problem in dict.fromkeys(refused)]
+    body = {"halt": {"rollouts": list(stopped), "refused": told}}
+    return {**body, "retcode": EXIT_OTHER} if told else body
 
 
 def cancel(
@@ -124,6 +143,7 @@ def cancel(
         ConflictError: it has ended for good already.
     """
     row = _row(context, number)
+    access.check_access(context.settings, "deploy", row["class"], context.who)
     if row["state"] == RolloutState.HALTED.value:
         context.store.move_rollout(
             row["id"], expected=row["state"], state=RolloutState.CANCELLED.value,
@@ -144,18 +164,30 @@ def _stop(
     context: Context, row: Mapping[str, Any], wish: Wish, reason: str | None
 ) -> dict[str, Any]:
     """Commit the wish; end the rollout here and now when no process carries it out."""
+    stopped = _wish(context, row, wish, reason)
+    _end_unowned(context, row["id"], wish)
+    return stopped
+
+
+def _wish(
+    context: Context, row: Mapping[str, Any], wish: Wish, reason: str | None
+) -> dict[str, Any]:
+    """Commit the wish, and return who was in flight at that moment."""
     access.check_access(context.settings, "deploy", row["class"], context.who)
     number = row["id"]
     context.store.wish_rollout(
         number, wish.value, at=context.clock(), who=context.who, reason=reason
     )
     flying = [h.host for h in context.store.rollout(number)[1] if h.state in IN_FLIGHT]
+    return {"id": number, "in_flight": flying}
+
+
+def _end_unowned(context: Context, number: str, wish: Wish) -> None:
     row = _row(context, number)
     if not is_alive(row["owner"]):
         # Who is faster closes it: the wish stands, and whoever has the rollout heeds it.
         with suppress(ConflictError):
             _close(context, row, wish)
-    return {"id": number, "in_flight": flying}
 
 
 def _close(context: Context, row: Mapping[str, Any], wish: Wish) -> None:
@@ -412,7 +444,7 @@ def approve(
     if row["state"] not in OPEN:
         raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}"))
     access.check_access(context.settings, "approve", row["class"], context.who)
-    if context.who == row["who"]:
+    if access.person_of(context.who) == access.person_of(row["who"]):
         mend = "ask somebody else"
         raise SafetyError(Problem("approve", f"{context.who} started it", mend))
     new = context.store.approve(

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cpacman.commands import access
 from cpacman.commands.context import Context
 from cpacman.config import Profile, Settings
 from cpacman.config.gates import ActionSettings, CheckSettings, FreezeSettings
@@ -119,7 +120,8 @@ class Gates:
         wanted = [one.approvers for one in settings.levels if one.name == level]
         of_class = class_.approvers if self._profile.approvers is None else self._profile.approvers
         wanted_in_all = max([of_class, *wanted])
-        have = [who for who in self._context.store.approvals(self._rollout) if who != self._starter]
+        said = self._context.store.approvals(self._rollout)
+        have = access.approvers(settings, self._class, said, [self._starter])
         if len(have) >= wanted_in_all:
             return ""
         how = f"salt-run cpacman.approve {short_id(self._rollout)}"

@@ -13,7 +13,7 @@ from cpacman.commands import chaining, chains, consent, controlling, deploying
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import NOTHING
 from cpacman.commands.fleet import Selection
-from cpacman.errors import Problem, UsageError
+from cpacman.errors import ConflictError, Problem, SafetyError, UsageError
 from cpacman.model import Request, short_id
 from cpacman.rollout.machine import OPEN, Wish
 
@@ -83,13 +83,29 @@ def halt(
     if chains.is_chain(number):
         stopped = [chains.stop(context, str(number), Wish.HALT, reason=reason)]
         return {"halt": {"rollouts": stopped}}
-    stopped = []
-    if everything and number is None:
-        # Chains first: what one of them begins meanwhile would be forgotten.
-        active = [one.id for one in context.store.chains(active=True) if one.state in OPEN]
-        stopped = [chains.stop(context, one, Wish.HALT, reason=reason) for one in active]
-    answer = controlling.halt(context, number, everything=everything, reason=reason)
-    return {"halt": {"rollouts": [*stopped, *answer["halt"]["rollouts"]]}}
+    if number is not None or not everything:
+        return controlling.halt(context, number, everything=everything, reason=reason)
+    # Chains first: what one of them begins meanwhile would be forgotten.
+    wished, refused = _wish_chains(context, reason)
+    answer = controlling.halt(context, everything=True, reason=reason)
+    flying = {one["id"]: one["in_flight"] for one in answer["halt"]["rollouts"]}
+    stopped = [chains.end_by(context, one, Wish.HALT, flying) for one in wished]
+    problems = [*refused, *(Problem(**one) for one in answer["halt"]["refused"])]
+    return controlling.halt_answer([*stopped, *answer["halt"]["rollouts"]], problems)
+
+
+def _wish_chains(context: Context, reason: str | None) -> tuple[list[str], list[Problem]]:
+    """Let no chain begin anything; return those that were told so, and why others were not."""
+    wished: list[str] = []
+    refused: list[Problem] = []
+    for one in [chain for chain in context.store.chains(active=True) if chain.state in OPEN]:
+        try:
+            wished.append(chains.wish_chain(context, one, Wish.HALT, reason))
+        except ConflictError:
+            pass  # it has ended meanwhile
+        except SafetyError as error:
+            refused += error.problems
+    return wished, refused
 
 
 def cancel(context: Context, number: str, *, reason: str | None = None) -> dict[str, Any]:

@@ -166,9 +166,12 @@ def rollouts(body: Answer) -> str:
 
 def halt(body: Answer) -> str:
     """What was stopped, and who was in flight when the wish was written down."""
+    lines = [
+        f"NOT HALTED {one['path']}: {line(one['message'])}; {line(one['mend'])}"
+        for one in body.get("refused", ())
+    ]
     if not body["rollouts"]:
-        return "no rollout is open"
-    lines = []
+        return clean("\n".join(lines)) or "no rollout is open"
     for one in body["rollouts"]:
         flying = one["in_flight"]
         then = f"in flight then: {some(flying)}" if flying else "nobody was in flight"

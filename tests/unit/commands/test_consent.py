@@ -114,3 +114,12 @@ def test_only_who_may_approves(board: World) -> None:
         agree(board, "bob", told)
     agree(board, getpass.getuser(), told)
     assert ask(board)["retcode"] == 0
+
+
+def test_one_person_by_two_logins(board: World) -> None:
+    """Ann under sudo is ann: who asks does not agree with herself."""
+    told = ask(board, "sudo_ann")
+    with pytest.raises(SafetyError, match="ann asked for it"):
+        agree(board, "ann", told)
+    agree(board, "sudo_bob", told)
+    assert ask(board, "bob")["promote"]["approvals"]["by"] == []

@@ -24,6 +24,7 @@ from cpacman.errors import (
     UsageError,
 )
 from cpacman.model import Request
+from cpacman.report.screens import render
 from cpacman.rollout.checks import Nobody
 from cpacman.rollout.gate import Reply
 from cpacman.transport.fake import FakeHost, FakeTransport
@@ -431,3 +432,69 @@ def test_freeze_that_is_written_down_in_the_middle(stage: Stage) -> None:
     body = controlling.resume(context, body["id"], patience=0.0)["rollout"]
     assert body["state"] == "paused" and "the configuration can't be read: classes" in body["why"]
     assert stage.started["web2"] == 0
+
+
+def test_one_person_by_two_logins(stage: Stage) -> None:
+    """Who started by one login does not approve by another, and nobody counts twice."""
+    stage.world.section["classes"] = [{"development": {"approvers": 2}}, "testing"]
+    body = stage.deploy("sudo_alice")
+    with pytest.raises(SafetyError, match="alice started it"):
+        controlling.approve(stage.context("alice"), body["id"])
+    for login in ("bob", "sudo_bob"):
+        controlling.approve(stage.context(login), body["id"])
+    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    assert again["state"] == "paused" and "approved by 1 of 2" in again["why"]
+
+
+def test_who_may_not_approve_any_more_does_not_count(stage: Stage) -> None:
+    """An approval is worth what its giver may do when it is needed."""
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    body = stage.deploy()
+    controlling.approve(stage.context("bob"), body["id"])
+    stage.world.section["access"] = {"approve": {"development": ["cid"]}}
+    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    assert again["state"] == "paused" and "approved by 0 of 1" in again["why"]
+
+
+def test_a_stranger_cancels_nothing(stage: Stage) -> None:
+    """Also not what is halted: that would be the end of it."""
+    stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
+    body = stage.deploy()
+    stage.world.section["access"] = {"deploy": {"development": ["alice"]}}
+    with pytest.raises(SafetyError, match="mallory may not deploy development"):
+        controlling.cancel(stage.context("mallory"), body["id"])
+    assert look(stage, body["id"])["state"] == "halted"
+
+
+def test_halt_all_halts_what_one_may(stage: Stage) -> None:
+    """A rollout of others keeps none of one's own from being halted; it is told."""
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    body = stage.deploy()
+    header = {"id": "r-0", "plan": body["plan"], "class": "testing", "state": "waiting",
+              "who": "x", "owner": ""}  # fmt: skip
+    stage.world.store.start_rollout(header, [], at=1.0)
+    stage.world.section["access"] = {"deploy": {"testing": ["tess"]}}
+    answer = controlling.halt(stage.context(), everything=True)
+    assert [(one["id"], one["state"]) for one in answer["halt"]["rollouts"]] == [
+        (body["id"], "halted")
+    ]
+    assert answer["retcode"] == 1
+    assert "NOT HALTED access.deploy.testing: alice may not deploy testing" in render(answer)
+    assert stage.world.store.rollout_row("r-0")["wish"] is None
+
+
+def test_halt_all_wishes_before_it_ends_any(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To end one may take long, and no host of another may start meanwhile."""
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    plan_id = stage.deploy()["plan"]
+    header = {"id": "r-0", "plan": plan_id, "class": "development", "state": "waiting",
+              "who": "x", "owner": ""}  # fmt: skip
+    stage.world.store.start_rollout(header, [], at=1.0)
+    wishes: list[list[str | None]] = []
+
+    def close(context: Context, row: Any, wish: Any) -> None:
+        wishes.append([one["wish"] for one in context.store.rollouts(active=True)])
+
+    monkeypatch.setattr(controlling, "_close", close)
+    controlling.halt(stage.context(), everything=True, wait=0.0)
+    assert wishes == [["halt", "halt"]] * 2
