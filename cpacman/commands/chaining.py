@@ -33,12 +33,11 @@ from cpacman.model import Request, short_id
 from cpacman.rollout.machine import RolloutState, check_rollout
 from cpacman.rollout.owner import owner_of
 from cpacman.rollout.runner import begin_rollout, continue_rollout
-from cpacman.rollout.stopping import End, Stop, end_by
+from cpacman.rollout.stopping import BEAT, End, Stop, end_by
 from cpacman.store import Chain, Step, chain_guard
 
 AGAIN = 60.0
 """Seconds after which a chain that found something taken looks again."""
-_BEAT = 1.0
 _TOLD = 3
 """Reasons of a refusal that are kept with a chain; the promotion itself tells all of them."""
 
@@ -241,7 +240,7 @@ class _Carrier:
         self._move(End(RolloutState.WAITING, why, moment))
         while (left := moment - context.clock()) > 0:
             self._look()
-            context.sleep(min(left, _BEAT))
+            context.sleep(min(left, BEAT))
         self._move(End(RolloutState.RUNNING))
 
     # ---- one class -----------------------------------------------------------------------

@@ -25,11 +25,11 @@ from cpacman.errors import Problem, UsageError
 from cpacman.model import FailedError, Inventory
 from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.job import ALREADY, CHANGED, Job, Level, Recheck, Times, Tools, new_rollout_id
+from cpacman.rollout.levels import level_of
 from cpacman.rollout.manifest import is_done, nevras_of
 from cpacman.rollout.owner import owner_of
 from cpacman.rollout.reports import INTERRUPTED
 from cpacman.rollout.restarts import Restarts
-from cpacman.rollout.runner import level_of
 from cpacman.rollout.spread import spread_hosts
 from cpacman.store import StoredPlan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -201,6 +201,12 @@ class Tools(NamedTuple):
     sleep: Callable[[float], None] = time.sleep
     gates: Gatekeeper = NoGates()
     protects: Callable[[Inventory], Sequence[str]] = _nothing_more
+
+    def open_now(self, hosts: Iterable[str], what: Doing = "apply") -> list[str]:
+        """Return those of some hosts for which it is time, in order."""
+        asked = list(hosts)
+        found = self.gates.openings(asked, what) if asked else {}
+        return [host for host in asked if found[host].is_open]
 
 
 def new_rollout_id() -> str:

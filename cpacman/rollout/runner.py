@@ -2,59 +2,46 @@
 
 Invariants: each step is in the database before its effect, so another process can go on from any
 point without repeating and without skipping; every host ends with exactly one outcome; nothing
-that was not verified counts as applied; once halted, no host starts any more; a check that says
-nothing pauses, it never passes; a process that lost the rollout to another one stops at once.
+that was not verified counts as applied; once halted, no host starts any more. What stops it is
+judged in `judging` and heard in `stopping`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
 
 import msgspec
 
 from cpacman.errors import ConflictError, CpacmanError
 from cpacman.model import Outcome
-from cpacman.rollout import gate
 from cpacman.rollout.applying import Applier
-from cpacman.rollout.around import left_behind, undo
+from cpacman.rollout.around import Around
 from cpacman.rollout.asking import Asker
-from cpacman.rollout.gate import Moment, Verdict
-from cpacman.rollout.job import HALTED, Doing, Job, Level, Tools
+from cpacman.rollout.gate import Moment
+from cpacman.rollout.job import HALTED, Job, Level, Tools
+from cpacman.rollout.judging import Judge
+from cpacman.rollout.latecomers import HostsAreBack, Latecomers
+from cpacman.rollout.levels import Levels, limits_of
 from cpacman.rollout.machine import (
     NOT_STARTED,
     HostState,
     LevelState,
     RolloutState,
-    check_level,
     check_rollout,
 )
 from cpacman.rollout.noting import Noting
 from cpacman.rollout.record import Record
-from cpacman.rollout.restarts import OWED, read_restarts
 from cpacman.rollout.settling import Settler
 from cpacman.rollout.staging import Stager, check_files
-from cpacman.rollout.stopping import End, Stop, end_by
+from cpacman.rollout.stopping import BEAT, End, Pulse, Stop, end_by
 from cpacman.store import Guard
-from cpacman.transport.port import UNREACHABLE
 from cpacman.words import many
 
 CANCELLED = "cancelled"
 OPERATOR = "operator"
-ACTION = "action"
 _FIRST_POLL, _LAST_POLL = 0.2, 2.0
-LATE = 60.0
-"""Seconds after which hosts that are out of reach are asked again."""
-JOINS = 3
-"""How often one process takes a host in that was out of reach, and is again."""
-_BEAT = 1.0
-"""Seconds between two signs of life, and so the most that a wish is seen late between starts."""
-
-
-class _Late(Exception):
-    """Hosts have come back: levels that had passed run again for them."""
 
 
 def run_rollout(job: Job, tools: Tools) -> End:
@@ -91,20 +78,6 @@ def begin_rollout(job: Job, tools: Tools, guard: Guard | None = None) -> None:
     tools.store.start_rollout(header, rows, at=tools.clock(), levels=levels, guard=guard)
 
 
-def limits_of(level: Level) -> dict[str, object]:
-    """Return what is fixed of a level when its rollout begins, as plain values."""
-    kept = {k: v for k, v in level._asdict().items() if k not in ("name", "hosts")}
-    return {**kept, "restarts": level.restarts._asdict()}
-
-
-def level_of(name: str, hosts: tuple[str, ...], limits: Mapping[str, Any]) -> Level:
-    """Return a level from what `limits_of` gave, read back from the database."""
-    known: dict[str, Any] = dict(limits)
-    known["around"] = tuple(known.get("around", ()))
-    known["restarts"] = read_restarts(known.get("restarts", {}))
-    return Level(name=name, hosts=hosts, **known)
-
-
 def continue_rollout(job: Job, tools: Tools) -> End:
     """Carry a rollout on from where the database has it; `job.owner` must own it.
 
@@ -124,29 +97,20 @@ class _Rollout:
         self._tools = tools
         row, rows = tools.store.rollout(job.rollout)
         self._record = Record(job, tools, rows)
-        self._left = {
-            level.name: left_behind(level, rows, row["beat"] or 0.0) for level in job.levels
-        }
-        self._levels: dict[str, LevelState] = {}
-        self._soaking: dict[str, float | None] = {}
-        for one in tools.store.rollout_levels(job.rollout):
-            self._levels[one.level] = LevelState(one.state)
-            self._soaking[one.level] = one.soaking
+        self._levels = Levels(job, tools)
         # Levels whose soak another process began: nobody looks at it since.
-        self._unwatched = {n for n, one in self._levels.items() if one is LevelState.SOAKING}
+        soaking = [one for one in job.levels if self._levels.state(one) is LevelState.SOAKING]
+        self._unwatched = {one.name for one in soaking}
         asker = Asker(job, tools, self._record)
         self._stager = Stager(job, tools, self._record)
         self._settler = Settler(job, tools, self._record, asker)
         self._applier = Applier(tools, self._record, asker, self._settler)
-        self._prepared: set[str] = set()
-        self._parked: set[str] = set()
+        self._around = Around(job, tools, self._record, rows, row["beat"] or 0.0)
+        self._judge = Judge(job, tools, self._record)
+        self._late = Latecomers(job, tools, self._record, self._levels)
+        self._pulse = Pulse(job, tools)
         self._sent: set[str] = set()
         self._unsent: set[str] = set()
-        self._beaten = 0.0
-        # Who goes on with a rollout asks at once: it may be gone on with because a host is back.
-        begun = set(self._levels.values()) != {LevelState.WAITING}
-        self._asked = 0.0 if begun else tools.clock()
-        self._joined: Counter[str] = Counter()
 
     def run(self) -> End:
         """Go through the levels; whatever happens, no host is left without an owner of its fate."""
@@ -168,7 +132,7 @@ class _Rollout:
         hosts = [host for level in self._job.levels for host in level.hosts]
         self._watch()
         for level in self._job.levels:
-            self._undo(level, self._left.pop(level.name))
+            self._around.undo_left(level)
         self._record.begin_anew(self._record.in_state(hosts, HostState.STAGING, HostState.STAGED))
 
     def _run_levels(self) -> None:
@@ -177,9 +141,9 @@ class _Rollout:
             try:
                 for level in self._job.levels:
                     self._run_level(level)
-                self._join_late(at_once=True)
+                self._late.join(at_once=True)
                 return
-            except _Late:
+            except HostsAreBack:
                 continue
 
     def _watch(self) -> None:
@@ -195,50 +159,36 @@ class _Rollout:
     # ---- one level -----------------------------------------------------------------------
 
     def _run_level(self, level: Level) -> None:
-        if self._state(level) is LevelState.WAITING:
-            self._join_late()
+        if self._levels.state(level) is LevelState.WAITING:
+            self._late.join()
             self._open(level)
-        if self._state(level) is LevelState.RUNNING:
+        if self._levels.state(level) is LevelState.RUNNING:
             self._carry_out(level)
-            self._check_outcomes(level)
-            self._move_level(level, LevelState.CHECKING)
-            self._check_conclusive(level)
-        if self._state(level) is LevelState.CHECKING:
-            self._pass_gate(level, Moment.AFTER)
-            self._move_level(level, LevelState.SOAKING if level.soak else LevelState.PASSED)
-        if self._state(level) is LevelState.SOAKING:
+            self._judge.check_outcomes(level)
+            self._levels.move(level, LevelState.CHECKING)
+            self._judge.check_conclusive(level)
+        if self._levels.state(level) is LevelState.CHECKING:
+            self._judge.pass_gate(level, Moment.AFTER)
+            self._levels.move(level, LevelState.SOAKING if level.soak else LevelState.PASSED)
+        if self._levels.state(level) is LevelState.SOAKING:
             self._soak(level)
-            self._move_level(level, LevelState.PASSED)
-
-    def _state(self, level: Level) -> LevelState:
-        return self._levels[level.name]
-
-    def _move_level(self, level: Level, state: LevelState, *, late: bool = False) -> None:
-        source, now = self._state(level), self._tools.clock()
-        check_level(level.name, source, state)
-        self._tools.store.move_level(
-            self._job.rollout, level.name, expected=source.value, state=state.value, at=now,
-            late=late,
-        )  # fmt: skip
-        self._levels[level.name] = state
-        if state is LevelState.SOAKING and self._soaking[level.name] is None:
-            self._soaking[level.name] = now
+            self._levels.move(level, LevelState.PASSED)
 
     def _open(self, level: Level) -> None:
         """Wait until a level may begin, and look whether its hosts are well before."""
-        self._look()
+        self._pulse.look()
         lacking = self._tools.gates.approval(level.name)
         if lacking:
             raise Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
         self._await_opening(level)
-        self._pass_gate(level, Moment.BEFORE)
-        self._move_level(level, LevelState.RUNNING)
+        self._judge.pass_gate(level, Moment.BEFORE)
+        self._levels.move(level, LevelState.RUNNING)
 
     def _carry_out(self, level: Level) -> None:
         """Bring every host of a level that has no outcome to one."""
         while True:
             self._drain(level)
-            self._look()
+            self._pulse.look()
             waiting = self._wanted(self._record.in_state(level.hosts, HostState.WAITING))
             due = self._record.in_state(level.hosts, HostState.INSTALLED)
             if not waiting and not due:
@@ -248,7 +198,7 @@ class _Rollout:
                 self._follow(level)
                 continue
             staged = self._stage(level, [host for host in waiting if host in ready])
-            self._check_budget(level)
+            self._judge.check_budget(level)
             self._apply(level, staged)
             left = self._record.in_state(level.hosts, HostState.STAGED)
             # The window closed in the middle: their manifests may have run out when it opens.
@@ -262,7 +212,7 @@ class _Rollout:
         busy = {host: one for host, one in inventories.items() if host not in set(idle)}
         if busy:
             self._tools.reporter.line(f"level {level.name}: {many(len(busy), 'host')} to change")
-            self._look()
+            self._pulse.look()
         staged = set(self._stager.stage(busy, -(-len(busy) // level.concurrency)))
         # Nothing may be sent to these just now; each session on a host has one manifest.
         self._record.begin_anew(self._stager.unsent)
@@ -273,47 +223,35 @@ class _Rollout:
         """Start hosts as others end, never more at once than the level allows."""
         queue, pause = deque(staged), _FIRST_POLL
         while queue or self._in_flight():
-            self._look()
-            queue = deque(self._open_now(queue))
+            self._pulse.look()
+            queue = deque(self._tools.open_now(queue))
             self._follow(level)
             room = level.concurrency - len(self._in_flight())
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
-            group = self._prepare(level, self._wanted(group))
+            group = self._around.prepare(level, self._wanted(group))
             if group and level.around:
                 # What came before the change may have taken until the window closed.
-                in_time = self._open_now(group)
-                self._undo(level, [host for host in group if host not in in_time])
+                in_time = self._tools.open_now(group)
+                self._around.undo(level, [host for host in group if host not in in_time])
                 group = in_time
             if group and not self._applier.start(group):
-                self._undo(level, group)
-                self._stop_by_wish()
+                self._around.undo(level, group)
+                self._pulse.stop_by_wish()
             pause = self._collect(level, pause)
 
     def _follow(self, level: Level) -> None:
         """Order what follows a transaction, on no more hosts at once than the level allows."""
         room = level.concurrency - len(self._in_flight())
-        due = self._open_now(self._record.in_state(level.hosts, HostState.INSTALLED))
+        due = self._tools.open_now(self._record.in_state(level.hosts, HostState.INSTALLED))
         due = due[: max(0, room)]
         # Who waited for another process, or is tried again, may not be drained any more.
-        fresh = [host for host in due if host not in self._prepared]
-        ready = {*due} - {*fresh} | {*self._prepare(level, fresh)}
+        fresh = [host for host in due if not self._around.is_prepared(host)]
+        ready = {*due} - {*fresh} | {*self._around.prepare(level, fresh)}
         group = [host for host in due if host in ready]
         # What came before may have taken until the window closed.
-        group = self._open_now(group) if fresh and level.around else group
+        group = self._tools.open_now(group) if fresh and level.around else group
         if group and not self._settler.order(group):
-            self._stop_by_wish()
-
-    def _park(self, level: Level) -> None:
-        """Undo what came before on hosts whose reboot has to wait: that may be for days."""
-        due = self._record.in_state(level.hosts, HostState.INSTALLED)
-        fresh = [host for host in due if host not in self._parked]
-        self._undo(level, fresh)
-        self._parked.update(fresh)
-        self._prepared.difference_update(fresh)
-
-    def _stop_by_wish(self) -> NoReturn:
-        self._look(at_once=True)
-        raise Stop(RolloutState.HALTED, "an operator wished for it")
+            self._pulse.stop_by_wish()
 
     def _wanted(self, hosts: Sequence[str]) -> list[str]:
         """Leave out the hosts that an operator wants to be skipped."""
@@ -324,49 +262,24 @@ class _Rollout:
             self._record.end(host, Outcome.SKIPPED, OPERATOR, f"skipped by {skipped[host]}")
         return [host for host in hosts if host not in skipped]
 
-    def _prepare(self, level: Level, hosts: Sequence[str]) -> list[str]:
-        """Do what comes before a change; a host on which that fails is not changed."""
-        ready = list(hosts)
-        for name in level.around if ready else ():
-            found = {one.host: one for one in self._tools.gates.before(name, ready)}
-            bad = [h for h in ready if h not in found or found[h].verdict is not Verdict.PASS]
-            self._undo(level, bad)
-            for host in bad:
-                why = found[host].detail if host in found else "no answer"
-                self._leave(host, f"{name}: {why}")
-            ready = [host for host in ready if host not in bad]
-        self._prepared.update(ready)
-        self._parked.difference_update(ready)
-        return ready
-
-    def _leave(self, host: str, why: str) -> None:
-        """End a host that could not be prepared, as far as it came."""
-        if self._record.states[host] is HostState.INSTALLED:
-            self._record.end(host, Outcome.APPLIED, OWED, why, self._record.findings[host])
-        else:
-            self._record.end(host, Outcome.SKIPPED, ACTION, why)
-
-    def _undo(self, level: Level, hosts: Sequence[str]) -> None:
-        undo(level, hosts, self._tools, self._record.journal)
-
     def _drain(self, level: Level) -> None:
         """Collect the hosts that are in flight, starting none."""
         pause = _FIRST_POLL
         while self._in_flight():
-            self._look()
+            self._pulse.look()
             pause = self._collect(level, pause)
 
     def _collect(self, level: Level, pause: float) -> float:
         """Ask the hosts in flight once, and rest; return how long to rest the next time."""
         ended = [*self._applier.poll(), *self._settler.poll()]
-        self._undo(level, ended)
+        self._around.undo(level, ended)
         known = [h for h in ended if self._record.outcomes[h][0] is not Outcome.SILENT]
         if known:
             # What was applied is known; a failed look at the host afterwards must not undo that.
             with suppress(CpacmanError):
                 self._tools.refresh(known)
         if ended:
-            self._check_budget(level)
+            self._judge.check_budget(level)
         if not self._in_flight():
             return _FIRST_POLL
         done = len(self._record.in_state(level.hosts, HostState.ENDED))
@@ -374,87 +287,7 @@ class _Rollout:
         self._tools.sleep(pause)
         return min(pause * 1.5, _LAST_POLL)
 
-    # ---- what lets hosts start, and what stops them ----------------------------------------
-
-    def _look(self, *, at_once: bool = False) -> None:
-        """Show that we are alive, and stop when somebody wants us to."""
-        if self._tools.stopping():
-            raise Stop(RolloutState.HALTED, "stopped by the operator")
-        now = self._tools.clock()
-        if not at_once and now - self._beaten < _BEAT:
-            return
-        self._beaten = now
-        wish = self._tools.store.beat_rollout(self._job.rollout, owner=self._job.owner, at=now)
-        if wish:
-            raise Stop(*end_by(wish))
-
-    def _check_budget(self, level: Level) -> None:
-        found = self._record.outcomes
-        outcomes = {host: one for host, one in found.items() if host not in self._job.forgiven}
-        ended = [outcomes[host] for host in level.hosts if host in outcomes]
-        why = gate.over_budget(
-            ended, max_failures=level.max_failures, max_unreachable=level.max_unreachable
-        )
-        if why:
-            raise Stop(RolloutState.HALTED, f"level {level.name}: {why}")
-        why = gate.over_budget(
-            outcomes.values(),
-            max_failures=self._job.max_failures,
-            max_unreachable=self._job.max_unreachable,
-        )
-        if why:
-            raise Stop(RolloutState.HALTED, f"all levels: {why}")
-
-    def _check_outcomes(self, level: Level) -> None:
-        """Stop after a level in which nobody has the plan: it shows nothing."""
-        self._check_budget(level)
-        ended = [self._record.outcomes[host][0] for host in level.hosts]
-        last = level is self._job.levels[-1]
-        if not last and not gate.has_the_plan(ended):
-            raise Stop(RolloutState.HALTED, f"level {level.name}: no host of it has the plan")
-
-    def _check_conclusive(self, level: Level) -> None:
-        """Pause after a level that changed nothing, when a later one would change something."""
-        ended = [self._record.outcomes[host][0] for host in level.hosts]
-        later = self._job.levels[self._job.levels.index(level) + 1 :]
-        busy = any(self._record.transaction(host).actions for one in later for host in one.hosts)
-        if busy and not gate.is_conclusive(ended):
-            why = f"level {level.name}: nothing was applied in it, so it shows nothing"
-            raise Stop(RolloutState.PAUSED, why)
-
-    def _pass_gate(self, level: Level, moment: Moment) -> None:
-        if not level.gate:
-            return
-        hosts = self._witnesses(level) if moment is not Moment.BEFORE else list(level.hosts)
-        findings = list(self._tools.gates.check(level.gate, hosts, moment))
-        if not findings:
-            return
-        now, who = self._tools.clock(), self._job.who
-        # Those of before the change prove no health: the moment is kept with each.
-        shown = [{**one._asdict(), "when": moment.value} for one in findings]
-        self._tools.store.put_findings(
-            self._job.rollout, level.name, shown, at=now, who=who, add=moment is Moment.SOAK
-        )
-        verdict = gate.combine(findings, {(f.check, f.host) for f in findings if f.required})
-        for one in findings:
-            if one.verdict is not Verdict.PASS:
-                self._tools.reporter.line(gate.told(one))
-        why = f"level {level.name}: gate {level.gate} {verdict.value} {moment.value}"
-        if verdict is Verdict.FAIL:
-            raise Stop(RolloutState.HALTED, why)
-        if verdict is Verdict.INCONCLUSIVE:
-            raise Stop(RolloutState.PAUSED, why)
-
-    def _witnesses(self, level: Level) -> list[str]:
-        """Return the hosts that have the plan: those whose health says something about it."""
-        return [h for h in level.hosts if gate.has_the_plan([self._record.outcomes[h][0]])]
-
     # ---- waiting -------------------------------------------------------------------------
-
-    def _open_now(self, hosts: Sequence[str] | deque[str], what: Doing = "apply") -> list[str]:
-        """Return those of some hosts for which it is time."""
-        found = self._tools.gates.openings(list(hosts), what) if hosts else {}
-        return [host for host in hosts if found[host].is_open]
 
     def _await_opening(self, level: Level) -> set[str]:
         """Wait until hosts of a level may be worked on, and return them.
@@ -462,14 +295,14 @@ class _Rollout:
         What they need is sent ahead, when the window for that is another one and opens before.
         """
         while hosts := self._record.in_state(level.hosts, HostState.WAITING, HostState.INSTALLED):
-            ready = set(self._open_now(hosts))
+            ready = set(self._tools.open_now(hosts))
             lacking = ready & self._unsent
-            if ready := ready - lacking | {*self._open_now(sorted(lacking), "stage")}:
+            if ready := ready - lacking | {*self._tools.open_now(sorted(lacking), "stage")}:
                 return ready
-            self._park(level)
+            self._around.park(level)
             waiting = self._record.in_state(hosts, HostState.WAITING)
             unsent = [host for host in waiting if host not in self._sent]
-            if ahead := self._open_now(unsent, "stage"):
+            if ahead := self._tools.open_now(unsent, "stage"):
                 self._send_ahead(level, ahead)
             else:
                 self._await_any(level, hosts)
@@ -480,7 +313,7 @@ class _Rollout:
         staged = self._stage(level, hosts)
         self._sent.update(set(hosts) - self._unsent)
         self._record.begin_anew(staged)
-        self._check_budget(level)
+        self._judge.check_budget(level)
 
     def _await_any(self, level: Level, hosts: Sequence[str]) -> None:
         """Wait for the next change of what is open for any of these hosts."""
@@ -495,16 +328,16 @@ class _Rollout:
         self._wait(min(ends), f"level {level.name}: {ends[min(ends)]}")
 
     def _soak(self, level: Level) -> None:
-        begun = self._soaking[level.name]
+        begun = self._levels.soaking(level)
         until = (self._tools.clock() if begun is None else begun) + level.soak
         why = f"level {level.name}: soaking"
         every = self._tools.gates.every(level.gate) if level.gate else level.soak
         if level.name in self._unwatched:
             self._unwatched.remove(level.name)
-            self._pass_gate(level, Moment.SOAK)
+            self._judge.pass_gate(level, Moment.SOAK)
         while self._tools.clock() < until:
             self._wait(min(until, self._tools.clock() + every), why, until)
-            self._pass_gate(level, Moment.SOAK)
+            self._judge.pass_gate(level, Moment.SOAK)
 
     def _wait(self, moment: float, why: str, until: float | None = None) -> None:
         """Wait here until a moment, or leave the rollout waiting when that is too long.
@@ -515,52 +348,14 @@ class _Rollout:
             until: the end of all of it, for who looks; left out, `moment`.
         """
         end = moment if until is None else until
-        self._join_late()
+        self._late.join()
         if end - self._tools.clock() > self._tools.times.patience:
             raise Stop(RolloutState.WAITING, why, end)
         self._tools.reporter.line(why)
         while (left := moment - self._tools.clock()) > 0:
-            self._look()
-            self._join_late()
-            self._tools.sleep(min(left, _BEAT))
-
-    def _join_late(self, *, at_once: bool = False) -> None:
-        """Let hosts that were out of reach and are back have the plan, too, where that is wanted.
-
-        Raises:
-            _Late: there are some; their levels run again, without soaking anew.
-        """
-        owed = self._owed() if self._tools.gates.late() else []
-        now = self._tools.clock()
-        if not owed or not (at_once or now >= self._asked + LATE):
-            return
-        self._asked = now
-        taken = self._tools.store.locked_hosts()
-        found = self._tools.recheck([h for h in self._open_now(owed) if h not in taken])
-        back = [host for host in owed if host in found and found[host].code != UNREACHABLE]
-        if back:
-            self._reopen(back)
-            raise _Late
-
-    def _owed(self) -> list[str]:
-        """Return the hosts of levels that have begun which were skipped as out of reach."""
-        begun = [one for one in self._job.levels if self._state(one) is not LevelState.WAITING]
-        missed = (Outcome.SKIPPED, UNREACHABLE)
-        hosts = [host for one in begun for host in one.hosts]
-        owed = [host for host in hosts if self._record.outcomes.get(host) == missed]
-        # Who answers and is gone again each time must not keep the rollout going for ever.
-        return [host for host in owed if self._joined[host] < JOINS]
-
-    def _reopen(self, hosts: Sequence[str]) -> None:
-        """Take hosts in again: their levels first, so that a crash between forgets nobody."""
-        for level in self._job.levels:
-            begun = self._state(level) not in (LevelState.WAITING, LevelState.RUNNING)
-            if begun and not set(hosts).isdisjoint(level.hosts):
-                self._move_level(level, LevelState.RUNNING, late=True)
-        self._tools.reporter.line(f"{many(len(hosts), 'host')} came back: {' '.join(hosts[:12])}")
-        self._joined.update(hosts)
-        with suppress(ConflictError):  # another rollout was faster; that one has them now
-            self._record.begin_anew(hosts, "late")
+            self._pulse.look()
+            self._late.join()
+            self._tools.sleep(min(left, BEAT))
 
     # ---- the end -------------------------------------------------------------------------
 
@@ -576,9 +371,7 @@ class _Rollout:
         if end.state in (RolloutState.HALTED, RolloutState.CANCELLED):
             self._tools.reporter.line(f"{end.state.value.upper()} in {end.why}")
             for level in self._job.levels:
-                left = (HostState.STAGED, HostState.INSTALLED)
-                mine = {*self._record.in_state(level.hosts, *left), *self._left.pop(level.name, ())}
-                self._undo(level, sorted(mine))
+                self._around.undo_all(level)
             self._settler.stop(end.why)
             self._skip(HALTED if end.state is RolloutState.HALTED else CANCELLED, end.why)
         self._collect_all()
@@ -598,7 +391,7 @@ class _Rollout:
         while self._applier.is_busy or self._in_flight():
             ended = [*self._applier.poll(), *self._settler.poll()]
             for level in self._job.levels:
-                self._undo(level, [host for host in ended if host in level.hosts])
+                self._around.undo(level, [host for host in ended if host in level.hosts])
             with suppress(CpacmanError):
                 self._tools.refresh(ended)
             self._tools.sleep(pause)

@@ -177,7 +177,7 @@ SABOTAGE: dict[str, tuple[Callable[[Any], Any], str, int]] = {
         31,
     ),
     "what was done before is not undone": (
-        lambda patch: patch.setattr("cpacman.rollout.runner.undo", nothing),
+        lambda patch: patch.setattr("cpacman.rollout.around.undo", nothing),
         "stays drained",
         5,
     ),

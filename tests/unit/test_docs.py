@@ -16,7 +16,7 @@ import yaml
 
 from cpacman import config, fleet, model
 from cpacman.config import Section, Settings, gates, load_settings
-from cpacman.rollout import job, machine, restarts, runner
+from cpacman.rollout import around, job, machine, restarts, runner
 from cpacman.transport import port
 from cpacman.transport.roster import read_entry
 
@@ -338,7 +338,7 @@ MASTERS = {
     model.FailedError.NOT_ACCEPTED.value,
     runner.CANCELLED,
     runner.OPERATOR,
-    runner.ACTION,
+    around.ACTION,
     *restarts.TRIED_AGAIN,
 }
 

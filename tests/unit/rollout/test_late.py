@@ -10,8 +10,8 @@ import pytest
 
 from cpacman.rollout.gate import Finding, Moment, Verdict
 from cpacman.rollout.job import Recheck
+from cpacman.rollout.latecomers import JOINS
 from cpacman.rollout.machine import RolloutState
-from cpacman.rollout.runner import JOINS
 from cpacman.rollout.windows import Opening
 from cpacman.transport.fake import FakeHost
 from tests.unit.rollout.world import World, level
