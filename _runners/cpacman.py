@@ -909,6 +909,7 @@ def block(
     until: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
+    force: bool = False,
     test: bool = False,
 ):
     """
@@ -920,6 +921,8 @@ def block(
         the last day it holds (2027-03-31)
     reason
         why; it is shown wherever it holds
+    force
+        also globs that fit a large part of all packages
 
     CLI Example:
 
@@ -928,7 +931,9 @@ def block(
         salt-run cpacman.block httpd-2.4.57-11 reason='db module crashes'
     """
     with _context() as context:
-        return blocking.block(context, specs, until=until, reason=reason, ticket=ticket, test=test)
+        return blocking.block(
+            context, specs, until=until, reason=reason, ticket=ticket, force=force, test=test
+        )
 
 
 @runner
@@ -1217,6 +1222,7 @@ def retire(
     test: bool = False,
     reason: str | None = None,
     ticket: str | None = None,
+    force: bool = False,
 ):
     """
     Take hosts out of every count and selection. What was recorded of them stays.
@@ -1227,6 +1233,8 @@ def retire(
         show who would be retired, and change nothing
     reason, ticket
         kept in the journal
+    force
+        also more hosts than ``membership.max_moves`` by a glob, or all; needs ``reason=``
 
     CLI Example:
 
@@ -1235,7 +1243,9 @@ def retire(
         salt-run cpacman.retire hosts=web7 reason="scrapped"
     """
     with _context() as context:
-        return membership.retire(context, listed(hosts), test=test, reason=reason, ticket=ticket)
+        return membership.retire(
+            context, listed(hosts), force=force, test=test, reason=reason, ticket=ticket
+        )
 
 
 @runner

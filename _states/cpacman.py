@@ -114,6 +114,9 @@ def blocked(name, **kwargs):
     reason
         why; it is shown wherever the block holds
 
+    force
+        also globs that fit a large part of all packages
+
     ticket
         kept in the journal
 

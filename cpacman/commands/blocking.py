@@ -19,9 +19,12 @@ from cpacman.errors import Problem, SafetyError, UsageError
 from cpacman.model import Advisory, Package, Plan, short_id
 from cpacman.planner.blocked import Versioned, delivered, finder, holds, kind_of, names
 from cpacman.planner.policy import may_name
+from cpacman.planner.ruling import is_glob
 from cpacman.store import Block
 
 Find = Callable[[Versioned], str | None]
+WIDE = 100
+"""Packages, by name, that globs of one command may block unless it is forced."""
 
 
 # ---- the commands --------------------------------------------------------------------------
@@ -34,6 +37,7 @@ def block(
     until: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
+    force: bool = False,
     test: bool = False,
 ) -> dict[str, Any]:
     """Put NEVRAs, advisories or snapshots on the block list, and name the hosts that have them.
@@ -41,12 +45,31 @@ def block(
     Raises:
         UsageError: nothing is named, what is named can be none of them, or no reason is given.
         InputError: there is no such snapshot.
+        SafetyError: globs fit very many packages, and nothing forces that.
     """
     advisories = known_advisories(context)
     made = _read(context, specs, until, reason, advisories)
+    packages = _offered(context, made)
+    if not force:
+        _check_width([one.spec for one in made if one.kind == "nevra"], packages)
     if not test:
         context.store.block(made, ticket=ticket)
-    return {"block": {"blocks": _rows(context, made, advisories), "test": test}}
+    return {"block": {"blocks": _rows(context, made, advisories, packages), "test": test}}
+
+
+def _check_width(specs: Sequence[str], packages: Sequence[Package]) -> None:
+    """Refuse globs that fit a large part of what classes hold: no plan would have it any more.
+
+    Raises:
+        SafetyError: with how many they fit.
+    """
+    globs = [spec for spec in specs if is_glob(spec)]
+    known = {one.name for one in packages}
+    fitting = sorted({one.name for one in packages if globs and names(globs, one)})
+    if len(fitting) > WIDE or (len(fitting) > 1 and 2 * len(fitting) > len(known)):
+        words = f"fits {len(fitting)} of {len(known)} packages, {', '.join(fitting[:3])}, ..."
+        mend = "narrow it to name-version-release, or force=True"
+        raise SafetyError(Problem(" ".join(globs), words, mend))
 
 
 def unblock(
@@ -80,7 +103,9 @@ def unblock(
 
 def blocks(context: Context) -> dict[str, Any]:
     """Show the block list, and which hosts have what stands on it."""
-    return {"blocks": {"blocks": _rows(context, context.store.blocks(), known_advisories(context))}}
+    entries = context.store.blocks()
+    rows = _rows(context, entries, known_advisories(context), _offered(context, entries))
+    return {"blocks": {"blocks": rows}}
 
 
 def _entry(known: Mapping[str, Block], spec: str) -> Block | None:
@@ -184,11 +209,13 @@ def problems_of(context: Context, plan: Plan) -> list[Problem]:
 
 
 def _rows(
-    context: Context, entries: Sequence[Block], advisories: Sequence[Advisory]
+    context: Context,
+    entries: Sequence[Block],
+    advisories: Sequence[Advisory],
+    packages: Sequence[Package],
 ) -> list[dict[str, Any]]:
     day = today(context)
     having = _having(context, entries, advisories)
-    packages = _offered(context) if any(one.kind == "nevra" for one in entries) else []
     return [
         {
             **_plain(one),
@@ -204,8 +231,13 @@ def _plain(one: Block) -> dict[str, Any]:
     return {**one._asdict(), "packages": list(one.packages)}
 
 
-def _offered(context: Context) -> list[Package]:
-    """Return the packages of every snapshot that a class points at, of each version one."""
+def _offered(context: Context, entries: Sequence[Block]) -> list[Package]:
+    """Return the packages of every snapshot that a class points at, of each version one.
+
+    They are read only where an entry names packages.
+    """
+    if not any(one.kind == "nevra" for one in entries):
+        return []
     ids = sorted({row["snapshot"] for row in context.store.pointers().values()})
     found = (load_snapshot(context.settings.depot, one).packages for one in ids)
     return list({one.nevra: one for packages in found for one in packages}.values())

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cpacman.commands.context import Context
-from cpacman.commands.fleet import Fleet, place_all
+from cpacman.commands.fleet import Fleet, everyone, place_all
 from cpacman.config import is_glob
 from cpacman.errors import Problem, SafetyError, UsageError
 from cpacman.membership import (
@@ -24,6 +24,7 @@ from cpacman.membership import (
     listed_moves,
     moves,
 )
+from cpacman.report.text import some
 
 _GONE = "-"
 """The key of a retired host that the master accepts no more: whatever comes back has another."""
@@ -241,22 +242,35 @@ def retire(
     context: Context,
     hosts: Sequence[str],
     *,
+    force: bool = False,
     test: bool = False,
     reason: str | None = None,
     ticket: str | None = None,
 ) -> dict[str, Any]:
     """Take hosts out of every count; what was recorded of them stays.
 
+    Args:
+        context: the outside world.
+        hosts: ids, or globs of them.
+        force: also very many hosts that globs fit; wants a reason.
+        test: only show.
+        reason: why.
+        ticket: by which order.
+
     Raises:
-        UsageError: a name fits no host that is known.
-        SafetyError: a rollout has one of them just now.
+        UsageError: a name fits no host that is known, or `force` comes without a reason.
+        SafetyError: a rollout has one of them just now, or globs fit very many.
     """
+    if force and not (reason or "").strip():
+        raise UsageError(Problem("reason", "force retires many hosts", "say why: reason='...'"))
     members = context.store.members()
     accepted = set(context.directory.accepted())
     known = accepted | set(members) | set(context.store.inventory_heads())
     chosen = _matching(hosts, known, "see: salt-run cpacman.hosts")
     keys = context.directory.fingerprints(chosen)
     fresh = [h for h in chosen if h not in members or members[h].state != "retired"]
+    if not force:
+        _check_few(context, [h for h in fresh if h not in hosts], hosts)
     _check_idle(context, fresh)
     now = context.clock()
     blank = Member(host="", state="held")
@@ -280,6 +294,19 @@ def retire(
         )  # fmt: skip
     shown = {row.host: {"class": row.class_, "key": row.host in accepted} for row in rows}
     return {"retire": {"hosts": shown, "test": test, "unchanged": sorted(set(chosen) - set(shown))}}
+
+
+def _check_few(context: Context, globbed: Sequence[str], asked: Sequence[str]) -> None:
+    """Refuse globs that take many hosts out at once, or all that there are.
+
+    Raises:
+        SafetyError: with how many they fit.
+    """
+    there, most = set(everyone(context)), context.settings.membership.max_moves
+    if len(globbed) > most or (len(globbed) > 1 and there <= set(globbed)):
+        words = f"fits {len(globbed)} hosts: {some(globbed)}"
+        mend = "name each of them, or force=True reason='...'"
+        raise SafetyError(Problem("hosts " + " ".join(filter(is_glob, asked)), words, mend))
 
 
 def _check_idle(context: Context, hosts: Iterable[str]) -> None:

@@ -278,13 +278,16 @@ def blocked(
     *,
     specs: Names = None,
     until: str | None = None,
+    force: bool = False,
     reason: str | None = None,
     ticket: str | None = None,
 ) -> Told:
     """NEVRAs, advisories or snapshots stand on the block list."""
     wanted = listed(specs) or (name,)
     known = {one.spec: one for one in blocking.active(context)}
-    answer = blocking.block(context, wanted, until=until, reason=reason, ticket=ticket, test=True)
+    answer = blocking.block(
+        context, wanted, until=until, reason=reason, ticket=ticket, force=force, test=True
+    )
     rows = answer["block"]["blocks"]
     missing = [r for r in rows if not _stands(known.get(r["spec"]), r)]
     if not missing:
@@ -293,8 +296,9 @@ def blocked(
     if test:
         return Told(None, render(answer), changes)
     done = blocking.block(
-        context, [r["spec"] for r in missing], until=until, reason=reason, ticket=ticket
-    )
+        context, [r["spec"] for r in missing], until=until, reason=reason, ticket=ticket,
+        force=force,
+    )  # fmt: skip
     return Told(True, render(done), changes)
 
 

@@ -150,3 +150,15 @@ def test_advisory_that_the_mirror_forgot_stays_blocked(ready: World, when: str) 
     assert held_for(ready, "lib") == ["blocked"]
     blocking.unblock(ready.context(), ["A-2026:1"])
     assert held_for(ready, "lib") == []
+
+
+@pytest.mark.parametrize("specs", [["*"], ["*.noarch"], ["lib*", "tool-*"]])
+def test_a_glob_that_fits_nearly_everything_is_forced(ready: World, specs: list[str]) -> None:
+    """It says how many packages that is, a test does, too; what is named one by one is meant."""
+    for test in (True, False):
+        with pytest.raises(SafetyError, match=r"fits 2 of 2 packages.*force=True"):
+            blocking.block(ready.context(), specs, reason="stop", test=test)
+    assert ready.store.blocks() == []
+    blocking.block(ready.context(), specs, reason="stop", force=True)
+    assert len(ready.store.blocks()) == len(specs)
+    blocking.block(ready.context(), ["lib", "tool"], reason="both are bad")

@@ -239,6 +239,22 @@ def test_retired_hosts_count_nowhere(fleet: World) -> None:
     assert set(planned(fleet)["hosts"]) == {"dev1", "dev2", "dev3"}
 
 
+@pytest.mark.parametrize("most", [20, 1])
+def test_retiring_many_at_once_is_forced(fleet: World, most: int) -> None:
+    """All that there are, or more than `max_moves` by a glob: with a reason, or each by name."""
+    rules(fleet, max_moves=most)
+    glob, names = ("*", "dev1 dev2 prod1") if most == 20 else ("dev*", "dev1 dev2")
+    for test in (True, False):
+        with pytest.raises(SafetyError, match=rf"fits \d hosts: {names}; .*force=True"):
+            retire(fleet.context(), [glob], test=test)
+    with pytest.raises(UsageError, match="say why"):
+        retire(fleet.context(), [glob], force=True)
+    assert set(states(fleet)) == {"dev1", "dev2", "prod1"}
+    retire(fleet.context(), ["dev1", "dev2"])
+    retire(fleet.context(), ["*"], force=True, reason="the data centre burnt down")
+    assert states(fleet) == {}
+
+
 def test_a_retired_host_that_comes_back_is_new(fleet: World) -> None:
     """With another key at once; with the old one once the master had thrown it away."""
     retire(fleet.context(), ["dev1", "dev2"])
