@@ -72,6 +72,11 @@ def close_abandoned(context: Context, rows: Sequence[Mapping[str, Any]] | None =
                 _close_abandoned(context, row)
 
 
+def close_one(context: Context, number: str) -> None:
+    """Do so for one rollout, if its process is dead and nobody else was faster."""
+    close_abandoned(context, [context.store.rollout_row(number)])
+
+
 def _close_abandoned(context: Context, row: Mapping[str, Any]) -> None:
     number, me = row["id"], owner_of(os.getpid())
     context.store.own_rollout(number, seen=row["owner"], owner=me)

@@ -17,7 +17,7 @@ import msgspec
 
 from cpacman.commands import access
 from cpacman.commands.answers import rollout_body
-from cpacman.commands.collecting import close_abandoned, is_background
+from cpacman.commands.collecting import is_abandoned, is_background
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import check_job, result_of
 from cpacman.commands.gatekeeping import soak_every
@@ -460,9 +460,13 @@ def approve(
 def due(context: Context) -> list[str]:
     """Return the rollouts in the background that somebody has to go on with now."""
     rows = context.store.rollouts(active=True)
-    close_abandoned(context, rows)
     mine = [row for row in rows if is_background(row) and not is_alive(row["owner"])]
-    return [row["id"] for row in mine if _is_ripe(context, row)]
+    return [row["id"] for row in mine if _is_ripe(context, row) and not is_abandoned(row)]
+
+
+def abandoned(context: Context) -> list[str]:
+    """Return the rollouts whose hosts somebody has to collect."""
+    return [row["id"] for row in context.store.rollouts(active=True) if is_abandoned(row)]
 
 
 def _is_ripe(context: Context, row: Mapping[str, Any]) -> bool:

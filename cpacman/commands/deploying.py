@@ -18,11 +18,16 @@ from cpacman.commands.answers import plan_body, rollout_body
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, place_all
-from cpacman.commands.gatekeeping import class_windows, missing_names, missing_windows
+from cpacman.commands.gatekeeping import (
+    class_windows,
+    gone_names,
+    missing_names,
+    missing_windows,
+)
 from cpacman.commands.jobs import Terms, new_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
-from cpacman.commands.safeguards import profile_problems, safeguards
+from cpacman.commands.safeguards import missing_profile, profile_problems, safeguards
 from cpacman.depot.promotion import is_for
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
@@ -112,11 +117,14 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
     """
     names = [level.name for level in job.levels]
     hosts = _busy_hosts(job)
+    profile = str(job.settings.get("profile") or "")
+    gone = missing_profile(context, profile)
     problems = [
+        *gone_names(context.settings, job.class_, job.levels),
+        *(gone or profile_problems(context, profile, job.reason)),
         *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
         *missing_names(context.settings, stored.class_, names),
         *_missing_windows(context, job),
-        *profile_problems(context, str(job.settings.get("profile") or ""), job.reason),
         *plan_problems(context, stored, hosts),
     ]
     if problems:

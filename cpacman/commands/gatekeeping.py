@@ -14,18 +14,20 @@ from cpacman.commands import access
 from cpacman.commands.context import Context
 from cpacman.config import Profile, Settings
 from cpacman.config.gates import ActionSettings, CheckSettings, FreezeSettings
-from cpacman.config.stages import HostWindows, WindowNames
+from cpacman.config.stages import HostWindows, LevelSettings, WindowNames
 from cpacman.errors import ConfigError, Problem
 from cpacman.model import short_id
 from cpacman.rollout.calendars import read_openings
 from cpacman.rollout.checks import Check, run_checks
 from cpacman.rollout.gate import Expected, Finding, Moment, Verdict
-from cpacman.rollout.job import Doing
+from cpacman.rollout.job import Doing, Level
 from cpacman.rollout.windows import Freeze, Opening, Span, judge, openings
 
 IGNORE = "ignore"
 """The window of a profile that waits for none."""
 PLAIN = WindowNames()
+AGAIN = 60.0
+"""Seconds after which what can't be read is looked at again: somebody may be writing it."""
 JOIN = "join"
 """What `budget.late` says when hosts that come back shall have the plan, too."""
 
@@ -61,9 +63,12 @@ class Gates:
 
     def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
         """See `Gatekeeper.check`."""
+        known = self._context.settings.gates
+        if gate not in known:
+            return [Finding(gate, "", Verdict.INCONCLUSIVE, NOWHERE)]
         wanted = [
             (check_of(one), self._meant(one, hosts))
-            for one in self._context.settings.gates[gate].checks
+            for one in known[gate].checks
             if moment.value in one.when
         ]
         return run_checks([(c, h) for c, h in wanted if h or not c.per_host], self._context.probes)
@@ -82,15 +87,17 @@ class Gates:
 
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.before`."""
-        action = self._context.settings.around[name].before
-        return self._act(name, action, hosts)
+        known = self._context.settings.around
+        if name not in known:
+            return _nowhere(name, hosts)
+        return self._act(name, known[name].before, hosts)
 
     def after(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """See `Gatekeeper.after`."""
         known = self._context.settings.around
         if name not in known:
             # It was taken out of the configuration since: what it did stays done, and is told.
-            return [Finding(name, h, Verdict.INCONCLUSIVE, "is described nowhere") for h in hosts]
+            return _nowhere(name, hosts)
         action = known[name].after
         return () if action is None else self._act(name, action, hosts)
 
@@ -99,12 +106,12 @@ class Gates:
 
     def openings(self, hosts: Sequence[str], what: Doing = "apply") -> Mapping[str, Opening]:
         """See `Gatekeeper.openings`."""
+        now = self._context.clock()
         try:
-            settings, now = self._context.settings_now(), self._context.clock()
+            settings = self._context.settings_now()
         except ConfigError as error:
             # A freeze may stand there: nobody starts before it can be read.
-            why = f"the configuration can't be read: {error.problems[0].path}"
-            return dict.fromkeys(hosts, Opening(False, why))
+            return dict.fromkeys(hosts, _unreadable("the configuration", error, now))
         field = class_windows(settings, self._class).by
         own = {host: own_window(self._meta.get(host, {}), field) for host in hosts}
         found = {
@@ -116,16 +123,28 @@ class Gates:
     def approval(self, level: str) -> str:
         """See `Gatekeeper.approval`."""
         settings = self._context.settings
-        class_ = next(one for one in settings.classes if one.name == self._class)
+        asked = [one.approvers for one in settings.classes if one.name == self._class]
         wanted = [one.approvers for one in settings.levels if one.name == level]
-        of_class = class_.approvers if self._profile.approvers is None else self._profile.approvers
-        wanted_in_all = max([of_class, *wanted])
+        asked = asked if self._profile.approvers is None else [self._profile.approvers]
+        wanted_in_all = max([*asked, *wanted], default=0)
         said = self._context.store.approvals(self._rollout)
         have = access.approvers(settings, self._class, said, [self._starter])
         if len(have) >= wanted_in_all:
             return ""
         how = f"salt-run cpacman.approve {short_id(self._rollout)}"
         return f"approved by {len(have)} of {wanted_in_all}: {how}"
+
+
+NOWHERE = "is described nowhere any more"
+
+
+def _nowhere(name: str, hosts: Sequence[str]) -> list[Finding]:
+    return [Finding(name, host, Verdict.INCONCLUSIVE, NOWHERE) for host in hosts]
+
+
+def _unreadable(what: str, error: ConfigError, now: float) -> Opening:
+    moment = datetime.datetime.fromtimestamp(now + AGAIN, datetime.timezone.utc)
+    return Opening(False, f"{what} can't be read: {error.problems[0].path}", moment)
 
 
 def soak_every(settings: Settings, gate: str) -> float | None:
@@ -165,8 +184,8 @@ def action_of(name: str, settings: ActionSettings) -> Check:
 
 
 def class_windows(settings: Settings, class_: str) -> HostWindows:
-    """Return which windows a class names."""
-    return next(one.windows for one in settings.classes if one.name == class_)
+    """Return which windows a class names; one that was taken out of the configuration has none."""
+    return next((one.windows for one in settings.classes if one.name == class_), HostWindows())
 
 
 def own_window(meta: Mapping[str, Any], field: str | None) -> str | None:
@@ -193,6 +212,8 @@ def opening_of(
         instead: the windows of a profile; `ignore` for none at all.
         own: the window that the host names for itself; a profile goes first.
     """
+    if class_ not in settings.class_names:
+        return Opening(False, f"there is no class {class_!r} any more")
     named = class_windows(settings, class_)
     name = instead.apply or own or named.apply
     if what == "stage":
@@ -204,7 +225,10 @@ def opening_of(
         return Opening(False, f"there is no window {name!r}")
     moment = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
     freezes = [freeze_of(one) for one in settings.freeze]
-    spans = None if name is None else spans_of(settings, name, moment)
+    try:
+        spans = None if name is None else spans_of(settings, name, moment)
+    except ConfigError as error:
+        return _unreadable(f"window {name}", error, now)
     return judge(spans, freezes, class_=class_, now=moment, name=name or "")
 
 
@@ -258,6 +282,26 @@ def missing_names(settings: Settings, class_: str, levels: Sequence[str]) -> lis
             for name in level.around
             if name not in settings.around
         ]
+    return found
+
+
+def gone_names(settings: Settings, class_: str, levels: Sequence[Level]) -> list[Problem]:
+    """Return what a rollout was begun with and nobody describes any more.
+
+    What a level names today and is nowhere is told by `missing_names`.
+    """
+    found = []
+    if class_ not in settings.class_names:
+        words = f"there is no class {class_!r} any more"
+        found.append(Problem("classes", words, "cancel the rollout"))
+    today = {one.name: one for one in settings.levels}
+    for level in levels:
+        now = today.get(level.name, LevelSettings(name=level.name))
+        gates = {level.gate} - {"", now.gate or ""}
+        path = f"level {level.name}, as it was begun"
+        found += [_missing(path, "gate", n, "gates") for n in gates - settings.gates.keys()]
+        around = [n for n in level.around if n not in {*settings.around, *now.around}]
+        found += [_missing(path, "action", name, "around") for name in around]
     return found
 
 

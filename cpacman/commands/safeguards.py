@@ -45,13 +45,18 @@ def profile_of(context: Context, name: str) -> Profile:
     Raises:
         UsageError: there is no such profile.
     """
-    if not name:
-        return Profile()
+    if problems := missing_profile(context, name):
+        raise UsageError(problems)
+    return context.settings.profiles[name] if name else Profile()
+
+
+def missing_profile(context: Context, name: str) -> list[Problem]:
+    """Return that there is no such profile, unless there is, or none is named."""
     profiles = context.settings.profiles
-    if name not in profiles:
-        mend = f"known are: {', '.join(profiles) or 'none'}"
-        raise UsageError(Problem("profile", f"there is no profile {name!r}", mend))
-    return profiles[name]
+    if not name or name in profiles:
+        return []
+    mend = f"known are: {', '.join(profiles) or 'none'}"
+    return [Problem("profile", f"there is no profile {name!r}", mend)]
 
 
 def profile_problems(context: Context, name: str, reason: str | None) -> list[Problem]:

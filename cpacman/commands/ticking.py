@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from cpacman.commands import (
     chaining,
     chains,
+    collecting,
     controlling,
     deploying,
     latecomers,
@@ -25,7 +26,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.latecomers import LATE
 from cpacman.commands.refresh import refresh_hosts
-from cpacman.errors import SafetyError
+from cpacman.errors import ConflictError, SafetyError, UserError
 from cpacman.model import Request, short_id
 from cpacman.rollout.machine import RolloutState
 
@@ -34,8 +35,13 @@ LIFETIME = 30.0
 """Seconds after which another engine takes over from one that shows no life."""
 PATIENCE = 60.0
 """Seconds that a process of the engine waits for a window or a soak before it leaves it."""
+COLLECT = "collect"
 CARRY = "carry"
 CHAIN = "chain"
+JOB = "job"
+FAILED = "failed: "
+AGAIN = 60.0
+"""Seconds after which a rollout is gone on with whose process broke off."""
 
 
 class Work(NamedTuple):
@@ -52,10 +58,22 @@ def is_acting(context: Context, owner: str) -> bool:
 
 def due_work(context: Context) -> list[Work]:
     """Return what is to be done now."""
-    carried = [Work(CARRY, number) for number in controlling.due(context)]
+    carried = [Work(COLLECT, number) for number in controlling.abandoned(context)]
+    carried += [Work(CARRY, number) for number in controlling.due(context)]
     carried += [Work(CHAIN, number) for number in chains.due(context)]
-    carried += [Work("job", LATE)] if latecomers.is_due(context) else []
-    return [*carried, *(Work("job", name) for name in JOBS if is_due(context, name))]
+    carried += [Work(JOB, LATE)] if latecomers.is_due(context) else []
+    ready = [one for one in carried if not _failed_just_now(context, one)]
+    return [*ready, *(Work(JOB, name) for name in JOBS if is_due(context, name))]
+
+
+def _failed_just_now(context: Context, work: Work) -> bool:
+    """Whether it broke off a moment ago: what breaks at once must not be begun all the time."""
+    _, ran, result = context.store.jobs().get(_name_of(work), (0.0, 0.0, ""))
+    return result.startswith(FAILED) and context.clock() < ran + AGAIN
+
+
+def _name_of(work: Work) -> str:
+    return work.subject if work.kind == JOB else f"{work.kind} {work.subject}"
 
 
 def is_due(context: Context, name: str) -> bool:
@@ -68,17 +86,42 @@ def is_due(context: Context, name: str) -> bool:
 
 
 def do_work(context: Context, work: Work) -> dict[str, Any]:
-    """Do one piece of work, and note how a job ended."""
-    if work.kind == CARRY:
-        return _carry(context, work.subject)
-    if work.kind == CHAIN:
-        chaining.carry(context, work.subject, patience=PATIENCE)
-        return chains.chain_answer(context, work.subject)
-    job = JOBS.get(work.subject, latecomers.look_for_late)
-    context.store.ran_job(work.subject, at=context.clock(), result="running")
-    found = job(context)
-    context.store.ran_job(work.subject, at=context.clock(), result="ok")
+    """Do one piece of work, and note how it ended.
+
+    Raises:
+        CpacmanError: it could not be done.
+    """
+    name = _name_of(work)
+    if work.kind == JOB:
+        context.store.ran_job(name, at=context.clock(), result="running")
+    try:
+        found = _WORK[work.kind](context, work.subject)
+    except ConflictError:
+        # Somebody else does it: that is no failure.
+        if work.kind == JOB:
+            context.store.ran_job(name, at=context.clock(), result="others are at it")
+        raise
+    except Exception as error:
+        told = f"{FAILED}{str(error) or type(error).__name__}"
+        context.store.ran_job(name, at=context.clock(), result=told)
+        raise
+    if work.kind == JOB or name in context.store.jobs():
+        context.store.ran_job(name, at=context.clock(), result="ok")
     return found
+
+
+def _run_job(context: Context, name: str) -> dict[str, Any]:
+    return JOBS.get(name, latecomers.look_for_late)(context)
+
+
+def _collect(context: Context, number: str) -> dict[str, Any]:
+    collecting.close_one(context, number)
+    return {}
+
+
+def _chain(context: Context, number: str) -> dict[str, Any]:
+    chaining.carry(context, number, patience=PATIENCE)
+    return chains.chain_answer(context, number)
 
 
 def _carry(context: Context, number: str) -> dict[str, Any]:
@@ -86,20 +129,30 @@ def _carry(context: Context, number: str) -> dict[str, Any]:
 
     Raises:
         SafetyError: it must not.
+        UserError: somebody has to mend what is configured first.
     """
     try:
         return controlling.resume(context, number, patience=PATIENCE)
-    except SafetyError as error:
+    except (SafetyError, UserError) as error:
         controlling.pause(context, number, str(error).splitlines()[0])
         raise
+
+
+_WORK: Mapping[str, Callable[[Context, str], dict[str, Any]]] = {
+    COLLECT: _collect,
+    CARRY: _carry,
+    CHAIN: _chain,
+    JOB: _run_job,
+}
 
 
 def engine_now(context: Context) -> dict[str, Any]:
     """Return which engine acts, when it showed life last, what it does now and next.
 
     Returns:
-        `owner` and `seen`, None when none ever was; `alive`; `doing`: the jobs that run; `next`:
-        what it waits for, the earliest first, each with `what` and `at`.
+        `owner` and `seen`, None when none ever was; `alive`; `doing`: the jobs that run; `failed`:
+        what did not end well the last time, each with `what`, `at` and `why`; `next`: what it
+        waits for, the earliest first, each with `what` and `at`.
     """
     held, now = context.store.lease(LEASE), context.clock()
     doing, coming = [], []
@@ -117,8 +170,25 @@ def engine_now(context: Context) -> dict[str, Any]:
         "seen": held[1] if held else None,
         "alive": held is not None and held[1] + LIFETIME > now,
         "doing": doing,
+        "failed": _failed(context),
         "next": sorted(coming, key=lambda one: (one["at"], one["what"])),
     }
+
+
+def _failed(context: Context) -> list[dict[str, Any]]:
+    """Return what failed the last time and is still to be done."""
+    open_ = {row["id"] for row in context.store.rollouts(active=True)}
+    open_ |= {chain.id for chain in context.store.chains(active=True)}
+    return [
+        {"what": _told(name), "at": ran, "why": result.removeprefix(FAILED).splitlines()[0]}
+        for name, (_, ran, result) in sorted(context.store.jobs().items())
+        if result.startswith(FAILED) and (" " not in name or name.split()[-1] in open_)
+    ]
+
+
+def _told(name: str) -> str:
+    kind, _, number = name.partition(" ")
+    return f"{kind} {short_id(number)}" if number else kind
 
 
 def _waits(context: Context) -> list[dict[str, Any]]:

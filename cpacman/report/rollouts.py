@@ -242,6 +242,8 @@ def _engine(engine: Answer, moment: float) -> Iterable[str]:
         yield f"engine {ok} {age(moment - engine['seen'])} ago ({line(engine['owner'])})"
     for one in engine["doing"]:
         yield f"  does {one['what']} since {when(one['since'])}"
+    for one in engine["failed"]:
+        yield f"  FAILED {when(one['at'])} {line(one['what'])}: {line(one['why'])}"
     for one in engine["next"][:_NEXT]:
         yield f"  next {when(one['at'])} {line(one['what'])}"
     more = len(engine["next"]) - _NEXT

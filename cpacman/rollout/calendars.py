@@ -1,7 +1,8 @@
 """The openings of a maintenance window that an iCalendar file describes.
 
 Invariants: recurrences, exceptions and time zones are the library's business; a file that can't be
-read is an error, never "no window"; an event without a time opens for its whole days.
+read is an error, never "no window"; an event without a time opens for its whole days, one that was
+cancelled does not open at all.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def read_openings(path: Path, zone: ZoneInfo, now: datetime.datetime) -> list[Sp
     try:
         calendar = icalendar.Calendar.from_ical(path.read_bytes())
         events = recurring_ical_events.of(calendar).between(now - _BEHIND, now + _AHEAD)
-        spans = [(_aware(e.start, zone), _aware(e.end, zone)) for e in events]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        held = [e for e in events if str(e.get("STATUS", "")).upper() != "CANCELLED"]
+        spans = [(_aware(e.start, zone), _aware(e.end, zone)) for e in held]
+    except Exception as error:
+        # It is somebody else's file: whatever breaks in reading it, it can't be read.
         raise ConfigError(Problem(str(path), f"is no calendar: {error}")) from error
     return sorted(spans)
 

@@ -91,11 +91,12 @@ def judge_reply(reply: Reply, expected: Expected) -> tuple[Verdict, str]:
     """Return what a reply of a Salt function says: only what was expected passes.
 
     An error, which is a text with a code, and nothing at all are inconclusive: they say that the
-    check did not work, not that the host is well or ill.
+    check did not work, not that the host is well or ill. So a text passes as the very one that is
+    expected, or without a code: what errs may well print what is looked for.
     """
     if not reply.answered or reply.value is None or reply.value == "":
         return Verdict.INCONCLUSIVE, reply.detail or "no answer"
-    if _fits(reply.value, expected):
+    if _fits(reply.value, expected) and not (reply.code and expected.matches):
         return Verdict.PASS, ""
     if reply.code and isinstance(reply.value, str):
         return Verdict.INCONCLUSIVE, f"the check failed: {first_line(reply.value)}"

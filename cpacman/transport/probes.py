@@ -6,12 +6,18 @@ who says nothing is left out, or `answered` is false.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import os
+import signal
+import socket
 import subprocess
+import tempfile
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from cpacman.rollout.gate import Reply
 
@@ -56,30 +62,42 @@ class SaltProbes:
                 time.sleep(_PAUSE)
 
     def command(self, arguments: Sequence[str], timeout: float) -> Reply:
-        """See `Probes.command`."""
-        try:
-            done = subprocess.run(
-                list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=timeout, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return Reply(False, detail=f"still running after {timeout:g} s, ended")
-        except OSError as error:
-            return Reply(False, detail=str(error))
-        return Reply(True, done.stdout[:_MOST].decode(errors="replace"), done.returncode)
+        """See `Probes.command`. What it leaves running in the background is not waited for."""
+        with tempfile.TemporaryFile() as output:
+            try:
+                # A group of its own, so that all of it can be ended.
+                process = subprocess.Popen(
+                    list(arguments), stdin=subprocess.DEVNULL, stdout=output,
+                    stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                return Reply(False, detail=str(error))
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return Reply(False, detail=f"still running after {timeout:g} s, ended")
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            output.seek(0)
+            return Reply(True, output.read(_MOST).decode(errors="replace"), code)
 
     def http(self, address: str, timeout: float) -> Reply:
-        """See `Probes.http`. A refused connection is an answer: nobody serves there."""
+        """See `Probes.http`. A refused connection is an answer: nobody serves there.
+
+        The host itself is asked, for this page: no proxy may answer for it, and a redirection is
+        an answer of its own, or another page or host would pass the gate instead.
+        """
         try:
-            # The configuration takes no address that is not http or https.
-            with urllib.request.urlopen(address, timeout=timeout) as page:  # noqa: S310
-                return Reply(True, page.read(_MOST).decode(errors="replace"), page.status)
-        except urllib.error.HTTPError as error:
-            return Reply(True, error.read(_MOST).decode(errors="replace"), error.code)
-        except urllib.error.URLError as error:
-            refused = isinstance(error.reason, ConnectionRefusedError)
-            return Reply(refused, "", 0, str(error.reason))
-        except (OSError, ValueError) as error:
+            with _connected(address, timeout) as (connection, path):
+                connection.request("GET", path, headers={"User-Agent": "cpacman"})
+                with connection.getresponse() as page:
+                    text = page.read(_MOST).decode(errors="replace")
+                    return Reply(True, text, page.status)
+        except ConnectionRefusedError as error:
+            return Reply(True, "", 0, str(error))
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return Reply(False, detail=str(error) or type(error).__name__)
 
     def event(self, tag: str, timeout: float) -> Reply:
@@ -91,6 +109,42 @@ class SaltProbes:
         ) as bus:
             found = bus.get_event(wait=timeout, tag=tag, full=True, match_type="fnmatch")
         return Reply(found is not None, found)
+
+
+@contextlib.contextmanager
+def _connected(address: str, timeout: float) -> Iterator[tuple[http.client.HTTPConnection, str]]:
+    """Connect to where an address says; yield the connection and the path of the page.
+
+    The time is for all of it: a timeout of the socket alone never ends what comes byte by byte.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    found = urlsplit(address)
+    kind = http.client.HTTPSConnection if found.scheme == "https" else http.client.HTTPConnection
+    connection = kind(found.hostname or "", found.port, timeout=timeout)
+    late = threading.Event()
+    sockets: list[socket.socket] = []
+
+    def hang_up() -> None:
+        late.set()
+        for one in sockets or [connection.sock]:
+            with contextlib.suppress(OSError, AttributeError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.connect()
+        # The connection forgets its socket as soon as the other side says that it will close it.
+        sockets.append(connection.sock)
+        yield connection, (found.path or "/") + (f"?{found.query}" if found.query else "")
+    finally:
+        timer.cancel()
+        connection.close()
+        if late.is_set():
+            raise TimeoutError(f"no whole answer in {timeout:g} s")
 
 
 def _reply(one: Mapping[str, Any]) -> Reply:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cpacman.commands import collecting, controlling, deploying
+from cpacman.commands import collecting, controlling, deploying, ticking
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
@@ -370,6 +370,8 @@ def test_wish_outlives_who_wished_it(stage: Stage) -> None:
     assert look(stage, body["id"])["state"] == "paused"
     stage.world.store.wish_rollout(body["id"], "cancel", at=1.0, who="alice")
     assert controlling.due(stage.context("root")) == []
+    assert controlling.abandoned(stage.context("root")) == [body["id"]]
+    collecting.close_one(stage.context("root"), body["id"])
     assert look(stage, body["id"])["state"] == "cancelled"
 
 
@@ -407,7 +409,7 @@ def test_dead_process_s_hosts_are_let_go(stage: Stage) -> None:
         return told(function, hosts, *rest)
 
     stage.probes.salt = salt  # type: ignore[method-assign]
-    controlling.due(stage.context("root"))
+    collecting.close_one(stage.context("root"), number)
     assert (look(stage, number)["state"], asked) == ("halted", [("drain.off", ["web1"])])
 
 
@@ -430,7 +432,8 @@ def test_freeze_that_is_written_down_in_the_middle(stage: Stage) -> None:
     broken.append(ConfigError(Problem("classes", "is garbled")))
     context = stage.context()._replace(live=live)
     body = controlling.resume(context, body["id"], patience=0.0)["rollout"]
-    assert body["state"] == "paused" and "the configuration can't be read: classes" in body["why"]
+    assert body["state"] == "waiting" and body["until"] == stage.world.now + 60
+    assert "the configuration can't be read: classes" in body["why"]
     assert stage.started["web2"] == 0
 
 
@@ -498,3 +501,31 @@ def test_halt_all_wishes_before_it_ends_any(stage: Stage, monkeypatch: pytest.Mo
     monkeypatch.setattr(controlling, "_close", close)
     controlling.halt(stage.context(), everything=True, wait=0.0)
     assert wishes == [["halt", "halt"]] * 2
+
+
+@pytest.mark.parametrize("gone", ["gate", "around", "profile", "class"])
+def test_what_was_taken_out_of_the_configuration(stage: Stage, gone: str) -> None:
+    """What a rollout was begun with is missed when it shall go on; to halt it needs nothing."""
+    stage.world.section["profiles"] = {"soon": {"soak": "2h"}}
+    stage.world.section["around"] = {"drain": {"before": {"salt": "drain.on"}}}
+    stage.level("canary", gate="web", around=["drain"])
+    body = stage.deploy(background=True, profile="soon", reason="x")
+    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    assert look(stage, body["id"])["state"] == "waiting"
+    if gone == "class":
+        stage.world.section["classes"] = ["testing"]
+        for host in stage.world.hosts:
+            stage.world.host(host, "testing", "app-1-1.noarch", "lib-1-1.noarch")
+    elif gone == "profile":
+        del stage.world.section["profiles"]
+    else:
+        stage.world.section["levels"] = ["canary", "rest"]
+        del stage.world.section[{"gate": "gates"}.get(gone, gone)]
+    stage.world.later(7300)
+    work = ticking.Work("carry", body["id"])
+    with pytest.raises(SafetyError, match=f"there is no {gone.replace('around', 'action')} '"):
+        ticking.do_work(stage.context("root"), work)
+    assert look(stage, body["id"])["state"] == "paused"
+    assert ticking.due_work(stage.context("root")) == []
+    stopped = controlling.halt(stage.context(), body["id"])["halt"]["rollouts"]
+    assert [one["state"] for one in stopped] == ["halted"]

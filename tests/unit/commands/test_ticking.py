@@ -194,3 +194,40 @@ def test_what_must_not_go_on_is_paused(stage: Stage) -> None:
     assert run_due(stage) == [] and stage.started["web2"] == 0
     controlling.cancel(stage.context(), number)
     assert look(stage, number)["state"] == "cancelled" and not stage.world.store.locked_hosts()
+
+
+def test_what_broke_off_is_told_and_begun_again_after_a_while(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither shown as running for ever, nor tried every two seconds."""
+    stage.world.section["engine"] = {"refresh": "1h"}
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(ticking, "refresh_hosts", broken)
+    number = stage.deploy(background=True)["id"]
+    monkeypatch.setattr(controlling, "resume", broken)
+    for work in ticking.due_work(stage.context(ENGINE)):
+        with pytest.raises(RuntimeError):
+            ticking.do_work(stage.context(ENGINE), work)
+    assert ticking.due_work(stage.context(ENGINE)) == []
+    engine = board.status(stage.context())["status"]["engine"]
+    assert engine["doing"] == []
+    assert [(one["what"], one["why"]) for one in engine["failed"]] == [
+        (f"carry {number[:14]}", "the disk is full"), ("refresh", "the disk is full"),
+    ]  # fmt: skip
+    monkeypatch.undo()
+    stage.world.later(61)
+    assert run_due(stage) == [Work("carry", number)]
+    failed = ticking.engine_now(stage.context())["failed"]
+    assert [one["what"] for one in failed] == ["refresh"]
+
+
+def test_hosts_of_a_dead_process_are_collected_beside_all_else(stage: Stage) -> None:
+    """By a process of its own: it may take long, and what breaks in it stops nothing else."""
+    stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
+    number = stage.deploy()["id"]
+    stage.world.store.wish_rollout(number, "halt", at=1.0, who="alice")
+    assert run_due(stage) == [Work("collect", number)]
+    assert look(stage, number)["state"] == "halted" and run_due(stage) == []

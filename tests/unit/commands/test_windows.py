@@ -146,3 +146,57 @@ def test_a_freeze_for_ever(stage: Stage) -> None:
     """The last day there is has no next one."""
     stage.world.section["freeze"] = [{"from": "2027-01-15", "until": "9999-12-31"}]
     assert stage.deploy(patience=0.0)["state"] == "waiting"
+
+
+EVENT = """\
+BEGIN:VEVENT
+UID:{uid}
+DTSTART;TZID=Europe/Berlin:{start}
+DTEND;TZID=Europe/Berlin:{end}
+{more}
+END:VEVENT
+"""
+
+
+def calendar(stage: Stage, *events: str) -> None:
+    """Let a class keep to a calendar of these events."""
+    text = "".join(["BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\n", *events, "END:VCALENDAR\n"])
+    (stage.world.base / "ops.ics").write_text(text)
+    stage.world.section["windows"] = {"ops": {"calendar": str(stage.world.base / "ops.ics")}}
+    windows(stage, apply="ops")
+
+
+def test_a_calendar_with_exceptions(stage: Stage) -> None:
+    """Neither what was cancelled opens, nor an exception of a series; zones are the event's."""
+    series = EVENT.format(
+        uid="a", start="20270115T220000", end="20270115T230000",
+        more="RRULE:FREQ=DAILY\nEXDATE;TZID=Europe/Berlin:20270115T220000",
+    )  # fmt: skip
+    off = EVENT.format(
+        uid="a", start="20270116T220000", end="20270116T230000",
+        more="RECURRENCE-ID;TZID=Europe/Berlin:20270116T220000\nSTATUS:CANCELLED",
+    )  # fmt: skip
+    alone = EVENT.format(
+        uid="b", start="20270115T100000", end="20270115T110000", more="STATUS:CANCELLED"
+    )
+    calendar(stage, series, off, alone)
+    body = stage.deploy(patience=0.0)
+    assert (body["state"], body["until"]) == ("waiting", at("17 21:00"))
+
+
+def test_a_calendar_that_is_being_written(stage: Stage) -> None:
+    """Nobody starts while it can't be read, and the rollout goes on by itself when it can."""
+    calendar(stage, EVENT.format(uid="a", start="20270115T080000", end="20270115T180000", more=""))
+    path = stage.world.base / "ops.ics"
+    text = path.read_text()
+    for broken in (text[:60], "", "BEGIN:VCALENDAR\nBEGIN:VEVENT\nEND:VEVENT\nEND:VCALENDAR\n"):
+        path.write_text(broken)
+        body = stage.deploy(patience=0.0)
+        assert body["state"] == "waiting" and "window ops can't be read" in body["why"], broken
+        assert body["until"] == stage.world.now + 60 and not any(stage.started.values())
+        controlling.cancel(stage.context(), body["id"])
+    body = stage.deploy(patience=0.0)
+    path.write_text(text)
+    stage.world.later(61)
+    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    assert body["state"] == "done"

@@ -148,6 +148,7 @@ def status_answer() -> dict[str, Any]:
         "chains": [{k: v for k, v in chain_answer().items() if k != "steps"}],
         "engine": {"owner": "master:7:9", "seen": 96.0, "alive": True,
                    "doing": [{"what": "prune", "since": 95.0}],
+                   "failed": [{"what": "refresh", "at": 90.0, "why": "disk is full"}],
                    "next": [{"what": "snapshot", "at": 200.0}]},
         "freeze": {"from": 500.0, "until": 900.0, "classes": ["production"], "reason": "audit"},
         "now": 100.0,
@@ -836,7 +837,7 @@ def test_the_board_tells_what_goes_on() -> None:
     assert told[2] == "engine ok 4 s ago (master:7:9)"
     assert told[3].startswith("  does prune since") and "snapshot" in told[4]
     assert told[5].startswith("freeze of production from ")
-    silent = {**status_answer()["engine"], "alive": False, "next": [], "doing": []}
+    silent = {**status_answer()["engine"], "alive": False, "next": [], "doing": [], "failed": []}
     assert "engine SILENT" in screen("status", {**status_answer(), "engine": silent})
     never = {**silent, "owner": None, "seen": None}
     assert "engine" not in screen("status", {**status_answer(), "engine": never})

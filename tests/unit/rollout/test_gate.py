@@ -38,6 +38,8 @@ PASS, FAIL, OPEN = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
         (Reply(True, "'x.y' is not available.", 254), Expected(), OPEN),
         (Reply(True, "Traceback ...\nValueError: no", 1), Expected(), OPEN),
         (Reply(True, False, 1), Expected(), FAIL),
+        (Reply(True, "NOT OK: 5 workers", 2), Expected(matches="OK"), OPEN),
+        (Reply(True, 3, 3), Expected(3), PASS),
     ],
 )
 def test_salt_function(reply: Reply, expected: Expected, verdict: Verdict) -> None:
