@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 QUICK := unit functional property
+# A lab waits more than it computes. The tests of a file stay together, and share its lab.
+LABS := -n 2 --dist loadfile
 
 .PHONY: help setup demo test unit lint types bench property chaos lock clean
 
@@ -23,9 +25,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml setup.py tools/system-packages 
 demo: setup ## the main job, for real: a lab of master and hosts, plan, push, install, promote
 	$(BIN)/python -m lab demo
 
-test: setup ## all tests: on every processor what needs no lab, then the rest
+test: setup ## all tests: on every processor what needs no lab, then the rest in two labs
 	$(PYTEST) -n auto -q $(addprefix tests/,$(QUICK))
-	$(PYTEST) tests $(addprefix --ignore=tests/,$(QUICK))
+	$(PYTEST) $(LABS) -q tests $(addprefix --ignore=tests/,$(QUICK))
 
 unit: setup ## the quick tests only, on every processor
 	$(PYTEST) -n auto -q tests/unit

@@ -79,7 +79,7 @@ class Directory:
         until = time.monotonic() + LONGEST_DEATH
         while not has_owner(path) and time.monotonic() < until:
             path.mkdir(mode=0o700, exist_ok=True)
-            if not (path / LOCK).exists() and any(path.iterdir()):
+            if is_foreign(path):
                 raise LabError(Problem(str(path), "is not empty, and no lab's directory"))
             lock = lock_directory(path)
             if lock is not None:
@@ -100,6 +100,13 @@ class Directory:
         empty(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether something lies in `path` that no lab put there."""
+    with contextlib.suppress(FileNotFoundError):  # whoever sweeps may remove it just now
+        return not (path / LOCK).exists() and any(path.iterdir())
+    return False
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -163,16 +170,30 @@ def sweep(base: Path) -> list[str]:
     """Remove what dead labs left in `base`; returns their names."""
     removed = []
     for path in labs(base):
-        if has_owner(path):
-            continue
-        if not wait_until_free(path, LONGEST_DEATH):
+        settle(path)
+        if is_ownerless(path):
             kill_holders(path)
-            wait_until_free(path, LONGEST_DEATH)
+            settle(path)
         lock = lock_directory(path)
         if lock is not None:
             Directory(path, lock).remove()
             removed.append(path.name)
     return removed
+
+
+def settle(path: Path) -> None:
+    """Wait until it is plain whether somebody lives in `path`, for as long as a death may take.
+
+    A lab that is just being made has no owner for an instant, as one that is just being killed.
+    """
+    until = time.monotonic() + LONGEST_DEATH
+    while is_ownerless(path) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def is_ownerless(path: Path) -> bool:
+    """Whether somebody holds the lock of `path`, but no living owner is known."""
+    return is_locked(path) and not has_owner(path)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -197,7 +218,7 @@ def kill_holders(path: Path) -> None:
     wanted = (path / LOCK).stat()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.path.samestat((entry / "fd" / "0").stat(), wanted):
+            if os.path.samestat((entry / "fd" / "0").stat(), wanted) and not has_owner(path):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -46,13 +47,48 @@ def mirror(clean_lab: Lab) -> Path:
 def lab_base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A base of its own for the labs that a test starts itself (short: sockets live below it).
 
-    Those of test runs that were killed are found by their name and removed first.
+    Those of test runs that were killed are known by their lock, which is free, and removed first.
     """
     for stale in Path("/tmp").glob(f"{PREFIX}*"):
-        sweep(stale)
-        with contextlib.suppress(OSError):  # another run's labs live there
-            stale.rmdir()
-    base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-    monkeypatch.setenv("CPACMAN_LAB_DIR", str(base))
-    yield base
-    shutil.rmtree(base)
+        remove_stale(stale)
+    with held_base() as base:
+        monkeypatch.setenv("CPACMAN_LAB_DIR", str(base))
+        yield base
+
+
+@contextlib.contextmanager
+def held_base() -> Iterator[Path]:
+    """Make a base and hold it, so that no other run of these tests takes it for a stale one."""
+    lock = None
+    while lock is None:
+        base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        lock = hold(base)
+    try:
+        yield base
+        shutil.rmtree(base)
+    finally:
+        os.close(lock)
+
+
+def hold(base: Path) -> int | None:
+    """Lock a directory for as long as the returned file is open; None if somebody else has it."""
+    with contextlib.suppress(OSError):
+        lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), base.stat()):
+                return lock
+        except OSError:
+            pass
+        os.close(lock)
+    return None
+
+
+def remove_stale(base: Path) -> None:
+    """Remove a base that nobody holds, unless a lab lives there all the same."""
+    lock = hold(base)
+    if lock is not None:
+        sweep(base)
+        with contextlib.suppress(OSError):
+            base.rmdir()
+        os.close(lock)

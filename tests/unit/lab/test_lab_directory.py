@@ -13,6 +13,7 @@ import pytest
 
 from lab.directory import (
     LOCK,
+    STATE,
     Directory,
     base_directory,
     has_owner,
@@ -126,6 +127,20 @@ def test_survivor_without_owner_is_ended(base: Path, monkeypatch: pytest.MonkeyP
         assert sweep(base) == ["one"]
         reaper.join()
     assert survivor.returncode == -9
+
+
+def test_lab_that_is_just_being_made_is_left_alone(base: Path) -> None:
+    """Between its lock and its owner's id a sweep waits, and then leaves its processes alone."""
+    taken = Directory.take(base, "one")
+    (taken.path / STATE).unlink()
+    said = threading.Timer(0.2, taken.write_state, [{"owner": os.getpid()}])
+    with subprocess.Popen(["sleep", "100"], stdin=taken.lock) as hub:
+        said.start()
+        assert sweep(base) == []
+        assert hub.poll() is None and has_owner(taken.path)
+        hub.kill()
+    said.join()
+    taken.remove()
 
 
 def test_links_in_a_lab_are_not_followed(base: Path, tmp_path: Path) -> None:
