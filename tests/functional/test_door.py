@@ -74,7 +74,7 @@ def door(opts, plan_key, monkeypatch):
 
 def start(door, plan_key, session, other=None):
     """Order a session to start, as the master's runner does."""
-    order = {"kind": "order", "session": session, "expires": int(time.time()) + 60}
+    order = {"kind": "order", "session": session, "expires": int(time.time()) + 600}
     order.update(other or {})
     text = json.dumps(order)
     return door.apply(session, text, plan_key.sign_manifest(text))
@@ -111,12 +111,13 @@ def push(door, host, text, chunk=1000):
 
 def wait_for_end(door, session):
     """Ask for the result until there is an outcome."""
-    for _ in range(100):
-        answer = door.result(session, "nonce-1")
-        if json.loads(answer["report"])["outcome"]:
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(answer)
+    agenthost.wait_until(lambda: reported(door, session)["outcome"])
+    return door.result(session, "nonce-1")
+
+
+def reported(door, session):
+    """Return what a session's report says by now."""
+    return json.loads(door.result(session, "nonce-1")["report"])
 
 
 def test_the_whole_way(door, host, plan_key, minion_key):
@@ -297,12 +298,12 @@ def test_a_busy_host_refuses_another_session(door, host, plan_key):
         door.begin(text, plan_key.sign_manifest(text))
         push(door, host, text)
     first, second = (json.loads(text)["session"] for text in texts)
+    host.hold()
     assert start(door, plan_key, first) == {"started": True}
-    for _ in range(100):
-        if json.loads(door.result(first, "n")["report"])["state"] == "running":
-            break
-        time.sleep(0.05)
+    host.wait_for_scriptlet()
+    assert reported(door, first)["state"] == "running"
     assert code(start(door, plan_key, second)) == "busy"
+    host.let_go()
     answer = wait_for_end(door, first)
     assert json.loads(answer["report"])["outcome"] == "applied"
 

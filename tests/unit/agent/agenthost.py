@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,6 +51,12 @@ fi
 {tail}
 """
 
+SLOW = """%post -p <lua>
+io.open("/began", "w"):close()
+for _ = 1, 120 do
+    if not posix.access("/hold") then break end
+    posix.sleep(1)
+end"""
 FILLER = """%post -p <lua>
 local file = io.open("/usr/share/filled", "w")
 for _ = 1, 30 do file:write(string.rep("x", 1048576)) end
@@ -72,7 +79,7 @@ PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "post", "version": 2, "tail": '%post -p <lua>\nerror("boom")'},
     {"name": "pre", "version": 1},
     {"name": "pre", "version": 2, "tail": '%pre -p <lua>\nerror("boom")'},
-    {"name": "slow", "version": 1, "tail": "%post -p <lua>\nposix.sleep(4)"},
+    {"name": "slow", "version": 1, "tail": SLOW},
     {"name": "swap", "version": 1},
     {"name": "swap", "version": 2, "arch": "x86_64"},
     {"name": "onpre", "version": 1, "head": "Requires: pre >= 2"},
@@ -237,16 +244,34 @@ class TreeHost:
         """Return what a session that was killed says of itself."""
         return settled(self.agent, path)
 
+    def hold(self) -> None:
+        """Let the scriptlet of `slow` wait from now on, until `let_go`."""
+        (self.root / "hold").touch()
+
+    def wait_for_scriptlet(self) -> None:
+        """Wait until the scriptlet of `slow` runs."""
+        wait_until((self.root / "began").exists)
+
+    def let_go(self) -> None:
+        """Let the scriptlet of `slow` end."""
+        (self.root / "hold").unlink(missing_ok=True)
+
 
 def settled(agent: ModuleType, session: Path) -> dict[str, Any]:
     """Return what a session says of itself once nobody works on it any more.
 
     A killed one's child holds the locks until it is gone, too, or a program of its own.
     """
-    end = time.time() + 10
-    while agent.is_running(str(session)) and time.time() < end:
-        time.sleep(0.01)
+    wait_until(lambda: not agent.is_running(str(session)))
     return agent.session_status(str(session))
+
+
+def wait_until(check: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is so; the end is there for a machine that is very busy."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(0.02)
 
 
 def plan_key() -> tuple[Any, str]:

@@ -123,10 +123,10 @@ def test_programs_with_files_that_are_gone(agent, tmp_path):
     program.chmod(0o755)
     import subprocess
 
-    with subprocess.Popen([program, "30"]) as process:
+    with subprocess.Popen([program, "600"]) as process:
         try:
-            while Path(f"/proc/{process.pid}/comm").read_text().strip() != program.name[:15]:
-                pass
+            comm = Path(f"/proc/{process.pid}/comm")
+            agenthost.wait_until(lambda: comm.read_text().strip() == program.name[:15])
             assert not agent.uses_deleted(f"/proc/{process.pid}")
             program.unlink()
             assert agent.uses_deleted(f"/proc/{process.pid}")

@@ -128,12 +128,13 @@ def test_the_command_carries_on_after_a_cut(host):
     """kill -9 in mid-transaction under Python 2.7 and the command: the next start ends it."""
     path = host.stage(host.action("install", "slow-1"), after=["slow-1"])
     command = [str(python2()), str(agenthost.AGENT), "apply", str(path), "--no-bindings"]
+    host.hold()
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env=agenthost.ENVIRONMENT, start_new_session=True
     ) as process:
-        while '"running"' not in (path / "journal.jsonl").read_text():
-            pass
+        host.wait_for_scriptlet()
         os.killpg(process.pid, 9)
+    host.let_go()
     assert host.cut_off(path)["code"] == "interrupted"
     report = host.apply(path, "--no-bindings", python=str(python2()))
     assert report["outcome"] == "applied", report

@@ -214,7 +214,7 @@ def test_whoever_relies_on_a_snapshot_is_waited_for(
 
     thread = threading.Thread(target=point)
     thread.start()
-    pointing.wait(5)
+    assert pointing.wait(60)
     assert prune(world.context())["prune"]["removed"] == []
     thread.join()
     assert world.held("production") == four[1] in snapshot_ids(depot_of(world))

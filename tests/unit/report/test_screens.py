@@ -742,10 +742,10 @@ def test_screens_do_not_change_their_answer() -> None:
     for what, make in ANSWERS.items():
         answer = make()
         before = copy.deepcopy(answer)
-        started = time.monotonic()
+        started = time.process_time()
         screen(what, answer)
         assert answer == before
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
 
 
 def test_why_has_each_rule_below_its_candidate() -> None:
