@@ -2343,8 +2343,9 @@ def is_meant(name, globs):
         known = name.endswith(".service")
     else:
         known = os.path.exists(os.path.join(INIT_SCRIPTS, name))
-    unit = name if name.endswith(".service") else name + ".service"
-    return known and any(fnmatch.fnmatchcase(word, one) for one in globs for word in (name, unit))
+    base = name[: -len(".service")] if name.endswith(".service") else name
+    words = (base, base + ".service")
+    return known and any(fnmatch.fnmatchcase(word, one) for one in globs for word in words)
 
 
 def look_again(name):

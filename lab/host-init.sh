@@ -95,6 +95,7 @@ cd "$root"
 pivot_root . .
 umount -l .
 cd /
+[ ! -x /etc/lab.init ] || exec /etc/lab.init
 : >/run/lab.ready
 reboot() {
     kill -9 -1 || :

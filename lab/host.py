@@ -146,13 +146,16 @@ class Host:
             self.place_file("/etc/salt/minion", yaml.safe_dump(self.minion).encode())
         else:
             self.place_file("/etc/ssh/sshd_config", SSHD.encode())
-        kinds = ("--mount", "--uts", "--ipc", "--net", "--pid")
         arguments = [self.name, self.directory, layers, site, *hide, "--", *need]
         self._unshare = self.hub.spawn(
-            ["unshare", *kinds, "--fork", "--kill-child=SIGKILL", "sh", str(INIT)]
+            [*self.unshare(), "--fork", "--kill-child=SIGKILL", "sh", str(INIT)]
             + [str(argument) for argument in arguments],
             str(self.directory / "init.log"),
         )
+
+    def unshare(self) -> list[str]:
+        """The command that gives the host its namespaces."""
+        return ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid"]
 
     def settle(self) -> None:
         """Wait until the host has its root, then plug it in.
@@ -183,6 +186,9 @@ class Host:
             raise LabError(Problem(self.name, f"the host did not come up: {said[-500:]}"))
         first = self._first_process()
         return first != 0 and Path(f"/proc/{first}/root/run/lab.ready").exists()
+
+    def release(self) -> None:
+        """Give back what outlives its processes, once they are gone: nothing."""
 
     def kill(self) -> None:
         """Pull the plug: every process of the host is killed at once; its files stay."""

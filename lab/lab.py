@@ -31,6 +31,7 @@ from lab.hub import CHECKOUT, Hub, start_hub
 from lab.namespace import inner_environ, wait_for
 from lab.requirements import check_requirements
 from lab.sockets import connected
+from lab.systemd import SystemdHost
 
 if TYPE_CHECKING:
     from lab.master import Master
@@ -44,6 +45,7 @@ class Lab(Commands):
     Args:
         hosts: ids of the hosts with a salt-minion.
         ssh_hosts: ids of the hosts with an sshd instead.
+        systemd_hosts: ids of more hosts with a salt-minion, and a systemd as first process.
         name: of the lab; None: one of its own, so that many can run side by side.
         packages: NEVRAs of the lab that every host starts with.
         settings: the `cpacman:` section, over `default_settings`.
@@ -58,6 +60,7 @@ class Lab(Commands):
         hosts: Sequence[str] = ("web1", "web2", "db1"),
         *,
         ssh_hosts: Sequence[str] = (),
+        systemd_hosts: Sequence[str] = (),
         name: str | None = None,
         packages: Sequence[str] = rpms.OLD,
         settings: Mapping[str, Any] | None = None,
@@ -66,8 +69,13 @@ class Lab(Commands):
     ) -> None:
         self.name = name or f"own-{os.getpid()}-{next(_numbers)}"
         self.packages = tuple(packages)
-        self._names = [*hosts, *ssh_hosts]
-        self._kinds = {**dict.fromkeys(hosts, SALT), **dict.fromkeys(ssh_hosts, SSH)}
+        self._names = [*hosts, *ssh_hosts, *systemd_hosts]
+        self._kinds = {
+            **dict.fromkeys(hosts, SALT),
+            **dict.fromkeys(ssh_hosts, SSH),
+            **dict.fromkeys(systemd_hosts, SALT),
+        }
+        self._systemd = frozenset(systemd_hosts)
         self._settings = dict(settings or {})
         self._master_config = dict(master or {})
         self._minion_config = dict(minion or {})
@@ -85,7 +93,7 @@ class Lab(Commands):
             LabError: a name is not one, something is missing, or a part did not start.
         """
         check_names(self._names)
-        check_requirements(ssh=SSH in self._kinds.values())
+        check_requirements(ssh=SSH in self._kinds.values(), systemd=bool(self._systemd))
         base = base_directory()
         sweep(base)
         self._directory = Directory.take(base, self.name)
@@ -108,6 +116,8 @@ class Lab(Commands):
         """Kill the first process, which ends all others and their mounts; remove the directory."""
         if self._hub is not None:
             self._hub.kill()
+        for host in self._hosts.values():
+            host.release()
         self._hub = self._master = None
         self._hosts = {}
         if self._directory is not None:
@@ -149,7 +159,8 @@ class Lab(Commands):
     def _make_host(self, name: str, index: int, kind: str) -> Host:
         directory = self.directory / "hosts" / name
         overrides = self._minion_config
-        host = Host(
+        made = SystemdHost if name in self._systemd else Host
+        host = made(
             name, index=index, kind=kind, directory=directory, hub=self.hub, overrides=overrides
         )
         if kind == SALT:

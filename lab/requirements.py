@@ -28,6 +28,7 @@ COMMANDS = {
     "rpmbuild": "rpm",
 }
 SSH_COMMANDS = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+SYSTEMD_COMMANDS = {"systemd-run": "systemd", "systemctl": "systemd"}
 MODULES = {
     "salt": "salt",
     "saltfactories": "pytest-salt-factories",
@@ -66,7 +67,7 @@ def missing_bindings() -> list[Problem]:
     ]
 
 
-def check_requirements(*, ssh: bool) -> None:
+def check_requirements(*, ssh: bool, systemd: bool) -> None:
     """Refuse with everything that is missing.
 
     Raises:
@@ -74,7 +75,9 @@ def check_requirements(*, ssh: bool) -> None:
     """
     if os.geteuid() != 0:
         raise LabError(Problem("", "the lab needs root (namespaces, mounts)", "use sudo"))
-    commands = {**COMMANDS, **(SSH_COMMANDS if ssh else {})}
+    commands = {**COMMANDS}
+    commands |= SSH_COMMANDS if ssh else {}
+    commands |= SYSTEMD_COMMANDS if systemd else {}
     problems = [*missing_commands(commands), *missing_modules(MODULES), *missing_bindings()]
     if problems:
         raise LabError(problems)

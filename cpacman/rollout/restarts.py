@@ -79,7 +79,10 @@ def need_of(policy: Restarts, findings: Findings) -> Need:
 
 
 def _is_listed(name: str, globs: Iterable[str]) -> bool:
-    return name.startswith("+") or any(fnmatchcase(name, glob) for glob in globs)
+    """Whether a service is meant by one of the names, each with or without `.service`."""
+    unit = f"{name.removesuffix('.service')}.service"
+    names = (unit, unit.removesuffix(".service"))
+    return name.startswith("+") or any(fnmatchcase(one, glob) for glob in globs for one in names)
 
 
 def boot_of(report: Mapping[str, Any]) -> str:

@@ -155,6 +155,8 @@ def test_systemd_is_asked_whether_it_failed(host, path, tools, monkeypatch, tmp_
     bad = host.agent.restart_service(str(path), "bad.service", 5)
     assert (bad["ok"], bad["output"]) == (False, "it was started again, and failed")
     assert host.agent.is_meant("good.service", ["*"]) and not host.agent.is_meant("bash", ["*"])
+    assert host.agent.is_meant("good.service", ["good"])
+    assert not host.agent.is_meant("good.service", ["goo"])
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def journal(world: World) -> list[tuple[str, str | None]]:
             Need.SERVICES,
         ),
         (Restarts(services="needed", reboot="needed"), KERNEL, Need.REBOOT),
+        (Restarts(services="listed", names=("httpd",)), HTTPD, Need.SERVICES),
+        (Restarts(services="listed", names=("bash.service",)), HTTPD, Need.SERVICES),
+        (Restarts(services="listed", names=("http",)), HTTPD, Need.NOTHING),
     ],
 )
 def test_what_is_needed(policy: Restarts, found: dict[str, list[str]], need: Need) -> None:
