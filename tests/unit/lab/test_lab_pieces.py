@@ -85,7 +85,7 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody else is told before anything is tried."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(LabError, match="needs root"):
-        requirements.check_requirements(ssh=False)
+        requirements.check_requirements(ssh=False, systemd=False)
 
 
 def test_failed_command_shows_its_last_line() -> None:
