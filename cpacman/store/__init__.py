@@ -19,6 +19,7 @@ from cpacman.errors import CpacmanError, Problem
 from cpacman.store.blocks import Block, Blocks
 from cpacman.store.chains import Chain, Chains, Guard, Step, chain_guard
 from cpacman.store.connect import engine_of
+from cpacman.store.decisions import Decisions
 from cpacman.store.evidence import Ended, Evidence
 from cpacman.store.inventories import Inventories
 from cpacman.store.journal import Journal
@@ -29,7 +30,9 @@ from cpacman.store.origins import Origins
 from cpacman.store.pins import Pins
 from cpacman.store.plans import Plans, StoredPlan
 from cpacman.store.recovery import Recovery
-from cpacman.store.rollouts import RolloutHost, RolloutLevel, Rollouts
+from cpacman.store.rollout_hosts import RolloutHost, RolloutHosts
+from cpacman.store.rollout_levels import RolloutLevel, RolloutLevels
+from cpacman.store.rollouts import Rollouts
 from cpacman.store.snapshots import PointerMove, Snapshots
 
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ class Store(
     Pins,
     Plans,
     Rollouts,
+    RolloutHosts,
+    RolloutLevels,
+    Decisions,
     Recovery,
     Evidence,
     Origins,

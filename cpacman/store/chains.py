@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
+from cpacman.store import carrying
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rows import Text, as_json
@@ -113,12 +114,8 @@ class Chains(Database):
         Raises:
             ConflictError: somebody else was faster.
         """
-        c = chains_table
         with self._write() as connection:
-            mine = sa.and_(c.c.id == chain, c.c.owner == seen)
-            if connection.execute(c.update().where(mine).values(owner=owner)).rowcount != 1:
-                words = "is carried on by another process"
-                raise ConflictError(Problem(short_id(chain), words, "look again"))
+            carrying.take_over(connection, chains_table, chain, seen, owner)
 
     def wish_chain(
         self, chain: str, wish: str, *, at: float, who: str, reason: str | None = None
@@ -128,14 +125,10 @@ class Chains(Database):
         Raises:
             ConflictError: it has ended meanwhile.
         """
-        c = chains_table
         with self._write() as connection:
-            where = sa.and_(c.c.id == chain, c.c.state.in_(("running", "waiting", "paused")))
-            if connection.execute(c.update().where(where).values(wish=wish)).rowcount != 1:
-                raise ConflictError(Problem(short_id(chain), "has ended", "look at it: rollout"))
-            entry = {"action": f"wish {wish}", "subject": chain, "at": at, "who": who,
-                     "reason": reason, "detail": "{}"}  # fmt: skip
-            record(connection, entry)
+            carrying.write_wish(
+                connection, chains_table, chain, wish, at=at, who=who, reason=reason
+            )
 
     def move_chain(
         self,
@@ -161,27 +154,17 @@ class Chains(Database):
         Raises:
             ConflictError: it is not in the state that the caller saw.
         """
-        c = chains_table
-        closed = state in ("done", "halted", "cancelled")
-        values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
-                                  "ended": at if closed else None}  # fmt: skip
-        if closed or forgets:
-            values["wish"] = None
-        if owner is not None:
-            values["owner"] = owner
-        if settings is not None:
-            values["settings"] = as_json(dict(settings))
+        also: dict[str, Any] = {} if settings is None else {"settings": as_json(dict(settings))}
+        if forgets:
+            also["wish"] = None
         with self._write() as connection:
-            wish = connection.execute(sa.select(c.c.wish).where(c.c.id == chain)).scalar()
-            if wish and not closed and not forgets:
-                return str(wish)
-            where = sa.and_(c.c.id == chain, c.c.state == expected)
-            if connection.execute(c.update().where(where).values(values)).rowcount != 1:
-                raise ConflictError(Problem(short_id(chain), f"is not {expected} any more"))
-            detail = {"why": why, "until": until} if why or until else {}
-            entry = {"action": state, "subject": chain, "at": at, "who": who, "reason": reason,
-                     "detail": as_json(detail)}  # fmt: skip
-            record(connection, entry)
+            wish = carrying.wish_of(connection, chains_table, chain)
+            if wish and state not in carrying.CLOSED and not forgets:
+                return wish
+            carrying.move(
+                connection, chains_table, chain, expected=expected, state=state, at=at, who=who,
+                why=why, until=until, owner=owner, reason=reason, also=also,
+            )  # fmt: skip
         return None
 
     def step_chain(self, chain: str, step: Step, *, owner: str) -> None:

@@ -14,7 +14,7 @@ from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
-from cpacman.store.rollouts import RolloutHost, ask_hosts_again
+from cpacman.store.rollout_hosts import RolloutHost, ask_hosts_again
 from cpacman.store.rows import as_json
 from cpacman.store.tables import rollout_hosts_table, rollouts_table
 

@@ -1,8 +1,8 @@
-"""Rollouts, the states of their levels and hosts, and the locks on hosts.
+"""Rollouts: how each begins, who carries it out, what is wished of it, how it ends.
 
-Invariants: a host is locked by at most one rollout; everything moves only from the state that its
-mover saw; a host's outcome, its journal entry and the end of its lock are one transaction; no host
-is told to start once a wish to halt is committed, nor by a process that does not own the rollout.
+Invariants: a rollout begins with all of its hosts locked, or not at all; no host is told to start
+once a wish to halt is committed, nor by a process that does not own the rollout; what is closed has
+no host that is open.
 """
 
 from __future__ import annotations
@@ -10,69 +10,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
+from cpacman.store import carrying
 from cpacman.store.chains import Guard
+from cpacman.store.decisions import keep_setting
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
-from cpacman.store.rows import as_json, parts
-from cpacman.store.tables import (
-    approvals_table,
-    locks_table,
-    rollout_hosts_table,
-    rollout_levels_table,
-    rollouts_table,
-    sequences_table,
-    skips_table,
+from cpacman.store.rollout_hosts import (
+    RolloutHost,
+    ask_hosts_again,
+    begin_hosts_anew,
+    lock_hosts,
+    move_hosts,
+    note_hosts,
 )
-
-
-class RolloutHost(msgspec.Struct, frozen=True, kw_only=True):
-    """One host of one rollout as the database has it."""
-
-    host: str
-    level: str
-    transaction: str
-    state: str
-    outcome: str | None
-    code: str | None
-    detail: str | None
-    manifest: str | None
-    updated: float
-    attempt: int = 1
-    findings: str | None = None
-    boot: str | None = None
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> RolloutHost:
-        """Return a row of the table as such."""
-        return cls(**{key: value for key, value in row.items() if key != "rollout"})
-
-
-class RolloutLevel(msgspec.Struct, frozen=True, kw_only=True):
-    """One level of one rollout: its state since when, its limits, what its checks found last.
-
-    `soaking` is since when it soaks, or soaked; None while it has to begin that.
-    """
-
-    level: str
-    position: int
-    state: str
-    since: float
-    limits: dict[str, Any]
-    findings: list[Any] | None = None
-    soaking: float | None = None
-
+from cpacman.store.rollout_levels import reopen_levels
+from cpacman.store.rows import as_json
+from cpacman.store.tables import rollout_hosts_table, rollout_levels_table, rollouts_table
 
 _ORDERED = {"restarting": "restart", "rebooting": "reboot"}
 
 
 class Rollouts(Database):
-    """Rollouts and their hosts."""
+    """Rollouts as a whole."""
 
     def start_rollout(
         self,
@@ -121,104 +85,6 @@ class Rollouts(Database):
                      "ticket": rollout.get("ticket"), "detail": as_json(detail)}  # fmt: skip
             record(connection, entry)
 
-    def locked_hosts(self) -> dict[str, str]:
-        """Return host -> the rollout that has it just now."""
-        k = locks_table.c
-        return {row["host"]: row["rollout"] for row in self._rows(sa.select(k.host, k.rollout))}
-
-    def next_sequence(self, host: str, *, at: float) -> int:
-        """Return the next manifest sequence for a host; never the same one twice.
-
-        It is the time in seconds or one more than the last, so that a master whose database was
-        lost still gives numbers that hosts take for new.
-        """
-        s = sequences_table
-        with self._write() as connection:
-            row = connection.execute(sa.select(s.c.sequence).where(s.c.host == host)).first()
-            number = max(int(row[0]) + 1, int(at)) if row else int(at)
-            if row:
-                connection.execute(s.update().where(s.c.host == host).values(sequence=number))
-            else:
-                connection.execute(s.insert(), {"host": host, "sequence": number})
-        return number
-
-    def move_host(
-        self, rollout: str, host: str, *, expected: str, state: str, at: float, **values: Any
-    ) -> None:
-        """Move one host of a rollout from the state the caller saw to the next one.
-
-        Raises:
-            ConflictError: the host is not in the expected state any more.
-        """
-        with self._write() as connection:
-            _move(connection, rollout, host, expected, {"state": state, "updated": at, **values})
-
-    def end_host(
-        self,
-        rollout: str,
-        host: str,
-        *,
-        expected: str,
-        outcome: str,
-        at: float,
-        who: str,
-        code: str | None = None,
-        detail: str | None = None,
-        ticket: str | None = None,
-        reason: str | None = None,
-        changes: Sequence[Mapping[str, Any]] = (),
-        findings: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        """Write a host's one outcome, journal it with what changed, and unlock the host."""
-        found = as_json(findings) if findings else None
-        values = {"state": "ended", "updated": at, "outcome": outcome, "code": code,
-                  "detail": detail, "findings": found}  # fmt: skip
-        with self._write() as connection:
-            _move(connection, rollout, host, expected, values)
-            k = locks_table.c
-            mine = sa.and_(k.host == host, k.rollout == rollout)
-            connection.execute(locks_table.delete().where(mine))
-            entry = {"action": outcome, "subject": rollout, "at": at, "who": who, "host": host,
-                     "ticket": ticket, "reason": reason,
-                     "detail": as_json({"code": code, "detail": detail})}  # fmt: skip
-            record(connection, entry, changes)
-
-    def install_host(
-        self,
-        rollout: str,
-        host: str,
-        *,
-        at: float,
-        who: str,
-        boot: str,
-        findings: Mapping[str, Sequence[str]],
-        changes: Sequence[Mapping[str, Any]],
-        reason: str | None = None,
-        ticket: str | None = None,
-    ) -> None:
-        """Keep that a host proved its transaction, and journal what that changed.
-
-        Args:
-            rollout: the host's.
-            host: its id; it stays locked.
-            at: seconds since the epoch.
-            who: for the journal.
-            boot: the boot that it is in.
-            findings: what it found.
-            changes: those of its packages, where they are not in the journal yet.
-            reason: for the journal.
-            ticket: for the journal.
-
-        Raises:
-            ConflictError: the host does not apply any more.
-        """
-        values = {"state": "installed", "updated": at, "boot": boot, "findings": as_json(findings)}
-        entry = {"action": "installed", "subject": rollout, "at": at, "who": who, "host": host,
-                 "reason": reason, "ticket": ticket, "detail": "{}"}  # fmt: skip
-        with self._write() as connection:
-            _move(connection, rollout, host, "applying", values)
-            record(connection, entry, changes)
-
     def order_hosts(
         self,
         rollout: str,
@@ -249,24 +115,12 @@ class Rollouts(Database):
             row = _owned(connection, rollout, owner)
             if row.wish is not None or row.state != "running":
                 return False
-            _move_all(connection, rollout, hosts, expected, {"state": state, "updated": at})
+            move_hosts(connection, rollout, hosts, expected, {"state": state, "updated": at})
             for host in hosts if expected == "installed" else ():
                 entry = {"action": _ORDERED[state], "subject": rollout, "at": at, "who": who,
                          "host": host, "detail": "{}"}  # fmt: skip
                 record(connection, entry)
         return True
-
-    def reopen_hosts(
-        self, rollout: str, hosts: Sequence[str], *, at: float, who: str, action: str
-    ) -> None:
-        """Let hosts of a rollout begin anew, as their next attempt, and lock them again.
-
-        Raises:
-            ConflictError: another rollout has one of them; none was reopened.
-        """
-        with self._write() as connection:
-            _reopen(connection, rollout, hosts, at)
-            _note_hosts(connection, rollout, hosts, at, who, action)
 
     def go_on_rollout(
         self,
@@ -307,13 +161,13 @@ class Rollouts(Database):
             row = _owned(connection, rollout, owner)
             if row.state != expected:
                 raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
-            _reopen(connection, rollout, anew, at)
+            begin_hosts_anew(connection, rollout, anew, at)
             ask_hosts_again(connection, rollout, following, at)
             if hosts := [*anew, *following]:
-                _reopen_levels(connection, rollout, hosts, at)
-                _note_hosts(connection, rollout, hosts, at, who, verb)
+                reopen_levels(connection, rollout, hosts, at)
+                note_hosts(connection, rollout, hosts, at, who, verb)
             if background is not None:
-                _set(connection, rollout, "background", background)
+                keep_setting(connection, rollout, "background", background)
             if expected != "running":
                 values = {"state": "running", "why": verb, "until": None, "ended": None}
                 connection.execute(r.update().where(r.c.id == rollout).values(values))
@@ -329,13 +183,8 @@ class Rollouts(Database):
         Raises:
             ConflictError: somebody else was faster.
         """
-        r = rollouts_table
         with self._write() as connection:
-            mine = sa.and_(r.c.id == rollout, r.c.owner == seen)
-            done = connection.execute(r.update().where(mine).values(owner=owner))
-            if done.rowcount != 1:
-                words = "is carried out by another process"
-                raise ConflictError(Problem(short_id(rollout), words, "look again"))
+            carrying.take_over(connection, rollouts_table, rollout, seen, owner)
 
     def beat_rollout(self, rollout: str, *, owner: str, at: float) -> str | None:
         """Say that the owner is at it, and return what an operator wishes meanwhile.
@@ -357,15 +206,10 @@ class Rollouts(Database):
         Raises:
             ConflictError: it has ended meanwhile.
         """
-        r = rollouts_table
         with self._write() as connection:
-            where = sa.and_(r.c.id == rollout, r.c.state.in_(("running", "waiting", "paused")))
-            done = connection.execute(r.update().where(where).values(wish=wish))
-            if done.rowcount != 1:
-                raise ConflictError(Problem(short_id(rollout), "has ended", "look at it: show"))
-            entry = {"action": f"wish {wish}", "subject": rollout, "at": at, "who": who,
-                     "reason": reason, "detail": "{}"}  # fmt: skip
-            record(connection, entry)
+            carrying.write_wish(
+                connection, rollouts_table, rollout, wish, at=at, who=who, reason=reason
+            )
 
     def move_rollout(
         self,
@@ -390,25 +234,16 @@ class Rollouts(Database):
         Raises:
             ConflictError: it is not in the state that the caller saw.
         """
-        r = rollouts_table
-        closed = state in ("done", "halted", "cancelled")
-        values: dict[str, Any] = {"state": state, "why": why or None, "until": until,
-                                  "ended": at if closed else None, "beat": at}  # fmt: skip
-        if closed:
-            values["wish"] = None
-        if owner is not None:
-            values["owner"] = owner
+        closed = state in carrying.CLOSED
         with self._write() as connection:
-            wish = connection.execute(sa.select(r.c.wish).where(r.c.id == rollout)).scalar()
+            wish = carrying.wish_of(connection, rollouts_table, rollout)
             if wish and (not closed or (wish, state) == ("cancel", "halted")):
-                return str(wish)
-            where = sa.and_(r.c.id == rollout, r.c.state == expected)
-            if connection.execute(r.update().where(where).values(values)).rowcount != 1:
-                raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
-            detail = {"why": why, "until": until} if why or until else {}
-            entry = {"action": state, "subject": rollout, "at": at, "who": who, "reason": reason,
-                     "ticket": ticket, "detail": as_json(detail)}  # fmt: skip
-            record(connection, entry)
+                return wish
+            carrying.move(
+                connection, rollouts_table, rollout, expected=expected, state=state, at=at,
+                who=who, why=why, until=until, owner=owner, reason=reason, ticket=ticket,
+                also={"beat": at},
+            )  # fmt: skip
         return None
 
     def end_rollout(self, rollout: str, *, state: str, at: float, who: str) -> None:
@@ -418,161 +253,12 @@ class Rollouts(Database):
         if wish is not None:
             self.move_rollout(rollout, expected=now, state="cancelled", at=at, who=who)
 
-    def manifest_of(self, rollout: str, host: str) -> str | None:
-        """Return the manifest of a host's present attempt."""
-        h = rollout_hosts_table.c
-        rows = self._rows(sa.select(h.manifest).where(h.rollout == rollout, h.host == host))
-        return rows[0]["manifest"] if rows else None
-
-    # ---- levels and approvals ------------------------------------------------------------
-
-    def rollout_levels(self, rollout: str) -> list[RolloutLevel]:
-        """Return the levels of a rollout, in order."""
-        table = rollout_levels_table
-        query = sa.select(table).where(table.c.rollout == rollout).order_by(table.c.position)
-        return [
-            RolloutLevel(
-                level=row["level"], position=row["position"], state=row["state"],
-                since=row["since"], limits=msgspec.json.decode(row["limits"]),
-                findings=msgspec.json.decode(row["findings"]) if row["findings"] else None,
-                soaking=row["soaking"],
-            )
-            for row in self._rows(query)
-        ]  # fmt: skip
-
-    def move_level(
-        self, rollout: str, level: str, *, expected: str, state: str, at: float, late: bool = False
-    ) -> None:
-        """Move a level to its next state.
-
-        Its soak begins when it first comes to that. It begins anew when the level runs again,
-        unless that is for hosts which come `late`.
-
-        Raises:
-            ConflictError: it is not in the state that the caller saw.
-        """
-        with self._write() as connection:
-            _move_level(connection, rollout, level, expected, state, at, late)
-
-    def pass_level(
-        self, rollout: str, level: str, *, expected: str, at: float, who: str, reason: str | None
-    ) -> None:
-        """Let a level pass by a person's word, and journal that.
-
-        Raises:
-            ConflictError: it is not in the state that the caller saw.
-        """
-        with self._write() as connection:
-            _move_level(connection, rollout, level, expected, "passed", at)
-            entry = {"action": "gate passed by force", "subject": rollout, "at": at, "who": who,
-                     "reason": reason, "detail": as_json({"level": level})}  # fmt: skip
-            record(connection, entry)
-
-    def put_findings(
-        self,
-        rollout: str,
-        level: str,
-        findings: Sequence[Mapping[str, Any]],
-        *,
-        at: float,
-        who: str,
-        add: bool = False,
-    ) -> None:
-        """Keep what the checks of a level's gate found, and journal it.
-
-        With `add` what other checks found before, or the same ones of other hosts, stays.
-        """
-        table = rollout_levels_table
-        with self._write() as connection:
-            where = sa.and_(table.c.rollout == rollout, table.c.level == level)
-            row = connection.execute(sa.select(table.c.findings).where(where)).first()
-            before = msgspec.json.decode((row[0] if row and add else None) or "[]")
-            again = {(one.get("check"), one.get("host")) for one in findings}
-            kept = [one for one in before if (one.get("check"), one.get("host")) not in again]
-            values = {"findings": as_json([*kept, *findings])}
-            connection.execute(table.update().where(where).values(values))
-            detail = as_json({"level": level, "findings": findings})
-            record(
-                connection,
-                {"action": "gate", "subject": rollout, "at": at, "who": who, "detail": detail},
-            )
-
-    def approve(
-        self, rollout: str, *, at: float, who: str, reason: str | None, ticket: str | None
-    ) -> bool:
-        """Keep that somebody approves of a rollout; return False if they did before."""
-        table = approvals_table
-        with self._write() as connection:
-            where = sa.and_(table.c.rollout == rollout, table.c.who == who)
-            if connection.execute(sa.select(table.c.who).where(where)).first():
-                return False
-            connection.execute(table.insert(), {"rollout": rollout, "who": who, "at": at})
-            entry = {"action": "approve", "subject": rollout, "at": at, "who": who,
-                     "reason": reason, "ticket": ticket, "detail": "{}"}  # fmt: skip
-            record(connection, entry)
-        return True
-
-    def approvals(self, rollout: str) -> list[str]:
-        """Return who approved of a rollout, sorted."""
-        table = approvals_table
-        query = sa.select(table.c.who).where(table.c.rollout == rollout).order_by(table.c.who)
-        return [str(row["who"]) for row in self._rows(query)]
-
-    def skip_host(
-        self, rollout: str, host: str, *, at: float, who: str, reason: str | None
-    ) -> None:
-        """Keep that a host is to be skipped before its turn comes."""
-        table = skips_table
-        with self._write() as connection:
-            where = sa.and_(table.c.rollout == rollout, table.c.host == host)
-            if connection.execute(sa.select(table.c.who).where(where)).first():
-                return
-            connection.execute(table.insert(), {"rollout": rollout, "host": host, "who": who})
-            entry = {"action": "skip", "subject": rollout, "at": at, "who": who, "host": host,
-                     "reason": reason, "detail": "{}"}  # fmt: skip
-            record(connection, entry)
-
-    def skips(self, rollout: str) -> dict[str, str]:
-        """Return host -> who wants it to be skipped."""
-        table = skips_table
-        query = sa.select(table.c.host, table.c.who).where(table.c.rollout == rollout)
-        return {row["host"]: row["who"] for row in self._rows(query)}
-
-    def forgive(self, rollout: str, hosts: Sequence[str]) -> None:
-        """Keep whose failure does not count against the budgets of a rollout any more."""
-        with self._write() as connection:
-            _set(connection, rollout, "forgiven", list(hosts))
-
-    # ---- who was out of reach -------------------------------------------------------------
-
-    def unreached(self, rollout: str) -> list[str]:
-        """Return the hosts of a rollout that were skipped as out of reach."""
-        h = rollout_hosts_table.c
-        query = sa.select(h.host).where(h.rollout == rollout, h.code == "unreachable")
-        return [str(row["host"]) for row in self._rows(query.order_by(h.host))]
-
-    def owed(self) -> dict[str, str]:
-        """Return the hosts whose last rollout skipped them as out of reach -> that rollout."""
-        h, r = rollout_hosts_table.c, rollouts_table.c
-        missed = sa.select(h.host).where(h.code == "unreachable")
-        query = (
-            sa.select(h.host, h.rollout, h.code)
-            .join(rollouts_table, r.id == h.rollout)
-            .where(h.host.in_(missed))
-            .order_by(r.created)
-        )
-        last = {row["host"]: row for row in self._rows(query)}
-        return {host: row["rollout"] for host, row in sorted(last.items())
-                if row["code"] == "unreachable"}  # fmt: skip
-
     def hasten_rollout(self, rollout: str, *, at: float) -> None:
         """Let a rollout that waits be gone on with now: what it waits for is looked at again."""
         r = rollouts_table
         with self._write() as connection:
             where = sa.and_(r.c.id == rollout, r.c.state == "waiting")
             connection.execute(r.update().where(where).values(until=at))
-
-    # ---- looking -------------------------------------------------------------------------
 
     def note_progress(self, rollout: str, progress: Mapping[str, Any]) -> None:
         """Keep how far the push of a rollout is, for who watches it."""
@@ -582,27 +268,7 @@ class Rollouts(Database):
                 r.update().where(r.c.id == rollout).values(progress=as_json(dict(progress)))
             )
 
-    def wrong_hosts(self, rollout: str, *, most: int) -> list[RolloutHost]:
-        """Return hosts of a rollout that were refused, failed or fell silent, the latest first."""
-        h = rollout_hosts_table
-        bad = h.c.outcome.in_(("refused", "failed", "silent"))
-        query = sa.select(h).where(h.c.rollout == rollout, bad).order_by(h.c.updated.desc())
-        return [RolloutHost.of(row) for row in self._rows(query.limit(most))]
-
-    def tally(self, rollout: str) -> dict[str, dict[tuple[str, str | None], int]]:
-        """Return level -> (outcome or state, code of a skipped host) -> how many hosts."""
-        h = rollout_hosts_table.c
-        word = sa.func.coalesce(h.outcome, h.state)
-        code = sa.case((h.outcome == "skipped", h.code))
-        query = (
-            sa.select(h.level, word.label("word"), code.label("code"), sa.func.count().label("n"))
-            .where(h.rollout == rollout)
-            .group_by(h.level, word, code)
-        )
-        found: dict[str, dict[tuple[str, str | None], int]] = {}
-        for row in self._rows(query):
-            found.setdefault(row["level"], {})[row["word"], row["code"]] = row["n"]
-        return found
+    # ---- looking -------------------------------------------------------------------------
 
     def rollouts(self, *, active: bool = False) -> list[dict[str, Any]]:
         """Return the rollouts, oldest first; with `active` only those that have not ended."""
@@ -639,138 +305,3 @@ def _owned(connection: Connection, rollout: str, owner: str) -> Any:
         words = "is carried out by another process now"
         raise ConflictError(Problem(short_id(rollout), words, "this one stops"))
     return row
-
-
-def _set(connection: Connection, rollout: str, name: str, value: Any) -> None:
-    """Keep a plain value among the settings of a rollout."""
-    r = rollouts_table
-    where = r.c.id == rollout
-    text = connection.execute(sa.select(r.c.settings).where(where)).scalar()
-    settings = {**msgspec.json.decode(text or "{}"), name: value}
-    connection.execute(r.update().where(where).values(settings=as_json(settings)))
-
-
-def _reopen(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
-    h = rollout_hosts_table
-    mine = _rows_of(connection, rollout, hosts)
-    lock_hosts(connection, rollout, [host for host, one in mine.items() if one == "ended"], at)
-    values = {"state": "waiting", "outcome": None, "code": None, "detail": None,
-              "manifest": None, "updated": at, "boot": None,
-              "attempt": h.c.attempt + 1}  # fmt: skip
-    for part in parts(sorted(hosts)):
-        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part))
-        connection.execute(h.update().where(where).values(values))
-
-
-def ask_hosts_again(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
-    """Lock ended hosts and set them back to `applying`: their report is asked for again.
-
-    Raises:
-        ConflictError: a host is locked, or has not ended.
-    """
-    lock_hosts(connection, rollout, hosts, at)
-    values = {"state": "applying", "updated": at, "outcome": None, "code": None, "detail": None}
-    _move_all(connection, rollout, hosts, "ended", values)
-
-
-def _note_hosts(
-    connection: Connection, rollout: str, hosts: Sequence[str], at: float, who: str, action: str
-) -> None:
-    entry = {"action": action, "subject": rollout, "at": at, "who": who,
-             "detail": as_json({"hosts": sorted(hosts)})}  # fmt: skip
-    record(connection, entry)
-
-
-def _reopen_levels(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
-    """Let the levels of hosts that begin anew run again, where they had come further."""
-    h, table = rollout_hosts_table.c, rollout_levels_table
-    for part in parts(sorted(hosts)):
-        names = sa.select(h.level).where(h.rollout == rollout, h.host.in_(part))
-        where = sa.and_(
-            table.c.rollout == rollout,
-            table.c.level.in_(names),
-            table.c.state.in_(("checking", "soaking", "passed")),
-        )
-        values = {"state": "running", "since": at, "soaking": None}
-        connection.execute(table.update().where(where).values(values))
-
-
-def _move_level(
-    connection: Connection,
-    rollout: str,
-    level: str,
-    expected: str,
-    state: str,
-    at: float,
-    late: bool = False,
-) -> None:
-    table = rollout_levels_table
-    values: dict[str, Any] = {"state": state, "since": at}
-    if state == "soaking":
-        values["soaking"] = sa.func.coalesce(table.c.soaking, at)
-    elif state == "running" and not late:
-        values["soaking"] = None
-    where = sa.and_(table.c.rollout == rollout, table.c.level == level, table.c.state == expected)
-    if connection.execute(table.update().where(where).values(values)).rowcount != 1:
-        words = f"level {level} is not {expected} any more"
-        raise ConflictError(Problem(short_id(rollout), words))
-
-
-def _rows_of(connection: Connection, rollout: str, hosts: Sequence[str]) -> dict[str, str]:
-    h = rollout_hosts_table.c
-    found: dict[str, str] = {}
-    for part in parts(sorted(hosts)):
-        query = sa.select(h.host, h.state).where(h.rollout == rollout, h.host.in_(part))
-        found.update((row.host, row.state) for row in connection.execute(query))
-    return found
-
-
-def lock_hosts(connection: Connection, rollout: str, hosts: Sequence[str], at: float) -> None:
-    """Lock hosts for a rollout, inside a transaction.
-
-    Raises:
-        ConflictError: another rollout has one of them.
-    """
-    taken = _locked(connection, hosts)
-    if taken:
-        raise ConflictError(
-            [Problem(h, f"is being changed by rollout {short_id(r)}", "wait for it, or cancel it")
-             for h, r in sorted(taken.items())]
-        )  # fmt: skip
-    rows = [{"host": host, "rollout": rollout, "since": at} for host in hosts]
-    if rows:
-        connection.execute(locks_table.insert(), rows)
-
-
-def _move_all(
-    connection: Connection,
-    rollout: str,
-    hosts: Sequence[str],
-    expected: str,
-    values: Mapping[str, Any],
-) -> None:
-    h = rollout_hosts_table
-    for part in parts(sorted(hosts)):
-        where = sa.and_(h.c.rollout == rollout, h.c.host.in_(part), h.c.state == expected)
-        if connection.execute(h.update().where(where).values(dict(values))).rowcount != len(part):
-            words = f"a host of {', '.join(part[:5])} is not {expected} any more"
-            raise ConflictError(Problem(short_id(rollout), words))
-
-
-def _locked(connection: Connection, hosts: Sequence[str]) -> dict[str, str]:
-    k = locks_table.c
-    found: dict[str, str] = {}
-    for part in parts(hosts):
-        rows = connection.execute(sa.select(k.host, k.rollout).where(k.host.in_(part)))
-        found.update((row[0], row[1]) for row in rows)
-    return found
-
-
-def _move(
-    connection: Connection, rollout: str, host: str, expected: str, values: Mapping[str, Any]
-) -> None:
-    h = rollout_hosts_table
-    mine = sa.and_(h.c.rollout == rollout, h.c.host == host, h.c.state == expected)
-    done = connection.execute(h.update().where(mine).values(dict(values)))
-    if done.rowcount != 1:
-        raise ConflictError(Problem(host, f"is not {expected} any more in {short_id(rollout)}"))
