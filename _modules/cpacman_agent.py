@@ -58,6 +58,9 @@ SPACE_RESERVE = 32 * 1024 * 1024
 SPACE_MARGIN = 8 * 1024 * 1024
 LOCK_WAIT = 120
 LOG_TAIL = 4000
+ERRORS_TAIL = 1024 * 1024
+LONGEST_DETAIL = 4000
+LONGEST_LINE = 1200
 OUTPUT_TAIL = 1000
 MOST_FOUND = 20
 SESSIONS_KEPT = 30
@@ -168,6 +171,16 @@ def read_text(path):
     try:
         with io.open(path, "rb") as stream:
             return to_text(stream.read())
+    except (IOError, OSError):
+        return ""
+
+
+def read_end(path, length):
+    """Return the last so many bytes of a file as text, or "" where there is none."""
+    try:
+        with io.open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - length))
+            return to_text(stream.read(length))
     except (IOError, OSError):
         return ""
 
@@ -866,9 +879,18 @@ def live_facts(rows):
 
 
 def is_kernel(row, release):
-    """Whether a package is the kernel of a `uname -r`."""
-    text = "%s-%s.%s" % (row["VERSION"], row["RELEASE"], row["ARCH"])
-    return row["NAME"].startswith("kernel") and release.split("+")[0] == text
+    """Whether a package is of the version of the kernel of a `uname -r`.
+
+    EL appends the arch (and `+debug`), SUSE leaves the last part of the release away and appends
+    the flavour. The master has the same rule.
+    """
+    if not release or not row["NAME"].startswith("kernel"):
+        return False
+    version, own = "%s-%s" % (row["VERSION"], row["RELEASE"]), release.split("+")[0]
+    if own in (version, "%s.%s" % (version, row["ARCH"])):
+        return True
+    base, _, flavour = own.rpartition("-")
+    return bool(flavour) and not flavour[0].isdigit() and (version + ".").startswith(base + ".")
 
 
 def boot_id():
@@ -1156,7 +1178,7 @@ def check_address(manifest, host):
     if manifest["host"] != host:
         raise Refused("host", "the manifest is for %s, this is %s" % (manifest["host"], host))
     if time.time() > manifest["expires"]:
-        raise Refused("expired", "the manifest expired %d s ago" % (
+        raise Refused("expired", "the manifest expired %d s ago; is the clock right?" % (
             time.time() - manifest["expires"]))  # fmt: skip
 
 
@@ -1588,8 +1610,8 @@ def started_at(states):
 
 
 def log_tail(path):
-    """Return the end of a session's log."""
-    return read_text(os.path.join(path, "log"))[-LOG_TAIL:]
+    """Return the end of a session's log; a scriptlet may have written without end."""
+    return read_end(os.path.join(path, "log"), LOG_TAIL)
 
 
 def is_running(path):
@@ -1804,7 +1826,7 @@ class Session(object):
         """Write the report, which ends the session for good, and return it."""
         report = {
             "state": "failed" if outcome == "failed" else "done", "outcome": outcome,
-            "code": code, "detail": detail, "cookie": state.get("cookie", ""),
+            "code": code, "detail": shortened(detail, LONGEST_DETAIL), "cookie": state.get("cookie", ""),
             "packages": state.get("packages", ""), "log": log_tail(self.path),
             "started": self.started, "ended": round(time.time(), 3), "findings": self.findings,
             "boot_id": boot_id(),
@@ -1837,7 +1859,7 @@ def give_up(session, code, detail, rpm):
     if not was_touched(session):
         return session.finish("refused", code, detail, safe_state(session, rpm))
     if session.cut_off:
-        session.note(recovery=code, detail=detail)
+        session.note(recovery=code, detail=shortened(detail, LONGEST_DETAIL))
         return dict(
             session_status(session.path), state="failed", outcome="failed", code="interrupted",
             detail=interruption(read_journal(session.path)),
@@ -1866,17 +1888,18 @@ def safe_state(session, rpm):
 
 def transact(session, rpm):
     """Check, run and verify; return the report."""
-    rows = read_rows(session.root, KEY_TAGS, False, rpm)
     if session.last["state"] == "verifying":
         restart_minion(session)
+        rows = read_rows(session.root, KEY_TAGS, False, rpm)
         return judge_rows(
             session, rows, session.last.get("problems"), session.last.get("scriptlets") or []
         )
     if session.cut_off:
-        return carry_on(session, rows, rpm)
+        return carry_on(session, rpm)
     session.note(state="checking")
     check_address(session.manifest, session.host)
     again = check_interrupted(session)
+    rows = settled_rows(session, rpm)
     steps = Steps(session.manifest, session.cache_dir, rows, again)
     if packages_digest(rows) == session.manifest["after"] and not steps.replaced:
         return session.finish("unchanged", "", "", state_of(rows))
@@ -1917,19 +1940,33 @@ def close_interrupted(session, other):
         closed.finish("failed", "taken-back", detail, {})
 
 
-def carry_on(session, rows, rpm):
+def settled_rows(session, rpm):
+    """Return what is installed, once nobody is changing it."""
+    wait_for_rpm(session, rpm)
+    return read_rows(session.root, KEY_TAGS, False, rpm)
+
+
+def check_unchanged(session, rows, rpm):
+    """Refuse when somebody changed packages between our look and now; he held the lock, perhaps."""
+    if cookie_of(settled_rows(session, rpm)) != cookie_of(rows):
+        raise Refused("changed", "the packages changed while this transaction was checked")
+
+
+def carry_on(session, rpm):
     """Bring a host whose transaction was cut off to its plan: the whole of it once more.
 
     Repeating only what is missing mends nothing: a package that stands in the database may lack
     files and scriptlets, an old one may stand beside the new.
     """
     wait_for_scriptlets(session, session.manifest["session"])
+    rows = settled_rows(session, rpm)
     return check_and_run(session, Steps(session.manifest, session.cache_dir, rows, True), rows, rpm)
 
 
 def check_and_run(session, steps, rows, rpm):
     """Check everything, run the transaction, and return the report of what came of it."""
-    steps.check_protected(session.manifest.get("protected", []), is_live(session.root))
+    steps.check_protected(session.manifest.get("protected", []))
+    check_kernel(session, steps, to_text(os.uname()[2]) if is_live(session.root) else "")
     check_contents(session)
     transaction = (ByBindings if rpm is not None else ByCommand)(session, steps, rpm)
     contents = transaction.contents()
@@ -1938,9 +1975,9 @@ def check_and_run(session, steps, rows, rpm):
         sweep(session, contents)
     check_space(session, contents)
     transaction.check()
-    wait_for_rpm(session, rpm)
     keep_folders(session, contents)
     session.note(scriptlets_to_run=transaction.scripted(), boots=boots_with(contents))
+    check_unchanged(session, rows, rpm)
     session.note(state="running", before=cookie_of(rows), again=steps.again)
     problems = let_go(transaction)
     settle_disks(session, contents, rpm)
@@ -2037,7 +2074,7 @@ def judge_rows(session, rows, problems, scriptlets):
     """Return the report for what is installed after the transaction ran."""
     state = state_of(rows)
     session.findings = find_after(session, rows)
-    said = list(problems or []) + scriptlets
+    said = cut_short(list(problems or []) + scriptlets)
     if state["packages"] == session.manifest["after"] and problems is None:
         if scriptlets:
             detail = "every package is as planned, but: " + "; ".join(said)
@@ -2127,9 +2164,15 @@ def find_after(session, rows):
 
 def cut_short(value):
     """Return a list with the number of what is left out, where it is too long for a report."""
-    if isinstance(value, list) and len(value) > MOST_FOUND:
-        return value[:MOST_FOUND] + ["+%d" % (len(value) - MOST_FOUND)]
-    return value
+    if not isinstance(value, list):
+        return value
+    lines = [shortened(line, LONGEST_LINE) for line in value[:MOST_FOUND]]
+    return lines + ["+%d" % (len(value) - MOST_FOUND)] if len(value) > MOST_FOUND else lines
+
+
+def shortened(text, most):
+    """Return a text, or its beginning and how much more there was: a report has to travel."""
+    return text if len(text) <= most else "%s... (+%d)" % (text[:most], len(text) - most)
 
 
 def find_scriptlets(session, _):
@@ -2146,7 +2189,11 @@ def find_will_run(session, _):
 
 def find_configs(session, _):
     """Return the files that rpm put beside configuration which somebody had changed."""
-    return sorted(set(CONFIG_LEFT.findall(read_text(os.path.join(session.path, "log")))))
+    found = set()
+    with suppressed(errno.ENOENT), io.open(os.path.join(session.path, "log"), "rb") as stream:
+        for line in iter(lambda: stream.readline(LOG_TAIL), b""):
+            found.update(CONFIG_LEFT.findall(to_text(line)))
+    return sorted(found)
 
 
 def find_verify(session, rows):
@@ -2510,16 +2557,15 @@ class Steps(object):
         present = any(row["NAME"] == name for other, row in self.rows.items() if other != nevra)
         return "i" if present or list(self.names.values()).count(name) > 1 else "u"
 
-    def check_protected(self, protected, live):
-        """Refuse the removal of a protected name, and of the kernel that is running."""
-        kernel = to_text(os.uname()[2]) if live else ""
-        stay = set(self.names.values())
+    def check_protected(self, protected):
+        """Refuse what would leave nothing of a protected name; one of several kernels may go."""
+        stay = [row for nevra, row in self.rows.items() if nevra not in self.leaving]
+        beside = set((row["NAME"], row["ARCH"]) for row in stay)
+        coming = set(self.names.values())
         for nevra in sorted(self.leaving):
-            row = self.rows[nevra]
-            if row["NAME"] in protected and row["NAME"] not in stay:
+            name, arch = self.rows[nevra]["NAME"], self.rows[nevra]["ARCH"]
+            if name in protected and name not in coming and (name, arch) not in beside:
                 raise Refused("protected", "%s is protected" % nevra)
-            if kernel and is_kernel(row, kernel):
-                raise Refused("protected", "%s is the running kernel" % nevra)
 
     def check_elements(self, adds, erases):
         """Refuse when rpm would install or erase anything but what the plan says."""
@@ -2534,6 +2580,27 @@ class Steps(object):
             if lacking:
                 raise Refused("plan", "rpm would not %s %s" % (
                     what, " ".join(lacking[:NAMES_SHOWN])))  # fmt: skip
+
+
+def check_kernel(session, steps, release):
+    """Refuse to take away, or to replace, what the running kernel loads its modules from.
+
+    Its tools and headers have the same version and are replaced like any other package.
+    """
+    for nevra in sorted(steps.leaving):
+        if is_kernel(steps.rows[nevra], release) and holds_kernel(session, nevra, release):
+            mend = "boot another kernel first"
+            raise Refused("protected", "%s is the running kernel; %s" % (nevra, mend))
+
+
+def holds_kernel(session, nevra, release):
+    """Whether an installed package has files of a kernel; unknown counts as yes."""
+    command = ["rpm", "-ql"] + rpm_place(session) + [without_epoch(nevra)]
+    code, output, _ = run_command(command)
+    places = re.compile(
+        r"((/usr)?/lib/modules/|/boot/[A-Za-z.]+-|/boot/)%s(/|\Z)" % re.escape(release)
+    )
+    return bool(code) or any(places.match(line) for line in to_text(output).splitlines())
 
 
 def check_contents(session):
@@ -2851,12 +2918,12 @@ class ByBindings(object):
         transaction.check()
         problems = [to_text(str(problem)) for problem in transaction.problems() or ()]
         if problems:
-            raise Refused("check", "; ".join(problems))
+            raise Refused("check", "; ".join(cut_short(problems)))
         transaction.order()
         transaction.setFlags(self.rpm.RPMTRANS_FLAG_TEST)
         problems = self.answer(transaction.run(self.callback, ""))
         if problems is not None:
-            raise Refused("test", "; ".join(problems))
+            raise Refused("test", "; ".join(cut_short(problems)))
 
     def run(self):
         """Run the transaction; return None, or what rpm names as problems."""
@@ -3156,15 +3223,34 @@ class ByCommand(object):
         """Run the command; return None, or what it names as problems."""
         if not self.steps.adds and not self.steps.erased:
             return None
-        code, output, errors = run_command(self.command())
-        with log_file(self.session.path) as log:
-            log.write(output + errors.encode("utf-8"))
+        code, errors = self.run_into_files()
         lines = [line.strip() for line in errors.splitlines()]
         self.scriptlets = [line for line in lines if "scriptlet failed" in line]
         if not code:
             self.scriptlets = self.scriptlets or rpm_errors(errors)
             return None
         return rpm_errors(errors) or ["rpm %s ended with %d" % (self.mode, code)]
+
+    def run_into_files(self):
+        """Run the command; return its exit code and what it and scriptlets said as errors.
+
+        Into files: a daemon that a scriptlet starts keeps a pipe open for as long as it lives, and
+        a pipe whose reader was killed would end rpm in the middle.
+        """
+        path = os.path.join(self.session.path, "errors")
+        handle = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        try:
+            with log_file(self.session.path) as log, open(os.devnull, "rb") as null:
+                code = subprocess.call(
+                    self.command(), stdin=null, stdout=log, stderr=handle, close_fds=True
+                )
+                errors = read_end(path, ERRORS_TAIL)
+                log.write(errors.encode("utf-8"))
+        except (IOError, OSError) as problem:
+            return 127, "error: rpm: %s" % problem
+        finally:
+            os.close(handle)
+        return code, errors
 
 
 def without_epoch(nevra):

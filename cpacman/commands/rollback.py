@@ -25,6 +25,7 @@ from cpacman.errors import CpacmanError, Problem, SafetyError, UsageError
 from cpacman.model import (
     Action,
     ActionKind,
+    InstalledPackage,
     Inventory,
     InventoryRef,
     Package,
@@ -38,7 +39,7 @@ from cpacman.model import (
     transaction_id,
 )
 from cpacman.planner.actions import split_nevra
-from cpacman.planner.policy import PROTECTED
+from cpacman.planner.policy import PROTECTED, is_running
 from cpacman.rollout.manifest import nevras_of
 from cpacman.rollout.reverse import Undo, undo
 from cpacman.store import RolloutHost
@@ -220,6 +221,9 @@ def _ways(
         elif kept := _staying(steps, inventory, rules.protected_on(placed[host], inventory)):
             words = f"the way back would remove {' '.join(kept)}, which is protected"
             yield Problem(host, words, "let a narrower policy line allow_removal, or leave it")
+        elif runs := _running(steps, inventory):
+            words = f"the way back would remove {' '.join(runs)}, the kernel that runs"
+            yield Problem(host, words, "boot the kernel from before first, then roll back")
         else:
             place = fleet.hosts[host]
             packages = had.get(plan.inventories[host].digest, ())
@@ -228,12 +232,27 @@ def _ways(
 
 
 def _staying(steps: Sequence[Undo], inventory: Inventory, protected: Collection[str]) -> list[str]:
-    """Return the names that steps would take away and that the host would refuse to lose."""
-    names = {package.nevra: package.name for package in inventory.packages}
-    gone = {one.nevra for one in steps if one.action is ActionKind.REMOVE}
-    leaving = {names[nevra] for nevra in gone if nevra in names}
+    """Return the names that steps would take away and that the host would refuse to lose.
+
+    Of several kernels side by side one may go.
+    """
+    removed = _removed(steps, inventory)
+    stay = {(p.name, p.arch) for p in inventory.packages if p not in removed}
+    leaving = {p.name for p in removed if (p.name, p.arch) not in stay}
     coming = {split_nevra(one.nevra)[0] for one in steps if one.action is not ActionKind.REMOVE}
     return sorted((leaving - coming) & {*PROTECTED, *protected})
+
+
+def _running(steps: Sequence[Undo], inventory: Inventory) -> list[str]:
+    """Return what steps would take away of the kernel that runs: the host would refuse that."""
+    removed = _removed(steps, inventory)
+    return sorted(p.nevra for p in removed if is_running(p, inventory.kernel))
+
+
+def _removed(steps: Sequence[Undo], inventory: Inventory) -> list[InstalledPackage]:
+    """Return the installed packages that steps take away for good."""
+    gone = {one.nevra for one in steps if one.action is ActionKind.REMOVE}
+    return [package for package in inventory.packages if package.nevra in gone]
 
 
 class _Material:

@@ -45,6 +45,10 @@ if [ {config} != 0 ]; then
     mkdir %{{buildroot}}/usr/share/conf-d
     echo {config} > %{{buildroot}}/usr/share/conf-d/set
 fi
+if [ -n "{module}" ]; then
+    mkdir -p "%{{buildroot}}{module}"
+    touch "%{{buildroot}}{module}/vmlinuz"
+fi
 %files
 /usr/share/{file}
 /usr/bin/{file}
@@ -61,7 +65,16 @@ FILLER = """%post -p <lua>
 local file = io.open("/usr/share/filled", "w")
 for _ = 1, 30 do file:write(string.rep("x", 1048576)) end
 file:close()"""
-DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch", "size": 0, "config": 0}
+KERNELS: tuple[dict[str, Any], ...] = tuple(
+    {"name": name, "version": version, "file": f"{name}{version}", "module": module,
+     "tail": f"{module}/vmlinuz" if module else ""}
+    for version in (1, 2)
+    for name, module in (
+        ("kernel-core", f"/lib/modules/{version}-1.noarch"), ("kernel-tools", ""),
+    )
+)  # fmt: skip
+DEFAULTS = {"epoch": 0, "head": "", "tail": "", "arch": "noarch", "size": 0, "config": 0,
+            "module": ""}  # fmt: skip
 PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "base", "version": 1, "head": "Provides: plain\nProvides: odd = 0:3"},
     {"name": "base", "version": 2},
@@ -89,6 +102,7 @@ PACKAGES: tuple[dict[str, Any], ...] = (
     {"name": "big", "version": 1, "size": 40},
     {"name": "filler", "version": 1, "tail": FILLER},
     {"name": "zbig", "version": 1, "size": 40, "head": "Requires: filler"},
+    *KERNELS,
     {"name": "loud", "version": 1, "tail": '%post -p <lua>\nprint("a scriptlet speaks")'},
 )
 

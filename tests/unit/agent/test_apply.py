@@ -158,7 +158,8 @@ def test_an_expired_manifest_is_refused_at_the_last_moment(host):
     manifest = json.loads((path / "manifest.json").read_text())
     late = json.dumps({**manifest, "expires": int(time.time()) - 1})
     (path / "manifest.json").write_text(late)
-    check_refused(host, path, "expired", host.state())
+    report = check_refused(host, path, "expired", host.state())
+    assert "is the clock right?" in report["detail"]
 
 
 def test_protected_names_stay(host):

@@ -131,3 +131,26 @@ def test_what_is_protected_by_now_does_not_leave(world: World) -> None:
         ("downgrade", "agent-1-1.noarch"),
         ("remove", "helper-2-1.noarch"),
     ]
+
+
+def test_a_kernel_beside_others_can_leave(world: World) -> None:
+    """What was installed beside the one that runs leaves again, protected or not by its name."""
+    world.mirror("kernel-core-2-1.noarch")
+    world.host("dev1", "development", "kernel-core-1-1.noarch")
+    snapshot(world.context())
+    (transaction,) = back(world, world.roll("development"))["transactions"].values()
+    assert [(a["action"], a["nevra"]) for a in transaction["actions"]] == [
+        ("remove", "kernel-core-2-1.noarch")
+    ]
+
+
+def test_the_kernel_that_runs_by_now_stays(world: World) -> None:
+    """Told beforehand, with what to do about it: the host would refuse."""
+    world.mirror("kernel-core-2-1.noarch")
+    world.host("dev1", "development", "kernel-core-1-1.noarch")
+    snapshot(world.context())
+    rollout = world.roll("development")
+    world.kernel = "2-1.noarch"
+    world.host("dev1", "development", "kernel-core-1-1.noarch", "kernel-core-2-1.noarch")
+    with pytest.raises(SafetyError, match=r"the kernel that runs.*boot the kernel from before"):
+        back(world, rollout)

@@ -150,6 +150,7 @@ class World:
         self.keys: dict[str, str] = {}
         self.pillars: dict[str, Any] = {}
         self.machines: dict[str, str] = {}
+        self.kernel = "1-1.noarch"
         self.section: dict[str, Any] = {}
         self.members: dict[str, Any] = {}
         self.store = Store.open(f"sqlite:///{base}/state/cpacman.db")
@@ -210,7 +211,7 @@ class World:
         (self.base / "hosts.d" / "all.yaml").write_text(yaml.safe_dump(self.members))
         self.store.put_inventory(
             Inventory(
-                host=name, arch="x86_64", cookie=" ".join(nevras), kernel="1-1.noarch",
+                host=name, arch="x86_64", cookie=" ".join(nevras), kernel=self.kernel,
                 facts={"machine_id": self.machines.get(name, f"machine of {name}")},
                 packages=tuple(self.installed(nevra) for nevra in nevras),
                 os=OsRelease(id="centos", id_like="rhel", version_id="9"),
