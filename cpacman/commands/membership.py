@@ -14,6 +14,7 @@ import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, everyone, place_all
+from cpacman.commands.safeguards import check_force
 from cpacman.config import is_glob
 from cpacman.errors import Problem, SafetyError, UsageError
 from cpacman.membership import (
@@ -261,8 +262,7 @@ def retire(
         UsageError: a name fits no host that is known, or `force` comes without a reason.
         SafetyError: a rollout has one of them just now, or globs fit very many.
     """
-    if force and not (reason or "").strip():
-        raise UsageError(Problem("reason", "force retires many hosts", "say why: reason='...'"))
+    check_force(force, reason)
     members = context.store.members()
     accepted = set(context.directory.accepted())
     known = accepted | set(members) | set(context.store.inventory_heads())

@@ -3,13 +3,14 @@
 Invariants: a whole snapshot proves itself by rollouts of all of that very snapshot, a part of one
 by rollouts that brought each of its versions, byte for byte; what enters at this class, and what no
 host of the class before could have, needs no proof from there. A failure is over when the host ran
-what failed, or had nothing left to do of what was asked for then, and not by another request.
+what failed, or had nothing left to do of what was asked for then, and not by another request; and
+not by its leaving the class, or the fleet.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +22,8 @@ from cpacman.depot.partial import new_in
 from cpacman.depot.promotion import is_for
 from cpacman.depot.snapshot import Snapshot
 from cpacman.errors import Problem
-from cpacman.model import Action, Package
+from cpacman.fleet import facts_of, fits_os
+from cpacman.model import Action, Outcome, Package
 from cpacman.rollout.evidence import (
     SIGNS,
     Event,
@@ -32,6 +34,7 @@ from cpacman.rollout.evidence import (
     judge,
     span,
     states,
+    staying,
     untested,
 )
 from cpacman.rollout.proof import Proof
@@ -78,7 +81,9 @@ def evidence_of(context: Context, asked: Question, proof: Proof, members: Member
         for name, host in members.fleet.hosts.items()
         if (host.class_, host.channel) == (asked.source, asked.candidate.channel)
     }
-    rows = [row for row in context.store.ended(asked.source) if row.host in hosts]
+    ended = context.store.ended(asked.source)
+    gone = _gone(context, {row.host for row in ended} - hosts, asked.candidate.channel)
+    rows = [row for row in ended if row.host in hosts or _tells(row, gone)]
     coming = {(one.nevra, one.sha256) for one in _coming(asked)}
     planned = {
         (a.nevra, a.sha256 or "") for t in proof.plan.transactions.values() for a in t.actions
@@ -91,9 +96,22 @@ def evidence_of(context: Context, asked: Question, proof: Proof, members: Member
         events = _by_version(coming, history)
     rule = rule_of(context, asked.to, asked.instead) if coming else None
     verdicts = {
-        one: judge(rule or Rule(0), found, context.clock()) for one, found in events.items()
+        one: judge(rule or Rule(0), staying(found, gone), context.clock())
+        for one, found in events.items()
     }
     return Shown(rule, verdicts, _untested(context, proof, history, sorted(hosts), planned))
+
+
+def _gone(context: Context, hosts: Set[str], channel: str) -> Set[str]:
+    """Return those hosts that were of a channel, as far as anything says otherwise."""
+    heads = context.store.inventory_heads() if hosts else {}
+    match = context.settings.channels[channel].match
+    return {h for h in hosts if h not in heads or fits_os(match, facts_of(heads[h][0]))}
+
+
+def _tells(row: Ended, gone: Set[str]) -> bool:
+    """Whether a row says something of a host that is gone: that it said no, nobody asks any more."""
+    return row.host in gone and row.outcome != Outcome.REFUSED.value
 
 
 def rule_of(context: Context, class_: str, instead: Evidence | None) -> Rule | None:
@@ -234,7 +252,8 @@ def _untested(
         frozenset(p.nevra for p in one.packages if p.nevra in wanted)
         for one in context.store.inventories(hosts).values()
     )
-    return untested((row for row in coming if row[0]), [*states(history.changes), *now])
+    theirs = [change for change in history.changes if change[0] in set(hosts)]
+    return untested((row for row in coming if row[0]), [*states(theirs), *now])
 
 
 def lacking(shown: Shown) -> list[Problem]:

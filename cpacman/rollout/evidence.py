@@ -9,7 +9,7 @@ A subject is what has to prove itself: a snapshot, or one version of a package.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum
 from itertools import combinations
 from typing import NamedTuple
@@ -110,6 +110,18 @@ def judge(rule: Rule, events: Iterable[Event], now: float) -> Verdict:
         lacks.append(Lack(f"failures {len(failed)} of {limit}: {' '.join(failed[:6])}"))
     lacks += _unhealthy(rule, sum(stay.since is not None and stay.healthy for stay in stays))
     return Verdict(rule, len(since), failed, limit, soaked, tuple(lacks))
+
+
+def staying(events: Iterable[Event], gone: Set[str]) -> list[Event]:
+    """Return what counts when some hosts are gone: of these the failures that nothing mended.
+
+    A failure says something of what was applied, wherever the host is now; what it proved may
+    have gone with it.
+    """
+    rows = sorted(events, key=lambda one: (one.at, one.host))
+    last = {one.host: one for one in rows if one.host in gone}
+    failed = (one for one in last.values() if one.sign is Sign.FAILED)
+    return [*(one for one in rows if one.host not in gone), *failed]
 
 
 class _Stay(NamedTuple):

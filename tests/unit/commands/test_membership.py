@@ -247,7 +247,7 @@ def test_retiring_many_at_once_is_forced(fleet: World, most: int) -> None:
     for test in (True, False):
         with pytest.raises(SafetyError, match=rf"fits \d hosts: {names}; .*force=True"):
             retire(fleet.context(), [glob], test=test)
-    with pytest.raises(UsageError, match="say why"):
+    with pytest.raises(UsageError, match="needs a reason"):
         retire(fleet.context(), [glob], force=True)
     assert set(states(fleet)) == {"dev1", "dev2", "prod1"}
     retire(fleet.context(), ["dev1", "dev2"])

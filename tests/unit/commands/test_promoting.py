@@ -8,6 +8,7 @@ import pytest
 
 from cpacman.commands import blocking
 from cpacman.commands.looking import history
+from cpacman.commands.membership import retire
 from cpacman.commands.pointing import revert
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
@@ -336,6 +337,33 @@ def test_evidence_of_a_whole_snapshot(strict: World) -> None:
     assert told["evidence"]["when"] == strict.now + 31 * HOUR
     strict.later(31 * HOUR)
     assert run(strict, "production")["retcode"] == 0
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("how", ["retired", "moved", "forgotten"])
+def test_failure_stands_when_the_host_leaves(strict: World, how: str, part: bool) -> None:
+    """Whoever failed at what was applied is no evidence less for being scrapped or moved since."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 1}
+    strict.roll("testing", {"host1": "failed", "host4": "refused"})
+    if how == "retired":
+        retire(strict.context(), ["host1", "host4"])
+    for host in ("host1", "host4"):
+        if how == "moved":
+            strict.host(host, "development", *ONE)
+        elif how == "forgotten":
+            strict.hosts.discard(host)
+    wanted = Wanted(packages=("tool",)) if part else Wanted()
+    told = run(strict, "production", wanted=wanted, test=True)
+    assert lacks(told) == ["failures 1 of 0: host1"]
+
+
+def test_nobody_fails_for_ever(strict: World) -> None:
+    """A host that was mended before it left stands failed no more, and proves nothing either."""
+    strict.section["classes"][2]["production"]["evidence"] = {"min_hosts": 2}
+    strict.roll("testing", {"host1": "failed", "host4": "skipped"})
+    strict.roll("testing", {"host4": "skipped"})
+    retire(strict.context(), ["host1"])
+    assert lacks(run(strict, "production", test=True)) == ["hosts 1 of 2"]
 
 
 def test_nothing_to_change_proves_nothing(strict: World) -> None:
