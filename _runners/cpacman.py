@@ -102,6 +102,7 @@ def plan(
     remove: Names = None,
     sync: bool = False,
     exclude: Names = None,
+    exclude_repos: Names = None,
     lock: Names = None,
     advisory: Names = None,
     cve: Names = None,
@@ -130,6 +131,8 @@ def plan(
         make the hosts equal to the snapshot, downgrades included
     exclude, lock
         rules for this plan only, as those of policy
+    exclude_repos
+        repositories of which nothing is taken by this plan
     advisory, cve, security, severity
         only what these advisories fix
     minimal
@@ -160,6 +163,7 @@ def plan(
         strict=strict,
         reasons=reasons,
         exclude=listed(exclude),
+        exclude_repos=listed(exclude_repos),
         lock=listed(lock),
         advisory=(*listed(advisory), *listed(cve)),
         security=security,
@@ -188,6 +192,7 @@ def deploy(
     remove: Names = None,
     sync: bool = False,
     exclude: Names = None,
+    exclude_repos: Names = None,
     lock: Names = None,
     advisory: Names = None,
     cve: Names = None,
@@ -220,8 +225,8 @@ def deploy(
         with SEL: only those of them that were out of reach in their last rollout
     levels
         only these levels of the plan's hosts; ``all`` is every one
-    upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
-    strict, reasons
+    upgrade, install, remove, sync, exclude, exclude_repos, lock, advisory, cve, security, severity,
+    minimal, strict, reasons
         with SEL: as for ``plan``
     now
         with SEL: carry the plan out at once
@@ -254,6 +259,7 @@ def deploy(
         strict=strict,
         reasons=reasons,
         exclude=listed(exclude),
+        exclude_repos=listed(exclude_repos),
         lock=listed(lock),
         advisory=(*listed(advisory), *listed(cve)),
         security=security,
@@ -284,6 +290,7 @@ def stage(
     *,
     levels: Names = None,
     test: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
     bandwidth: str | int | None = None,
@@ -298,6 +305,8 @@ def stage(
         only these levels of the plan's hosts
     test
         run every check and send nothing
+    profile
+        the windows of this profile; wants a reason
     bandwidth, bandwidth_per_host
         bytes a second, such as ``50M``, instead of those configured
     reason, ticket
@@ -312,7 +321,13 @@ def stage(
     caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
     with _context(**caps) as context:
         return prestaging.stage(
-            context, plan=plan, levels=listed(levels), test=test, reason=reason, ticket=ticket
+            context,
+            plan=plan,
+            levels=listed(levels),
+            test=test,
+            profile=profile,
+            reason=reason,
+            ticket=ticket,
         )
 
 
@@ -996,6 +1011,7 @@ def why(
     remove: Names = None,
     sync: bool = False,
     exclude: Names = None,
+    exclude_repos: Names = None,
     lock: Names = None,
     advisory: Names = None,
     cve: Names = None,
@@ -1012,8 +1028,8 @@ def why(
         a host that was asked for its inventory before
     package
         as one names it for ``plan``: a name, ``name.arch``, a version, a glob, a path
-    upgrade, install, remove, sync, exclude, lock, advisory, cve, security, severity, minimal,
-    strict
+    upgrade, install, remove, sync, exclude, exclude_repos, lock, advisory, cve, security, severity,
+    minimal, strict
         what the plan would be asked for, as for ``plan``; none given: everything is upgraded
     dump
         a file on the master that gets all of it as one case, for ``cpacman replay``
@@ -1032,6 +1048,7 @@ def why(
         sync=sync,
         strict=strict,
         exclude=listed(exclude),
+        exclude_repos=listed(exclude_repos),
         lock=listed(lock),
         advisory=(*listed(advisory), *listed(cve)),
         security=security,
@@ -1074,6 +1091,7 @@ def advisories(
     host: Names = None,
     severity: Names = None,
     cve: Names = None,
+    older_than: str | None = None,
 ):
     """
     Tell which advisories hosts lack of what their class holds, with how many hosts lack each.
@@ -1086,19 +1104,30 @@ def advisories(
         only these: critical, important, moderate, low
     cve
         only advisories about these
+    older_than
+        only those that were issued so long ago (14d), or do not tell when
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-run cpacman.advisories class=production severity=critical,important
+        salt-run cpacman.advisories class=production severity=critical,important older_than=14d
         salt-run cpacman.advisories cve=CVE-2026-1234
     """
     selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return explaining.advisories(
-            context, selection, hosts=listed(host), severity=listed(severity), cve=listed(cve)
+            context,
+            selection,
+            hosts=listed(host),
+            severity=listed(severity),
+            cve=listed(cve),
+            older_than=older_than,
         )
+
+
+updates = advisories
+"""The same by another name."""
 
 
 @runner

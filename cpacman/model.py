@@ -303,7 +303,8 @@ class InventoryRef(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was asked for. Nothing named means: upgrade all.
 
-    `exclude` and `lock` are rules for this plan only. With `advisory` (ids and CVEs), `security`
+    `exclude` and `lock` are rules for this plan only, `exclude_repos` are repositories that do not
+    exist for it. With `advisory` (ids and CVEs), `security`
     or `severity` only what those advisories fix is upgraded, with `minimal` no further than that.
     Beside those, and beside `sync`, `upgrade` names the only packages that it is about. Without
     `reasons` the solver is not asked why it holds what no rule of ours holds. A plan that
@@ -323,6 +324,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     minimal: bool = False
     reasons: bool = True
     rollback: str = ""
+    exclude_repos: tuple[str, ...] = ()
 
     @property
     def upgrade_all(self) -> bool:
@@ -349,7 +351,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_narrow(self) -> bool:
         """Whether less was asked for than all that is offered, be it by what is left out."""
         named = self.upgrade or self.install or self.remove or self.exclude or self.lock
-        return bool(named or self.by_advisory or self.rollback)
+        return bool(named or self.exclude_repos or self.by_advisory or self.rollback)
 
     def wants(self, advisory: Advisory) -> bool:
         """Return whether an advisory is among those asked for."""
@@ -381,7 +383,10 @@ SEVERITIES = ("critical", "important", "moderate", "low")
 
 
 class Advisory(msgspec.Struct, frozen=True, kw_only=True):
-    """One advisory of updateinfo and the NEVRAs it delivers."""
+    """One advisory of updateinfo and the NEVRAs it delivers.
+
+    `issued` and `updated` are in seconds since the epoch, 0 where updateinfo does not tell.
+    """
 
     id: str
     type: str = ""
@@ -390,6 +395,21 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True):
     cves: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     reboot: bool = False
+    issued: int = 0
+    updated: int = 0
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What of it decides about plans, and so about a snapshot's id: all but its dates."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "severity": self.severity,
+            "title": self.title,
+            "cves": self.cves,
+            "packages": self.packages,
+            "reboot": self.reboot,
+        }
 
 
 def canonical_json(value: Any) -> bytes:

@@ -14,7 +14,9 @@ from typing import Any
 
 from cpacman.commands.alike import changes_between, class_groups, plan_groups, versions_of
 from cpacman.commands.context import Context
+from cpacman.commands.fleet import everyone, place_all
 from cpacman.commands.lacking import Thing, fixes_of, offer_and_host
+from cpacman.commands.offering import offered_to
 from cpacman.depot.compare import Change, SnapshotDiff, diff_snapshots
 from cpacman.depot.snapshot import Snapshot, load_snapshot
 from cpacman.errors import Problem, UsageError
@@ -131,8 +133,9 @@ def _snapshot_rows(found: SnapshotDiff, before: Snapshot, after: Snapshot) -> di
 
 
 def _diff_classes(context: Context, a: str, b: str) -> dict[str, Any]:
-    """Compare what two classes hold, channel by channel."""
+    """Compare what two classes hold, channel by channel, as each of them sees it."""
     pointers = context.store.pointers()
+    hosts = place_all(context, everyone(context)).hosts.values()
     channels: dict[str, Any] = {}
     for channel in context.settings.channels:
         one, two = (pointers.get((class_, channel)) for class_ in (a, b))
@@ -142,7 +145,15 @@ def _diff_classes(context: Context, a: str, b: str) -> dict[str, Any]:
         }
         if one and two:
             depot = context.settings.depot
-            before, after = (load_snapshot(depot, p["snapshot"]) for p in (one, two))
+            before, after = (
+                offered_to(
+                    context.settings,
+                    load_snapshot(depot, pointer["snapshot"]),
+                    class_,
+                    [h for h in hosts if (h.class_, h.channel) == (class_, channel)],
+                )
+                for class_, pointer in ((a, one), (b, two))
+            )
             body |= _snapshot_rows(diff_snapshots(before, after), before, after)
         channels[channel] = body
     return {"a": {"id": a}, "b": {"id": b}, "channels": channels}

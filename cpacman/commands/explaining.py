@@ -16,6 +16,7 @@ from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection, by_channel, select
 from cpacman.commands.offering import offered
 from cpacman.commands.planning import channel_for
+from cpacman.config import parse_duration
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import Problem, UsageError
 from cpacman.model import SEVERITIES, Advisory, Host, Request
@@ -70,12 +71,22 @@ def advisories(
     hosts: Sequence[str] = (),
     severity: Sequence[str] = (),
     cve: Sequence[str] = (),
+    older_than: str | int | None = None,
 ) -> dict[str, Any]:
     """Tell which advisories of their class's snapshots the selected hosts lack.
 
+    Args:
+        context: the outside world.
+        selection: which hosts.
+        hosts: only these of them.
+        severity: only such advisories.
+        cve: only those about these.
+        older_than: only those issued so long ago, as `14d`; of which nobody tells when stay in.
+
     Raises:
-        UsageError: no such hosts, or a severity that no advisory can have.
+        UsageError: no such hosts, a severity that no advisory can have, or no duration.
     """
+    before = _before(context, older_than)
     wrong = [word for word in severity if word.lower() not in SEVERITIES]
     if wrong:
         mend = f"there are: {', '.join(SEVERITIES)}"
@@ -85,11 +96,20 @@ def advisories(
         raise UsageError([Problem(f"host {name}", "is not among them") for name in unknown])
     chosen = {name: one for name, one in chosen.items() if not hosts or name in hosts}
     classes = {
-        name: _outstanding(context, name, mine, _Wanted.of(severity, cve))
+        name: _outstanding(context, name, mine, _Wanted.of(severity, cve, before))
         for name in context.settings.class_names
         if (mine := {h: one for h, one in chosen.items() if one.class_ == name})
     }
-    return {"advisories": {"classes": classes}}
+    return {"advisories": {"classes": classes, "older_than": older_than}}
+
+
+def _before(context: Context, older_than: str | int | None) -> float | None:
+    if older_than is None:
+        return None
+    try:
+        return context.clock() - parse_duration(older_than)
+    except ValueError as error:
+        raise UsageError(Problem("older_than", str(error), "write 14d, 36h or 2w")) from error
 
 
 class _Wanted(NamedTuple):
@@ -97,15 +117,18 @@ class _Wanted(NamedTuple):
 
     severities: frozenset[str]
     cves: frozenset[str]
+    before: float | None
 
     @classmethod
-    def of(cls, severity: Iterable[str], cve: Iterable[str]) -> _Wanted:
-        """Return the filter that was typed."""
-        return cls(frozenset(map(str.lower, severity)), frozenset(map(str.upper, cve)))
+    def of(cls, severity: Iterable[str], cve: Iterable[str], before: float | None) -> _Wanted:
+        """Return the filter that was typed; `before` is a moment."""
+        return cls(frozenset(map(str.lower, severity)), frozenset(map(str.upper, cve)), before)
 
     def fits(self, advisory: Advisory) -> bool:
         """Return whether an advisory is among those asked for."""
         severe = not self.severities or advisory.severity.lower() in self.severities
+        if self.before is not None and advisory.issued > self.before:
+            return False
         return severe and (not self.cves or not self.cves.isdisjoint(map(str.upper, advisory.cves)))
 
 
@@ -135,6 +158,7 @@ def _outstanding(
         "hosts": len(hosts),
         "affected": len({host for row in rows for host in row.hosts}),
         "unknown": sorted(unknown),
+        "undated": sum(not row.advisory.issued for row in rows),
         "severities": _by_severity(rows),
         "advisories": [row.body() for row in rows],
     }
@@ -167,6 +191,8 @@ class _Lacking:
             "severity": one.severity,
             "title": one.title,
             "cves": list(one.cves),
+            "issued": one.issued or None,
+            "updated": one.updated or None,
             "packages": sorted(self.packages),
             "hosts": len(self.hosts),
             "on": sorted(self.hosts),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,10 +17,10 @@ import msgspec
 from cpacman.commands.context import Context
 from cpacman.commands.everywhere import Known, known_advisories, spread
 from cpacman.config import PolicyLine, Settings, parse_match
-from cpacman.depot.promotion import seen_by
+from cpacman.depot.promotion import leaving_out, seen_by
 from cpacman.depot.snapshot import Snapshot, check_metadata
 from cpacman.fleet import Placement, lines_for
-from cpacman.model import Inventory
+from cpacman.model import Host, Inventory
 from cpacman.planner.blocked import PLACE, holds
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput
@@ -109,6 +109,19 @@ def offered(settings: Settings, snapshot: Snapshot, class_: str) -> Snapshot:
         for one in seen.repositories
     )
     return seen_by(msgspec.structs.replace(seen, repositories=rows), class_)
+
+
+def offered_to(
+    settings: Settings, snapshot: Snapshot, class_: str, hosts: Collection[Host]
+) -> Snapshot:
+    """Return a snapshot as the hosts of a class see it, of whom any may be the one that does.
+
+    A class without hosts sees all that is for the class.
+    """
+    seen = offered(settings, snapshot, class_)
+    limits = [*_limits(seen), *_limits_today(settings, seen)]
+    hidden = [set(not_for(limits, class_, host.meta)) for host in hosts]
+    return leaving_out(seen, set.intersection(*hidden) if hidden else set())
 
 
 def channel_input(

@@ -9,11 +9,14 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from cpacman.commands.access import problems_of
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import plan_problems
 from cpacman.commands.gatekeeping import class_windows, missing_names, opening_of
-from cpacman.commands.jobs import new_job, tools_of
+from cpacman.commands.jobs import Terms, new_job, tools_of
+from cpacman.commands.safeguards import profile_of, profile_problems
+from cpacman.config.stages import WindowNames
 from cpacman.errors import EXIT_NOT_THERE, Problem, SafetyError, UsageError
 from cpacman.rollout.job import Job, NoGates
 from cpacman.rollout.machine import HostState
@@ -27,13 +30,14 @@ def stage(
     plan: str | None = None,
     levels: Sequence[str] = (),
     test: bool = False,
+    profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
 ) -> dict[str, Any]:
     """Push what the hosts of a plan lack, and prove that it is there.
 
     Raises:
-        UsageError: no plan is named.
+        UsageError: no plan is named, or no such profile.
         SafetyError: a file is altered, the class points elsewhere, bytes would reach others, or
             the class has a window for this that is closed.
     """
@@ -41,11 +45,13 @@ def stage(
         raise UsageError("name a plan: salt-run cpacman.stage plan=p-...")
     close_abandoned(context)
     stored = context.store.plan(plan)
-    job = new_job(context, stored, levels, reason, ticket)
+    job = new_job(context, stored, levels, reason, ticket, Terms(profile or ""))
     job = job._replace(rollout=f"g-{secrets.token_hex(8)}")
     hosts = [host for level in job.levels for host in level.hosts if _changes(job, host)]
     problems = [
-        *_closed(context, stored.class_),
+        *problems_of(context.settings, "deploy", stored.class_, context.who),
+        *profile_problems(context, profile or "", reason),
+        *_closed(context, stored.class_, profile_of(context, profile or "").windows),
         *plan_problems(context, stored, hosts),
     ]
     if problems:
@@ -72,17 +78,22 @@ def stage(
     return {"stage": body, "retcode": EXIT_NOT_THERE if missed else 0}
 
 
-def _closed(context: Context, class_: str) -> list[Problem]:
-    """Return why nothing may be sent now: the class has a window for that, and it is closed."""
+def _closed(context: Context, class_: str, instead: WindowNames) -> list[Problem]:
+    """Return why nothing may be sent now: there is a window for that, and it is closed.
+
+    Args:
+        context: the outside world.
+        class_: the class, which may name one.
+        instead: the windows of a profile, which go first.
+    """
     settings = context.settings
-    name = class_windows(settings, class_).stage
-    if name is None:
+    if (instead.stage or class_windows(settings, class_).stage) is None:
         return []
-    if name not in settings.windows:
-        return missing_names(settings, class_, ())
-    found = opening_of(settings, class_, context.clock(), "stage")
+    found = opening_of(settings, class_, context.clock(), "stage", instead)
     if found.is_open:
         return []
+    if missing := missing_names(settings, class_, ()):
+        return missing
     mend = f"wait until {found.until:%Y-%m-%d %H:%M %Z}" if found.until else ""
     return [Problem(class_, f"nothing is sent now: {found.why}", mend)]
 

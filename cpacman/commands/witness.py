@@ -110,7 +110,7 @@ def _gone(context: Context, hosts: Set[str], channel: str) -> Set[str]:
 
 
 def _tells(row: Ended, gone: Set[str]) -> bool:
-    """Whether a row says something of a host that is gone: that it said no, nobody asks any more."""
+    """Whether a row says something of a host that is gone; that it refused says nothing now."""
     return row.host in gone and row.outcome != Outcome.REFUSED.value
 
 

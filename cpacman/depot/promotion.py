@@ -7,7 +7,7 @@ a repository is for the classes that it names, and for all of them when it names
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -182,7 +182,14 @@ def seen_by(snapshot: Snapshot, class_: str) -> Snapshot:
     What is not there can't be planned, named, needed, or come as anything's successor; an advisory
     that delivers nothing else is not there either.
     """
-    rows = tuple(one for one in snapshot.repositories if is_for(one.classes, class_))
+    return leaving_out(
+        snapshot, {one.name for one in snapshot.repositories if not is_for(one.classes, class_)}
+    )
+
+
+def leaving_out(snapshot: Snapshot, unseen: Set[str]) -> Snapshot:
+    """Return a snapshot as if it had been taken without some repositories."""
+    rows = tuple(one for one in snapshot.repositories if one.name not in unseen)
     if len(rows) == len(snapshot.repositories):
         return snapshot
     names = {one.name for one in rows}

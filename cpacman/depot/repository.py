@@ -26,7 +26,7 @@ from cpacman.depot.rpmmd import FileChecksum, Metadata
 from cpacman.errors import CpacmanError, Problem, RepositoryError
 from cpacman.model import Advisory, Package
 
-FORMAT = 1
+FORMAT = 2
 CACHE_AGE = 30 * 86400
 
 Kind = Literal["rpm-md", "folder"]

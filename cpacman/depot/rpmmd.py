@@ -8,6 +8,7 @@ wrong is reported with the repository, the file and the package, all at once.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -357,7 +358,22 @@ def _advisory(record: Any) -> Advisory:
         cves=tuple(sorted({one.id for one in record.references if _is_cve(one)})),
         packages=tuple(sorted({_nevra(part) for part in parts})),
         reboot=bool(record.reboot_suggested or any(part.reboot_suggested for part in parts)),
+        issued=_seconds(record, "issued_date"),
+        updated=_seconds(record, "updated_date"),
     )
+
+
+def _seconds(record: Any, name: str) -> int:
+    """Return a date of an advisory in seconds since the epoch; 0 where there is none to be read."""
+    import createrepo_c
+
+    try:
+        found = getattr(record, name)
+    except createrepo_c.CreaterepoCError:
+        return 0  # It is parsed when it is asked for, and mirrors write whatever they like.
+    if isinstance(found, datetime.datetime):
+        return max(int(found.replace(tzinfo=datetime.timezone.utc).timestamp()), 0)
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _is_cve(reference: Any) -> bool:

@@ -83,7 +83,8 @@ def snapshot_id(
     """Return the `s-` id: over the channel, sorted packages and advisories, and what else decides.
 
     That is each repository's flags and its module definitions. Paths, locations, fingerprints and
-    times are outside: the same packages mirrored elsewhere, or indexed anew, are the same snapshot.
+    times, of advisories, too, are outside: the same packages mirrored elsewhere, or indexed anew,
+    are the same snapshot.
     """
     flags = sorted(
         [
@@ -94,7 +95,9 @@ def snapshot_id(
         for one in repositories
     )  # fmt: skip
     files = sorted({(one.repository, one.nevra, one.sha256, one.size) for one in packages})
-    digests = sorted({hashlib.sha256(canonical_json(one)).hexdigest() for one in advisories})
+    digests = sorted(
+        {hashlib.sha256(canonical_json(one.content)).hexdigest() for one in advisories}
+    )
     return content_id("s", [channel, flags, files, digests])
 
 

@@ -355,6 +355,9 @@ class Host:
         return ""
 
     def _masking(self, candidate: Candidate) -> Hiding:
+        if candidate.repository in self.rules.left_out:
+            words = f"this request leaves repository {candidate.repository} out"
+            return Hiding(HeldReason.ORIGIN, words)
         if candidate.repository in self.rules.without:
             words = f"repository {candidate.repository} is not for this host"
             return Hiding(HeldReason.ORIGIN, words)

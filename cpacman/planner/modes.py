@@ -44,6 +44,22 @@ def check_request(request: Request, advisories: Iterable[Advisory]) -> None:
         raise UsageError(problems)
 
 
+def check_repositories(request: Request, known: Sequence[str]) -> None:
+    """Refuse to leave out repositories that there are none of; nothing is known of no hosts.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    wrong = [name for name in request.exclude_repos if known and name not in known]
+    problems = []
+    for name in wrong:
+        near = difflib.get_close_matches(name, known, 1) or sorted(set(known))
+        mend = f"did you mean {near[0]}?" if len(near) == 1 else f"there are: {', '.join(near)}"
+        problems.append(Problem("exclude_repos", f"there is no repository {name!r} here", mend))
+    if problems:
+        raise UsageError(problems)
+
+
 def _senseless(request: Request) -> Iterator[Problem]:
     """Yield words that can name nothing, and locks that can lock nothing."""
     for key in ("upgrade", "install", "remove", "exclude", "lock", "advisory", "severity"):

@@ -34,7 +34,7 @@ from cpacman.planner.actions import Delivered, Digest, left_double, make_actions
 from cpacman.planner.fleet import FEW, Book, Group, Memory, Solved, solve_groups
 from cpacman.planner.host import CannotPlan, Host
 from cpacman.planner.lines import naming_nothing
-from cpacman.planner.modes import check_request
+from cpacman.planner.modes import check_repositories, check_request
 from cpacman.planner.reported import arch_of, judge_inventory, wrong_with
 from cpacman.planner.resolve import resolve
 from cpacman.planner.ruling import Line, Policy, with_holds, with_request
@@ -85,6 +85,7 @@ def plan_hosts(
     """
     channels = sorted(channels, key=lambda c: c.channel)
     check_request(request, (a for channel in channels for a in channel.advisories))
+    check_repositories(request, [one.name for channel in channels for one in channel.sources])
     how = _How(request, cache, reporter or Silent(), workers, {})
     hosts: dict[str, str] = {}
     transactions: dict[str, Transaction] = {}
@@ -332,7 +333,7 @@ def _opened(
         inventory.packages,
         modules=inventory.modules,
         disabled=inventory.modules_disabled,
-        without=rules.without,
+        without=(*rules.without, *request.exclude_repos),
     ) as view:
         yield Host(
             universe,
@@ -373,6 +374,7 @@ def solve_one(
     """
     (inventory,) = channel.inventories
     check_request(request, channel.advisories)
+    check_repositories(request, [one.name for one in channel.sources])
     rules = channel.policies.get(inventory.host, channel.policy)
     words = request.words
     universe = Universe(channel.sources, arch=arch_of(inventory), cache=cache, words=words)

@@ -51,12 +51,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The lines of policy that hold for one host, and the repositories that are not for it.
 
+    `without` are those that policy keeps from it, `left_out` those that the request leaves out.
     `installonly_limit` is how many versions of a kernel stay installed; 0 is any number.
     `weak_deps` is whether weak dependencies (Recommends, Supplements) are taken as dnf takes them.
     """
 
     lines: tuple[Line, ...] = ()
     without: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     installonly_limit: int = 3
     weak_deps: bool = True
 
@@ -153,7 +155,11 @@ def with_request(rules: Policy, request: Request) -> Policy:
         for kind, words in (("exclude", request.exclude), ("lock", request.lock))
         if words
     ]
-    return msgspec.structs.replace(rules, lines=(*rules.lines, *lines)) if lines else rules
+    if not (lines or request.exclude_repos):
+        return rules
+    return msgspec.structs.replace(
+        rules, lines=(*rules.lines, *lines), left_out=request.exclude_repos
+    )
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:

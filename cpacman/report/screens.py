@@ -13,7 +13,7 @@ from typing import Any
 
 from cpacman.model import short_id
 from cpacman.report import chains, classes, depot, fleet, following, pushing, recovering, rollouts
-from cpacman.report.text import NAMED, age, asked, clean, line, some, table, when
+from cpacman.report.text import NAMED, age, asked, clean, day, line, some, table, when
 from cpacman.words import many
 
 Answer = Mapping[str, Any]
@@ -366,11 +366,14 @@ def _advisories(body: Answer) -> str:
         ]
         lines += [table(sums)] if sums else []
         rows = [
-            (a["severity"] or a["type"], a["id"], f"{many(a['hosts'], 'host')}: {some(a['on'], 3)}",
+            (a["severity"] or a["type"], a["id"], day(a["issued"]),
+             f"{many(a['hosts'], 'host')}: {some(a['on'], 3)}",
              some(a["packages"], 4), some(a["cves"], 4))
             for a in one["advisories"]
         ]  # fmt: skip
         lines += [table(rows)] if rows else []
+        if body["older_than"] is not None and one["undated"]:
+            lines.append(f"  {one['undated']} of them tell no date: as if they were older")
         if one["unknown"]:
             lines.append(f"  UNKNOWN, no inventory or no snapshot: {some(one['unknown'])}")
     return clean("\n".join(lines)) or "no hosts"

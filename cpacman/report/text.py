@@ -56,6 +56,14 @@ def when(moment: float | None) -> str:
     return datetime.datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def day(moment: float | None) -> str:
+    """Return the day of a moment, nothing where it is not known; advisories name it in UTC."""
+    if not moment:
+        return ""
+    found = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc)
+    return found.date().isoformat()
+
+
 def size(count: float) -> str:
     """Return a number of bytes in its unit, in powers of 1000."""
     for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

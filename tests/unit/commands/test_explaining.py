@@ -392,6 +392,26 @@ def test_filters(
     assert set(lacking(body, "testing")) == left
 
 
+def test_what_is_outstanding_for_long(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the day of issue; what tells none stays in, and that is said."""
+    issued = {"A-1": 10 * 86400, "A-2": 0}
+    dated = tuple(msgspec.structs.replace(one, issued=issued.get(one.id, 1)) for one in ADVISORIES)
+    new = msgspec.structs.replace(SNAPSHOTS["s-new"], advisories=dated)
+    monkeypatch.setitem(SNAPSHOTS, "s-new", new)
+
+    def left(now: float, older_than: str | None) -> tuple[set[str], str]:
+        then = context._replace(clock=lambda: now * 86400)
+        body = explaining.advisories(then, Selection(class_="testing"), older_than=older_than)
+        return set(lacking(body, "testing")), render(body)
+
+    assert left(20, "14d")[0] == {"A-2"}
+    assert left(25, None)[0] == {"A-1", "A-2"} == left(25, "14d")[0]
+    assert "1 of them tell no date" in left(25, "14d")[1]
+    assert "Critical  A-1  1970-01-11" in left(25, "14d")[1]
+    with pytest.raises(UsageError, match="older_than"):
+        left(25, "a while")
+
+
 def test_a_severity_that_does_not_exist(context: Context) -> None:
     """A misspelt severity is no empty answer."""
     with pytest.raises(UsageError, match="'high' is none; there are: critical"):

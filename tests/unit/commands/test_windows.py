@@ -8,7 +8,7 @@ import pytest
 
 from cpacman.commands import controlling
 from cpacman.commands.prestaging import stage as send
-from cpacman.errors import ConfigError, SafetyError
+from cpacman.errors import ConfigError, SafetyError, UsageError
 from tests.unit.commands.test_controlling import Stage, look
 from tests.unit.commands.world import World
 
@@ -69,6 +69,33 @@ def test_stage_keeps_to_its_window(stage: Stage) -> None:
     windows(stage, apply="weekend")
     answer = send(stage.context(), plan=plan)["stage"]
     assert {one["state"] for one in answer["hosts"].values()} == {"staged"}
+
+
+def test_stage_by_a_profile(stage: Stage) -> None:
+    """Its windows go first, with a reason; also where the class has none for sending."""
+    windows(stage, stage="night", apply="weekend")
+    stage.world.section["profiles"] = {
+        "emergency": {"windows": "ignore"}, "later": {"windows": {"stage": "sap"}}
+    }  # fmt: skip
+    plan = stage.plan()
+    with pytest.raises(SafetyError, match="say why"):
+        send(stage.context(), plan=plan, profile="emergency")
+    with pytest.raises(UsageError, match="no profile 'emergancy'"):
+        send(stage.context(), plan=plan, profile="emergancy", reason="CVE")
+    windows(stage, apply="weekend")
+    with pytest.raises(SafetyError, match="nothing is sent now: outside window sap"):
+        send(stage.context(), plan=plan, profile="later", reason="CVE")
+    windows(stage, stage="night", apply="weekend")
+    answer = send(stage.context(), plan=plan, profile="emergency", reason="CVE")["stage"]
+    assert {one["state"] for one in answer["hosts"].values()} == {"staged"}
+
+
+def test_stage_is_for_those_who_may_deploy(stage: Stage) -> None:
+    """Sending packages to production is a part of changing it."""
+    plan = stage.plan()
+    stage.world.section["access"] = {"deploy": {"development": ["no-such-group"]}}
+    with pytest.raises(SafetyError, match="deploy"):
+        send(stage.context(), plan=plan)
 
 
 def test_a_host_names_its_window(stage: Stage) -> None:

@@ -455,3 +455,21 @@ def test_cache_does_not_grow_for_ever(
     createrepo(indexed, "--set-timestamp-to-revision", "--revision", "7")
     read_repository("zoo", indexed, cache)
     assert not old.exists() and len(list((cache / "repositories").iterdir())) == 1
+
+
+def test_dates_of_advisories(zoo: Path, tmp_path: Path) -> None:
+    """In seconds, in UTC; what a mirror wrote that is no date is not known, and breaks nothing."""
+    rows = [
+        ("A-1", "2026-01-02 03:04:05", "2026-02-02"),
+        ("A-2", "yesterday", "1770000000"),
+        ("A-3", "", "-5"),
+    ]
+    text = "".join(
+        f'<update from="z" status="final" type="security" version="1"><id>{number}</id>'
+        f'<title>t</title><issued date="{issued}"/><updated date="{updated}"/></update>'
+        for number, issued, updated in rows
+    )
+    (zoo / "updateinfo.xml").write_text(f"<updates>{text}</updates>")
+    found = read_repository("zoo", zoo, tmp_path / "cache").advisories
+    told = {one.id: (one.issued, one.updated) for one in found}
+    assert told == {"A-1": (1767323045, 1769990400), "A-2": (0, 1770000000), "A-3": (0, 0)}

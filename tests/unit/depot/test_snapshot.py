@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,19 @@ def test_what_decides_a_plan_decides_the_id(depot: Depot, zoo: Path) -> None:
     (zoo / "bear-4.1-1.noarch.rpm").unlink()
     ids.append(depot.take(zoo=zoo).id)
     assert len(set(ids)) == 7
+
+
+def test_dates_of_advisories_are_no_content(depot: Depot, zoo: Path) -> None:
+    """A mirror that dates an advisory anew has the same snapshot, which keeps its dates."""
+    first = depot.take(zoo=zoo)
+    text = (zoo / "updateinfo.xml").read_text()
+    dated = re.sub("<issued[^>]*>", "", text)
+    dated = dated.replace("<title>", '<issued date="2026-01-02"/><title>')
+    (zoo / "updateinfo.xml").write_text(dated)
+    assert depot.take(zoo=zoo).id == first.id
+    other = Depot(depot.path / "other").take(zoo=zoo)
+    assert (other.id, other.advisories[0].issued) == (first.id, 1767312000)
+    assert load_snapshot(depot.path / "other" / "depot", other.id) == other
 
 
 def test_module_definitions_are_content(

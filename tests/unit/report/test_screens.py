@@ -228,11 +228,13 @@ def diff_answer() -> dict[str, Any]:
 def advisories_answer() -> dict[str, Any]:
     """A class that lacks two advisories, and one host of which nothing is known."""
     one = {"id": "RHSA-2026:1", "type": "security", "severity": "Important", "title": "t",
-           "cves": ["CVE-2026-1"], "packages": ["openssl"], "hosts": 3, "on": ["web1"]}  # fmt: skip
+           "cves": ["CVE-2026-1"], "packages": ["openssl"], "hosts": 3, "on": ["web1"],
+           "issued": 1_770_000_000, "updated": None}  # fmt: skip
     sums = {"advisories": 1, "cves": 1, "hosts": 3}
     body = {"hosts": 4, "affected": 3, "unknown": ["web4"], "severities": {"Important": sums},
-            "advisories": [one, {**one, "severity": "", "cves": []}]}  # fmt: skip
-    return {"result": True, "classes": {"production": body}}
+            "undated": 1,
+            "advisories": [one, {**one, "severity": "", "cves": [], "issued": None}]}  # fmt: skip
+    return {"result": True, "classes": {"production": body}, "older_than": "14d"}
 
 
 def promote_answer() -> dict[str, Any]:
@@ -516,7 +518,12 @@ def test_no_snapshot_steers_the_terminal() -> None:
 def test_no_advisory_steers_the_terminal() -> None:
     """Nor do titles, ids and CVEs that somebody put into a repository."""
     body = advisories_answer()["classes"]["production"]
-    check_is_clean(screen("advisories", {"classes": {"production": poisoned(body, frozenset())}}))
+    check_is_clean(
+        screen(
+            "advisories",
+            {**advisories_answer(), "classes": {"production": poisoned(body, frozenset())}},
+        )
+    )
 
 
 def check_is_clean(text: str) -> None:
