@@ -19,7 +19,8 @@ from cpacman.commands.access import check_reader
 from cpacman.config import LiveSettings, Settings, parse_size, settings_from_opts
 from cpacman.depot.pool import Pool
 from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
-from cpacman.fleet import HostsFiles, configured_transport, load_hosts_files
+from cpacman.fleet.hostfiles import HostsFiles, load_hosts_files
+from cpacman.fleet.placing import configured_transport
 from cpacman.report.progress import Reporter, Silent
 from cpacman.rollout.checks import Nobody, Probes
 from cpacman.signing import PlanKey, Rotation, load_plan_key, load_rotations

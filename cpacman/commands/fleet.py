@@ -14,14 +14,9 @@ import msgspec
 
 from cpacman.commands.context import Context
 from cpacman.errors import HostError, Problem, UsageError
-from cpacman.fleet import (
-    HostsFiles,
-    Placement,
-    facts_of,
-    load_hosts_files,
-    parse_selector,
-    place_host,
-)
+from cpacman.fleet.hostfiles import HostsFiles, load_hosts_files
+from cpacman.fleet.placing import Placement, facts_of, place_host
+from cpacman.fleet.selecting import parse_selector
 from cpacman.membership import Change, ChangeKind, Member, Seen, changes_among
 from cpacman.model import Host, Inventory
 

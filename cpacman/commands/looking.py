@@ -21,7 +21,7 @@ from cpacman.commands.fleet import place_all
 from cpacman.commands.provenance import snapshot_signatures
 from cpacman.depot.snapshot import load_snapshot
 from cpacman.errors import InputError, Problem, UsageError
-from cpacman.fleet import lines_for
+from cpacman.fleet.placing import lines_for
 from cpacman.model import short_id
 from cpacman.report.table import group_hosts
 

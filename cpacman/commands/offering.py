@@ -19,7 +19,7 @@ from cpacman.commands.everywhere import Known, known_advisories, spread
 from cpacman.config import PolicyLine, Settings, parse_match
 from cpacman.depot.promotion import leaving_out, seen_by
 from cpacman.depot.snapshot import Snapshot, check_metadata
-from cpacman.fleet import Placement, lines_for
+from cpacman.fleet.placing import Placement, lines_for
 from cpacman.model import Host, Inventory
 from cpacman.planner.blocked import PLACE, holds
 from cpacman.planner.lines import Limits, Placed, expired, holding, not_for

@@ -22,7 +22,7 @@ from cpacman.depot.partial import new_in
 from cpacman.depot.promotion import is_for
 from cpacman.depot.snapshot import Snapshot
 from cpacman.errors import Problem
-from cpacman.fleet import facts_of, fits_os
+from cpacman.fleet.placing import facts_of, fits_os
 from cpacman.model import Action, Outcome, Package
 from cpacman.rollout.evidence import (
     SIGNS,

@@ -34,7 +34,7 @@ from cpacman.report.table import render_plan
 
 if TYPE_CHECKING:
     from cpacman.config import Settings
-    from cpacman.fleet import Placement
+    from cpacman.fleet.placing import Placement
     from cpacman.planner.why import Why
 
 CHANNEL = "offline"
@@ -426,7 +426,7 @@ def _rules(
     )
     if settings is None:
         return _Rules({one.host: Policy(lines=typed) for one in hosts}, [])
-    from cpacman.fleet import lines_for
+    from cpacman.fleet.placing import lines_for
 
     places = _placements(settings, hosts)
     limits = _limits(settings, order.repos)
@@ -471,7 +471,8 @@ def _limits(settings: Settings, repos: Iterable[str]) -> list[Limits]:
 
 
 def _placements(settings: Settings, hosts: Sequence[Inventory]) -> dict[str, Placement]:
-    from cpacman.fleet import facts_of, load_hosts_files, place_host
+    from cpacman.fleet.hostfiles import load_hosts_files
+    from cpacman.fleet.placing import facts_of, place_host
 
     files = load_hosts_files(settings.membership.hosts_d, settings)
     return {

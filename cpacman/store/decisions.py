@@ -1,6 +1,6 @@
 """What people decided about a rollout: who approves of it, whom it leaves out, whom it forgives.
 
-Invariant: a decision is in the journal with who made it.
+Invariant: who decided what is in the journal; to forgive is a part of going on, which stands there.
 """
 
 from __future__ import annotations

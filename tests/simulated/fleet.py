@@ -28,7 +28,7 @@ from cpacman.commands.snapshots import snapshot
 from cpacman.config import load_settings
 from cpacman.depot.pool import Pool
 from cpacman.errors import CpacmanError
-from cpacman.fleet import load_hosts_files
+from cpacman.fleet.hostfiles import load_hosts_files
 from cpacman.model import Inventory, Request
 from cpacman.rollout.checks import Nobody
 from cpacman.rollout.gate import Reply

@@ -14,8 +14,9 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from cpacman import config, fleet, model
+from cpacman import config, model
 from cpacman.config import Section, Settings, gates, load_settings
+from cpacman.fleet import hostfiles
 from cpacman.rollout import around, job, machine, restarts, runner
 from cpacman.transport import port
 from cpacman.transport.roster import read_entry
@@ -148,7 +149,7 @@ def inside(annotation: Any) -> tuple[type[Section] | None, str]:
             return None, ""
 
 
-KEYS = {key.path: key for key in [*keys_of(Settings), *keys_of(fleet.HostEntry, "HOST.")]}
+KEYS = {key.path: key for key in [*keys_of(Settings), *keys_of(hostfiles.HostEntry, "HOST.")]}
 REFERENCE = DOCS / "reference" / "configuration.md"
 DOCUMENTED = {
     words_of(row[0])[0]: row
@@ -430,7 +431,7 @@ def test_examples_of_configuration_are_valid(text: str, tmp_path: Path) -> None:
         classes = ["development", "testing", "production"]
         known = load_settings({"classes": classes}, source="test", base=tmp_path)
         (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
-        assert fleet.load_hosts_files(tmp_path, known).globs
+        assert hostfiles.load_hosts_files(tmp_path, known).globs
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -16,7 +16,7 @@ from cpacman.commands.promoting import promote
 from cpacman.commands.retention import prune
 from cpacman.commands.snapshots import snapshot
 from cpacman.errors import HostError, Problem, SafetyError, UsageError
-from cpacman.fleet import Placement
+from cpacman.fleet.placing import Placement
 from cpacman.model import Request
 from tests.unit.commands.world import World
 

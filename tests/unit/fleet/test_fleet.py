@@ -10,16 +10,9 @@ import yaml
 
 from cpacman.config import Settings, load_settings
 from cpacman.errors import ConfigError, UsageError
-from cpacman.fleet import (
-    Facts,
-    HostsFiles,
-    Placement,
-    facts_of,
-    lines_for,
-    load_hosts_files,
-    parse_selector,
-    place_host,
-)
+from cpacman.fleet.hostfiles import HostsFiles, load_hosts_files
+from cpacman.fleet.placing import Facts, Placement, facts_of, lines_for, place_host
+from cpacman.fleet.selecting import parse_selector
 from cpacman.model import Host, Inventory, OsRelease
 
 ALMA = Facts("almalinux", "rhel centos fedora", "9.4", "x86_64")
