@@ -11,17 +11,20 @@ else
     umount /sys/fs/cgroup
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
-rm -rf /etc/systemd/system /etc/init.d
-mkdir -p /etc/systemd/system /etc/init.d
+if [ ! -e /etc/lab.systemd ]; then
+    rm -rf /etc/systemd/system /etc/init.d
+    mkdir -p /etc/systemd/system /etc/init.d
+    : >/etc/fstab
+    : >/etc/lab.systemd
+fi
 for unit in dev-hugepages.mount dev-mqueue.mount getty.target sys-fs-fuse-connections.mount \
     sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     systemd-journald-audit.socket systemd-modules-load.service systemd-random-seed.service \
     systemd-remount-fs.service systemd-resolved.service systemd-sysctl.service \
     systemd-timesyncd.service systemd-tmpfiles-setup-dev.service systemd-tmpfiles-setup.service \
     systemd-udev-trigger.service systemd-udevd.service; do
-    ln -s /dev/null "/etc/systemd/system/$unit"
+    ln -sf /dev/null "/etc/systemd/system/$unit"
 done
-: >/etc/fstab
 : >/run/lab.ready
 export container=lab
 exec /lib/systemd/systemd --system --unit=lab.target --show-status=no </dev/null

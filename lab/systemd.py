@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cpacman.errors import Problem
@@ -18,12 +20,13 @@ from lab.host import DAEMON_LOG, Host, host_environ
 from lab.namespace import Daemon, wait_for
 
 INIT = Path(__file__).resolve().parent / "systemd-init.sh"
-UNIT = "salt-minion.service"
 PREFIX = "cpacman-lab-"
 """Of the cgroup of a process's hosts; the process's id follows."""
-TARGET = """\
+UNIT = "salt-minion.service"
+TARGET = f"""\
 [Unit]
 Requires=basic.target
+Wants={UNIT}
 After=basic.target
 AllowIsolate=yes
 """
@@ -71,7 +74,8 @@ class SystemdHost(Host):
         self.cgroups = [root / f"{PREFIX}{os.getpid()}" / self.name for root in roots]
         for cgroup in self.cgroups:
             cgroup.mkdir(parents=True, exist_ok=True)
-        super().launch(layers, hide, need, site)
+        self._launched = (layers, tuple(hide), tuple(need), site)
+        super().launch(*self._launched)
 
     def unshare(self) -> list[str]:
         """The command that gives the host its namespaces, that of its cgroups among them."""
@@ -79,11 +83,34 @@ class SystemdHost(Host):
         return ["sh", "-c", f'{enter} && exec "$@"', "sh", *super().unshare(), "--cgroup"]
 
     def start_minion(self) -> None:
-        """Start the minion's service, unless it runs."""
+        """Wait until systemd is up, and start the minion's service unless that did it."""
         if not self._daemon_alive():
-            wait_for(f"systemd of {self.name}", self._is_booted, 30)
+            wait_for(f"systemd of {self.name}", self._is_booted, 60)
             self.run(["systemctl", "start", UNIT]).check()
             self._daemon = Daemon(self.inside.outer_pid(self.main_pid()))
+
+    @contextlib.contextmanager
+    def coming_back(self, after: float = 0.0) -> Iterator[None]:
+        """Play the machine meanwhile: when its systemd ends it for a reboot, it is started again.
+
+        Args:
+            after: seconds that the host is away.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            over = threading.Event()
+            watching = pool.submit(self._come_back, over, after)
+            try:
+                yield
+            finally:
+                over.set()
+                watching.result()
+
+    def _come_back(self, over: threading.Event, after: float) -> None:
+        while not over.wait(0.1):
+            if self._unshare is not None and not self._unshare.alive() and not over.wait(after):
+                self._inside = self._daemon = None
+                super().launch(*self._launched)
+                self.settle()
 
     def main_pid(self, unit: str = UNIT) -> int:
         """The id of a service's main process, as the host sees it; 0 where it does not run."""

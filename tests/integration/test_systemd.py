@@ -81,3 +81,21 @@ def test_salt_updates_itself(fleet: Fleet, host: SystemdHost) -> None:
     assert host.main_pid("labd") not in (0, labd)
     units = host.run(["systemctl", "list-units", "--all", "--plain", "cpacman-*"]).stdout
     assert "cpacman-r-" not in units, "nothing stays of it"
+
+
+def test_a_reboot_is_a_real_one(fleet: Fleet, host: SystemdHost) -> None:
+    """Ordered by a service of systemd, which dies of it; the host proves itself when it is back."""
+    always = {"reboot": "always", "within": "120s"}
+    fleet.configure(levels=[{"canary": {"match": "ring:0", "restarts": always}}, "rest"])
+    shutil.copy(rpms.build([Build("newtool", "9")])["newtool-9-1.noarch"], fleet.mirror)
+    rpms.write_metadata(fleet.mirror, {})
+    assert fleet.run("snapshot").code == 0
+    before = host.boot_id()
+    with host.coming_back(after=1.0):
+        done = fleet.run(
+            "deploy", **{"class": "development", "install": "newtool", "tgt": "web1", "now": True}
+        )
+        assert done.outcomes() == {"web1": ("applied", None)}, done.text
+        assert done["rollout"]["hosts"]["web1"]["detail"] == "rebooted"
+        assert host.boot_id() not in ("", before)
+        assert "newtool-9-1.noarch" in host.packages()
