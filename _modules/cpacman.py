@@ -431,7 +431,7 @@ def _apply(agent, session, order, signature):
     settings = _settings()
     path, _ = agent.load_session(settings, session)
     _check_signature(agent, settings, order, signature)
-    agent.check_order(order, session)
+    agent.check_order(order, session, settings["host"])
     manifest, signed = (
         agent.read_text(os.path.join(path, name)) for name in ("manifest.json", "manifest.sig")
     )

@@ -1640,12 +1640,12 @@ def clean_environment():
     return {"PATH": SYSTEM_PATH, "LC_ALL": "C", "HOME": pwd.getpwuid(os.geteuid()).pw_dir}
 
 
-def check_order(text, session):
-    """Refuse to start what is not ordered for this session and this minute.
+def check_order(text, session, host):
+    """Refuse to start what is not ordered for this session, host and minute.
 
     Whoever calls has checked who gave the order.
     """
-    read_order(text, {"kind": "order", "session": session})
+    read_order(text, {"kind": "order", "session": session, "host": host})
 
 
 def read_order(text, wanted):

@@ -336,8 +336,9 @@ class _Collection:
             self._starts[one.host] = self._starts.get(one.host, 0) + 1
             context.reporter.line(f"{one.host}: was cut off, started again")
             requests[one.host] = signed_order(
-                self._session(one), context.key.sign_manifest, now=context.clock(), answer=timeout
-            )
+                "order", one.host, self._session(one), context.key.sign_manifest,
+                now=context.clock(), answer=timeout,
+            )  # fmt: skip
         for answer in context.transport.call("apply", requests, timeout=timeout):
             if answer.code:
                 context.reporter.line(f"{answer.host}: was not started again: {answer.error}")

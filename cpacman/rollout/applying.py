@@ -146,7 +146,9 @@ class Applier:
         timeout, now = self._tools.times.answer, self._tools.clock()
         sign = self._tools.signer.sign_manifest
         requests = {
-            host: signed_order(self._record.session(host), sign, now=now, answer=timeout)
+            host: signed_order(
+                "order", host, self._record.session(host), sign, now=now, answer=timeout
+            )
             for host in hosts
         }
         self._run_out.update(dict.fromkeys(hosts, now + self._order_life))

@@ -135,32 +135,11 @@ def restarts_minion(transaction: Transaction) -> bool:
     return any(_SALT.fullmatch(a.name) for a in transaction.actions if a.action in _ADDS)
 
 
-def write_order(session: str, *, created: float, expires: float) -> str:
-    """Return the order to start a staged session now, as the one text that is signed and sent."""
-    body = {"kind": "order", "session": session, "created": int(created), "expires": int(expires)}
-    return canonical_json(body).decode()
-
-
 ORDER_SLACK = 60.0
 """Seconds by which a host's clock may be behind when it is told to start."""
 
 
 def signed_order(
-    session: str, sign: Callable[[str], str], *, now: float, answer: float
-) -> dict[str, str]:
-    """Return what a host is sent to start a staged session, valid for minutes.
-
-    Args:
-        session: the host's session.
-        sign: signs a text with the plan key.
-        now: seconds since the epoch.
-        answer: seconds that the host has to answer.
-    """
-    order = write_order(session, created=now, expires=now + answer + ORDER_SLACK)
-    return {"session": session, "order": order, "signature": sign(order)}
-
-
-def signed_following(
     kind: str,
     host: str,
     session: str,
@@ -170,10 +149,10 @@ def signed_following(
     answer: float,
     **more: object,
 ) -> dict[str, str]:
-    """Return what a host is sent to restart services, or to reboot, after a session.
+    """Return what a host is sent to start a staged session, or for what follows it; for minutes.
 
     Args:
-        kind: `restart` or `reboot`.
+        kind: `order` to start, `restart` or `reboot`.
         host: whom it is for.
         session: the host's session.
         sign: signs a text with the plan key.

@@ -15,7 +15,7 @@ from cpacman.model import Outcome
 from cpacman.rollout.asking import Asker
 from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
-from cpacman.rollout.manifest import signed_following
+from cpacman.rollout.manifest import signed_order
 from cpacman.rollout.record import Record
 from cpacman.rollout.reports import findings_of, was_rebooted
 from cpacman.rollout.restarts import (
@@ -161,4 +161,4 @@ class Settler:
             more = {"number": number_of(self._record.since[host]), "names": names,
                     "timeout": int(policy.timeout), "within": int(policy.within)}  # fmt: skip
         session, sign = self._record.session(host), self._tools.signer.sign_manifest
-        return signed_following(verb, host, session, sign, now=now, answer=timeout, **more)
+        return signed_order(verb, host, session, sign, now=now, answer=timeout, **more)

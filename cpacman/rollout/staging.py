@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -165,18 +166,26 @@ class Stager:
         return needs
 
     def _read_needs(self, answer: Answer) -> list[Segment] | None:
-        actions = self._record.transaction(answer.host).actions
-        declared = {a.sha256: a.size for a in actions if a.size}
         try:
-            missing = msgspec.convert(answer.value.get("missing"), list[Segment])
+            return self._missing(answer)
         except msgspec.ValidationError as error:
             said = f"answer to begin: {error}"
             self._record.end(answer.host, Outcome.REFUSED, "garbled", said)
             return None
-        # A host only gets what its own plan names, whatever it asks for.
+
+    def _missing(self, answer: Answer) -> list[Segment]:
+        """Return what a host says it lacks of the files of its own plan, whatever else it asks for.
+
+        Raises:
+            msgspec.ValidationError: that is no list of segments.
+        """
+        actions = self._record.transaction(answer.host).actions
+        declared = {a.sha256: a.size for a in actions if a.size}
         return [
             (sha256, offset, length)
-            for sha256, offset, length in missing
+            for sha256, offset, length in msgspec.convert(
+                answer.value.get("missing"), list[Segment]
+            )
             if offset >= 0 and 0 < length <= declared.get(sha256, 0) - offset
         ]
 
@@ -200,16 +209,45 @@ class Stager:
         self._tools.reporter.progress("pushing", progress.done, progress.total, "bytes")
 
     def _confirm(self, hosts: Sequence[str]) -> list[str]:
-        ready = []
+        """Return the hosts that have proved that all is there.
+
+        Bytes of an earlier push may have been lost in a power cut, of which only the hash of the
+        whole file tells: what a host lacks after all is sent once more.
+        """
+        ready, lacking = self._prove(hosts)
+        if lacking:
+            words = "damaged files on its disk were dropped, and are sent again"
+            for host in sorted(lacking):
+                self._record.journal("resend", host, words)
+                self._tools.reporter.line(f"{host}: {words}")
+            self._push(lacking)
+            more, still = self._prove(self._record.in_state(lacking, HostState.STAGING))
+            ready += more
+            for host, segments in still.items():
+                self._record.end(host, Outcome.REFUSED, "bytes", self._damaged(segments))
+        return sorted(ready)
+
+    def _prove(self, hosts: Sequence[str]) -> tuple[list[str], dict[str, list[Segment]]]:
+        """Return the hosts that have all, which are staged by it, and what the others lack."""
+        ready, lacking = [], {}
         requests = {host: {"session": self._record.session(host)} for host in hosts}
         for answer in self._ask("staged", requests):
             if answer.value.get("complete") is True:
                 self._record.move(answer.host, HostState.STAGED)
                 ready.append(answer.host)
-            else:
-                detail = f"files are not complete on the host: {answer.value.get('bad')!r:.200}"
-                self._record.end(answer.host, Outcome.REFUSED, "bytes", detail)
-        return sorted(ready)
+                continue
+            with suppress(msgspec.ValidationError):
+                lacking[answer.host] = self._missing(answer)
+            if not lacking.get(answer.host):
+                lacking.pop(answer.host, None)
+                said = "its files are not complete, and it does not say what it lacks"
+                self._record.end(answer.host, Outcome.REFUSED, "bytes", said)
+        return ready, lacking
+
+    def _damaged(self, segments: Sequence[Segment]) -> str:
+        names = sorted({self._job.names.get(sha256, sha256) for sha256, _, _ in segments})
+        some = " ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        return f"damaged on its disk each time: {some}; is its disk or memory broken?"
 
     def _ask(self, function: str, requests: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
         """Call a function of hosts that were not told to start; end those that say no."""

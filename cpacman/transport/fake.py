@@ -29,6 +29,7 @@ class FakeHost:
         tampers: whether it answers to begin with files that its plan does not name.
         keeps: whether it keeps what it was sent, and does not ask for that again.
         findings: what it found after its transaction.
+        spoils: how often a file is found damaged on it once all bytes are there.
         away: how often it is asked in vain once it reboots; below 0 it does not come back.
         broken: services that do not come back when they are restarted.
         stuck: why it does not reboot.
@@ -42,6 +43,7 @@ class FakeHost:
     tampers: bool = False
     keeps: bool = False
     findings: dict[str, list[str]] = field(default_factory=dict)
+    spoils: int = 0
     away: int = 0
     broken: tuple[str, ...] = ()
     stuck: str = ""
@@ -129,6 +131,11 @@ def _begin(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _staged(host: FakeHost, _: Mapping[str, Any]) -> Mapping[str, Any]:
+    if host.spoils:
+        host.spoils -= 1
+        spoilt = host.manifest["files"][0]
+        missing = [[spoilt["sha256"], 0, spoilt["size"]]]
+        return {"complete": False, "missing": missing, "bad": [spoilt["sha256"]]}
     return {"complete": True, "missing": [], "bad": []}
 
 

@@ -112,7 +112,7 @@ class Server(object):
 
     def verb_apply(self, session, order, signature):
         """Start a staged session; the order's signature is the channel's business."""
-        self.agent.check_order(order, session)
+        self.agent.check_order(order, session, self.settings["host"])
         self.agent.start_session(self.settings, session, self.program, lambda: sys.executable)
         return {"started": True}
 

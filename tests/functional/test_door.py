@@ -74,7 +74,7 @@ def door(opts, plan_key, monkeypatch):
 
 def start(door, plan_key, session, other=None):
     """Order a session to start, as the master's runner does."""
-    order = {"kind": "order", "session": session, "expires": int(time.time()) + 600}
+    order = {"kind": "order", "host": "web1", "session": session, "expires": int(time.time()) + 600}
     order.update(other or {})
     text = json.dumps(order)
     return door.apply(session, text, plan_key.sign_manifest(text))
@@ -265,14 +265,14 @@ def test_chunks_that_are_not_for_the_session(door, host, plan_key):
 
 
 def test_nothing_starts_without_an_order(door, host, plan_key):
-    """Staged is not started: without a fresh, signed order for this session nothing runs."""
+    """Staged is not started: without a fresh, signed order for session and host nothing runs."""
     text = host.manifest(host.action("install", "base-1"), after=["base-1"])
     door.begin(text, plan_key.sign_manifest(text))
     push(door, host, text)
     session = json.loads(text)["session"]
     assert code(door.apply(session)) == "signature"
     assert code(door.apply(session, "{}", plan_key.sign_manifest("[]"))) == "signature"
-    for other in ({"session": "r-2"}, {"kind": "manifest"}, {"expires": "soon"}):
+    for other in ({"session": "r-2"}, {"host": "web2"}, {"kind": "manifest"}, {"expires": "soon"}):
         assert code(start(door, plan_key, session, other)) == "order"
     assert code(door.apply(session, text, plan_key.sign_manifest(text))) == "order"
     assert code(start(door, plan_key, session, {"expires": int(time.time()) - 1})) == "expired"

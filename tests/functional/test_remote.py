@@ -115,7 +115,9 @@ def test_refusals_are_answers(pipe: SshPipe) -> None:
     pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 30)
     assert code("receive", session="s1", segments=[["f" * 64, 0, 1]]) == "segment"
     assert code("apply", session="s1", order="{}", signature="x") == "order"
-    late = json.dumps({"kind": "order", "session": "s1", "expires": 1})
+    order = {"kind": "order", "session": "s1", "host": "web2", "expires": 1 << 40}
+    assert code("apply", session="s1", order=json.dumps(order), signature="x") == "order"
+    late = json.dumps({**order, "host": "web1", "expires": 1})
     assert code("apply", session="s1", order=late, signature="x") == "expired"
     assert code("result", session="s1", nonce="") == "nonce"
 

@@ -32,6 +32,25 @@ def test_good_rollout(tmp_path: Path) -> None:
     assert world.store.rollouts()[0]["state"] == "done"
 
 
+def test_what_is_damaged_on_a_host_is_sent_again(tmp_path: Path) -> None:
+    """A power cut in an earlier push left half a file: the whole of it comes once more."""
+    world = World(tmp_path, {"web1": FakeHost(spoils=1), "web2": FakeHost()})
+    assert rolled(world) == {"web1": ("applied", None), "web2": ("applied", None)}
+    assert world.transport.hosts["web1"].received == [(SHA, 0, 1000)] * 2
+    assert world.transport.hosts["web2"].received == [(SHA, 0, 1000)]
+    assert [entry["host"] for entry in world.store.history() if entry["action"] == "resend"] == [
+        "web1"
+    ]
+
+
+def test_a_disk_that_damages_everything_is_refused(tmp_path: Path) -> None:
+    """Twice is enough; what was damaged is told by its name."""
+    world = World(tmp_path, {"web1": FakeHost(spoils=9)})
+    assert rolled(world) == {"web1": ("refused", "bytes")}
+    assert len(world.transport.hosts["web1"].received) == 2
+    assert any("damaged on its disk each time" in line for line in world.lines)
+
+
 def test_nothing_to_do_is_unchanged_without_a_call(tmp_path: Path) -> None:
     """A host whose transaction is empty is not even asked."""
     world = World(tmp_path, {"web1": FakeHost()})
