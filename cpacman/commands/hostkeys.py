@@ -35,9 +35,14 @@ def hostkeys(
     names = named_hosts(context, selection)
     ssh = context.transport.ssh
     known = ssh.hosts()
-    hosts = [known[name] for name in names if name in known]
+    listed = [known[name] for name in names if name in known]
+    hosts = [host for host in listed if not host.problem]
     if not hosts:
-        raise UsageError(Problem("hostkeys", "none of these hosts is in Salt's roster"))
+        why = [host.problem for host in listed] or ["none of these hosts is in Salt's roster"]
+        raise UsageError([Problem("hostkeys", words) for words in why])
+    for host in listed:
+        if host.problem:
+            context.reporter.line(host.problem)
     found = look(hosts, ssh.known_hosts)
     wanted = {NEW, CHANGED} if replace else {NEW}
     chosen = [one for one in found if accepted and one.state in wanted]

@@ -1,12 +1,14 @@
 """Who is reached by ssh, and how: Salt's roster, read by Salt.
 
 Invariants: rosters of every kind are loaded by Salt's own loader; a roster that can't be read is
-an error, never an empty one; nothing in it turns the check of host keys off.
+an error, never an empty one, but an entry that can't be used is an error of its host alone; nothing
+in it turns the check of host keys off.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +22,8 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,253}")
 _WORD = re.compile(r"[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*")
 _KNOWN_HOSTS = re.compile(r"\s*UserKnownHostsFile\s*[= ]\s*(.+)", re.IGNORECASE)
 _CHECKS = re.compile(
-    r"\s*(StrictHostKeyChecking|GlobalKnownHostsFile|NoHostAuthenticationForLocalhost)\b",
+    r"\s*(StrictHostKeyChecking|GlobalKnownHostsFile|NoHostAuthenticationForLocalhost"
+    r"|KnownHostsCommand)\b",
     re.IGNORECASE,
 )
 
@@ -35,6 +38,7 @@ class SshHost(NamedTuple):
         timeout: seconds to connect.
         options: options of OpenSSH, none of which is about checking host keys.
         known_hosts: further files of host keys that the roster names.
+        problem: why it can't be reached the way that the roster says, "" for nothing.
     """
 
     id: str
@@ -49,6 +53,7 @@ class SshHost(NamedTuple):
     path: str = ""
     options: tuple[str, ...] = ()
     known_hosts: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class SaltRoster:
@@ -63,21 +68,23 @@ class SaltRoster:
 
     @cached_property
     def hosts(self) -> dict[str, SshHost]:
-        """Every host of it by its id.
+        """Every host of it by its id, with its problem if it can't be reached that way.
 
         Raises:
-            ConfigError: it can't be read, or an entry can't be used; all of them are named.
+            ConfigError: it can't be read, or what it calls a host can't be one.
         """
-        found: dict[str, SshHost] = {}
-        problems: list[Problem] = []
-        for name, entry in sorted(self._targets("*", "glob").items()):
-            try:
-                found[name] = read_entry(name, entry, self._opts)
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-        return found
+        targets = self._targets("*", "glob")
+        wrong = [Problem(f"roster: {n}", "can't be the id of a host")
+                 for n in sorted(targets, key=str) if not _ID.fullmatch(str(n))]  # fmt: skip
+        if wrong:
+            raise ConfigError(wrong)
+        return {str(n): self._read(str(n), entry) for n, entry in sorted(targets.items())}
+
+    def _read(self, name: str, entry: Any) -> SshHost:
+        try:
+            return read_entry(name, entry, self._opts)
+        except ConfigError as error:
+            return SshHost(name, "", problem=str(error))
 
     def match(self, target: str | Sequence[str], target_type: str) -> list[str]:
         """Return the ids that a target matches; a type that rosters don't know matches none."""
@@ -146,6 +153,10 @@ def _number(value: Any) -> int:
     return int(value) if str(value or "").isdigit() else 0
 
 
+def _is_number(value: Any) -> bool:
+    return value is None or value == "" or str(value).isdigit()
+
+
 def _own_key(opts: Mapping[str, Any]) -> str:
     """Return the key that salt-ssh makes for itself, if it has."""
     path = Path(opts.get("pki_dir") or "/etc/salt/pki/master") / "ssh" / "salt-ssh.rsa"
@@ -153,15 +164,22 @@ def _own_key(opts: Mapping[str, Any]) -> str:
 
 
 def _files(options: Sequence[str]) -> tuple[str, ...]:
-    found = [match[1].strip().strip('"') for o in options if (match := _KNOWN_HOSTS.match(o))]
-    return tuple(path for path in found if path not in ("/dev/null", "none"))
+    """Return the files of host keys that options name; one option may name several."""
+    said = [match[1] for o in options if (match := _KNOWN_HOSTS.match(o))]
+    found = [path for one in said for path in _words(one)]
+    return tuple(str(Path(p).expanduser()) for p in found if p not in ("/dev/null", "none"))
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote that has no end
+        return [text.strip()]
 
 
 def _problems(host: SshHost) -> list[Problem]:
     where = f"roster: {host.id}"
     found = []
-    if not _ID.fullmatch(host.id):
-        found.append(Problem(where, "can't be the id of a host"))
     if not _WORD.fullmatch(host.host):
         found.append(Problem(f"{where}.host", f"{host.host!r} is no name or address"))
     if host.user and not _WORD.fullmatch(host.user):
@@ -172,10 +190,17 @@ def _problems(host: SshHost) -> list[Problem]:
 def _unserved(host: SshHost, body: Mapping[str, Any], opts: Mapping[str, Any]) -> list[Problem]:
     """Return what a roster may say and this transport does not do."""
     where = f"roster: {host.id}"
-    found = []
+    found = [
+        Problem(f"{where}.{key}", f"{body[key]!r} is no number")
+        for key in ("port", "timeout")
+        if not _is_number(body.get(key))
+    ]
     if (body.get("passwd") or opts.get("ssh_passwd")) and not host.priv:
         mend = "name a key (priv), for sudo a rule with NOPASSWD"
         found.append(Problem(f"{where}.passwd", "no passwords are sent to hosts", mend))
+    if body.get("tty") and (body.get("sudo") or opts.get("ssh_sudo")):
+        mend = f"let sudo do without (Defaults:{host.user or 'USER'} !requiretty), then remove tty"
+        found.append(Problem(f"{where}.tty", "no terminal is opened on hosts", mend))
     if body.get("winrm"):
         found.append(Problem(f"{where}.winrm", "hosts are reached by ssh only"))
     return found

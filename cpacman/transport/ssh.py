@@ -80,8 +80,9 @@ class SshTransport:
         return []
 
     def reaches(self, host: str) -> bool:
-        """Whether a host is in the roster."""
-        return host in self.hosts()
+        """Whether a host is in the roster, and can be reached the way that says."""
+        known = self.hosts().get(host)
+        return known is not None and not known.problem
 
     def close(self) -> None:
         """Hang up everywhere."""
@@ -143,8 +144,8 @@ class SshTransport:
         self, host: str, function: str, arguments: Mapping[str, Any], timeout: float
     ) -> Answer:
         known = self.hosts().get(host)
-        if known is None:
-            return no_way(host)
+        if known is None or known.problem:
+            return no_way(host, known)
         end = time.monotonic() + timeout
         # A connection that was idle may be dead by now; all verbs may be repeated.
         kept = self._pipes.is_kept(host)
@@ -175,8 +176,8 @@ class SshTransport:
         self, host: str, session: str, segments: Sequence[Segment], read: ReadSegment, tally: _Tally
     ) -> Answer:
         known = self.hosts().get(host)
-        if known is None:
-            return no_way(host)
+        if known is None or known.problem:
+            return no_way(host, known)
         owed = set(segments)
         error = Answer(host, {}, UNREACHABLE, "stopped taking bytes")
         for _ in range(_ROUNDS):
@@ -229,10 +230,10 @@ class SshTransport:
             pipe.move(seconds)
 
 
-def no_way(host: str) -> Answer:
+def no_way(host: str, known: SshHost | None) -> Answer:
     """Return the answer of a host that no transport leads to."""
-    words = "is to be reached by ssh, and is not in Salt's roster"
-    return Answer(host, {}, CANT_BE_SERVED, words)
+    missing = "is to be reached by ssh, and is not in Salt's roster"
+    return Answer(host, {}, CANT_BE_SERVED, known.problem if known else missing)
 
 
 class _Tally:

@@ -260,7 +260,7 @@ class Network:
     def _apply(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         one, now = self._session(host, arguments), self._schedule.now
         order = json.loads(arguments["order"])
-        if order["session"] != arguments["session"]:
+        if (order["session"], order["host"]) != (arguments["session"], host.name):
             raise _Refused("order")
         if now > order["expires"]:
             raise _Refused("expired")
