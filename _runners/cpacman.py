@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 try:
+    from cpacman.arguments import Asked, Names, Sel, listed
     from cpacman.commands import (
         adopting,
         blocking,
@@ -37,22 +38,16 @@ try:
     from cpacman.commands import hostkeys as hostkeying
     from cpacman.commands import hosts as listing
     from cpacman.commands import refresh as refreshing
-    from cpacman.commands import (
-        rollback as rolling_back,
-    )
+    from cpacman.commands import rollback as rolling_back
     from cpacman.commands import snapshots as snapshotting
     from cpacman.commands.context import Bandwidth, open_context
-    from cpacman.commands.fleet import Selection
     from cpacman.commands.pointing import From
     from cpacman.depot.partial import Wanted
-    from cpacman.doors import Names, SaltReporter, listed, runner, signals_watched
-    from cpacman.model import Request
+    from cpacman.doors import SaltReporter, runner, signals_watched
 
     MISSING = ""
 except ImportError as error:
     MISSING = str(error)
-
-    Names = object
 
     def runner(function):
         """Stand in for the decorator, so that this file can say what is missing."""
@@ -69,47 +64,25 @@ def __virtual__():
 
 
 @contextmanager
-def _context(watch=False, **caps):
-    """Open settings and state for one command; with ``watch`` a Ctrl-C is asked for politely.
-
-    ``caps`` are those on bandwidth that were typed.
-    """
+def _context(watch=False, **more):
+    """Open settings and state for one command; with ``watch`` a Ctrl-C is asked for politely."""
     import salt.utils.user
 
     who = salt.utils.user.get_specific_user()
     reporter = SaltReporter.of(__opts__)
     with (
         signals_watched(reporter, watch) as stopping,
-        open_context(
-            __opts__, who=who, reporter=reporter, stopping=stopping, bandwidth=Bandwidth(**caps)
-        ) as context,
+        open_context(__opts__, who=who, reporter=reporter, stopping=stopping, **more) as context,
     ):
         yield context
 
 
 @runner
 def plan(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     owed: bool = False,
-    upgrade: Names = None,
-    install: Names = None,
-    remove: Names = None,
-    sync: bool = False,
-    exclude: Names = None,
-    exclude_repos: Names = None,
-    lock: Names = None,
-    advisory: Names = None,
-    cve: Names = None,
-    security: bool = False,
-    severity: Names = None,
-    minimal: bool = False,
-    strict: bool = False,
+    asked: Asked,
     reasons: bool = True,
     refresh: str = "stale",
 ):
@@ -154,52 +127,20 @@ def plan(
         salt-run cpacman.plan 'web*' upgrade=openssl,httpd
         salt-run cpacman.plan class=production security=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta, owed)
-    request = Request(
-        upgrade=listed(upgrade),
-        install=listed(install),
-        remove=listed(remove),
-        sync=sync,
-        strict=strict,
-        reasons=reasons,
-        exclude=listed(exclude),
-        exclude_repos=listed(exclude_repos),
-        lock=listed(lock),
-        advisory=(*listed(advisory), *listed(cve)),
-        security=security,
-        severity=listed(severity),
-        minimal=minimal,
-    )
     with _context() as context:
-        return planning.plan(context, selection, request=request, refresh=refresh)
+        request = asked.request(reasons=reasons)
+        return planning.plan(context, sel.selection(owed=owed), request=request, refresh=refresh)
 
 
 @runner
 def deploy(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     owed: bool = False,
     plan: str | None = None,
     classes: Names = None,
     levels: Names = None,
-    upgrade: Names = None,
-    install: Names = None,
-    remove: Names = None,
-    sync: bool = False,
-    exclude: Names = None,
-    exclude_repos: Names = None,
-    lock: Names = None,
-    advisory: Names = None,
-    cve: Names = None,
-    security: bool = False,
-    severity: Names = None,
-    minimal: bool = False,
-    strict: bool = False,
+    asked: Asked,
     reasons: bool = True,
     now: bool = False,
     test: bool = False,
@@ -207,8 +148,7 @@ def deploy(
     profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
-    bandwidth: str | int | None = None,
-    bandwidth_per_host: str | int | None = None,
+    caps: Bandwidth,
 ):
     """
     Carry out a plan, level by level: push the bytes, install them, prove that they are there.
@@ -250,38 +190,12 @@ def deploy(
         salt-run cpacman.deploy class=development now=True
         salt-run cpacman.deploy classes=all levels=all now=True background=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta, owed)
-    request = Request(
-        upgrade=listed(upgrade),
-        install=listed(install),
-        remove=listed(remove),
-        sync=sync,
-        strict=strict,
-        reasons=reasons,
-        exclude=listed(exclude),
-        exclude_repos=listed(exclude_repos),
-        lock=listed(lock),
-        advisory=(*listed(advisory), *listed(cve)),
-        security=security,
-        severity=listed(severity),
-        minimal=minimal,
-    )
-    caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
-    with _context(watch=True, **caps) as context:
+    with _context(watch=True, bandwidth=caps) as context:
         return steering.deploy(
-            context,
-            selection,
-            classes=listed(classes),
-            plan=plan,
-            levels=listed(levels),
-            request=request,
-            now=now,
-            test=test,
-            background=background,
-            profile=profile,
-            reason=reason,
-            ticket=ticket,
-        )
+            context, sel.selection(owed=owed), classes=listed(classes), plan=plan,
+            levels=listed(levels), request=asked.request(reasons=reasons), now=now, test=test,
+            background=background, profile=profile, reason=reason, ticket=ticket,
+        )  # fmt: skip
 
 
 @runner
@@ -293,8 +207,7 @@ def stage(
     profile: str | None = None,
     reason: str | None = None,
     ticket: str | None = None,
-    bandwidth: str | int | None = None,
-    bandwidth_per_host: str | int | None = None,
+    caps: Bandwidth,
 ):
     """
     Push the bytes of a plan to its hosts ahead of time. Nothing is installed.
@@ -318,17 +231,11 @@ def stage(
 
         salt-run cpacman.stage plan=p-7c41e9 bandwidth=50M
     """
-    caps = {"bandwidth": bandwidth, "bandwidth_per_host": bandwidth_per_host}
-    with _context(**caps) as context:
+    with _context(bandwidth=caps) as context:
         return prestaging.stage(
-            context,
-            plan=plan,
-            levels=listed(levels),
-            test=test,
-            profile=profile,
-            reason=reason,
+            context, plan=plan, levels=listed(levels), test=test, profile=profile, reason=reason,
             ticket=ticket,
-        )
+        )  # fmt: skip
 
 
 @runner
@@ -481,13 +388,8 @@ def approve(id: str, reason: str | None = None, ticket: str | None = None):
 
 @runner
 def refresh(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     full: bool = False,
 ):
     """
@@ -504,20 +406,13 @@ def refresh(
 
         salt-run cpacman.refresh '*'
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
-        return refreshing.refresh(context, selection, full=full)
+        return refreshing.refresh(context, sel.selection(), full=full)
 
 
 @runner
 def compliance(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
-    *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
+    sel: Sel,
 ):
     """
     Ask hosts whether their packages are still those that CPacMan last left there.
@@ -531,9 +426,8 @@ def compliance(
 
         salt-run cpacman.compliance '*'
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
-        return complying.compliance(context, selection)
+        return complying.compliance(context, sel.selection())
 
 
 @runner
@@ -603,26 +497,15 @@ def rollback(
     """
     with _context(watch=True) as context:
         return rolling_back.rollback(
-            context,
-            rollout=rollout,
-            host=host,
-            at=at,
-            now=now,
-            test=test,
-            reason=reason,
+            context, rollout=rollout, host=host, at=at, now=now, test=test, reason=reason,
             ticket=ticket,
-        )
+        )  # fmt: skip
 
 
 @runner
 def recover(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     rollout: str | None = None,
     test: bool = False,
     reason: str | None = None,
@@ -648,22 +531,16 @@ def recover(
         salt-run cpacman.recover '*'
         salt-run cpacman.recover rollout=r-1122a
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return collecting.recover(
-            context, selection, rollout=rollout, test=test, reason=reason, ticket=ticket
+            context, sel.selection(), rollout=rollout, test=test, reason=reason, ticket=ticket
         )
 
 
 @runner
 def hostkeys(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     accept: bool = False,
     replace: bool = False,
     reason: str | None = None,
@@ -688,10 +565,9 @@ def hostkeys(
         salt-run cpacman.hostkeys 'old*'
         salt-run cpacman.hostkeys 'old*' accept=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return hostkeying.hostkeys(
-            context, selection, accepted=accept, replace=replace, reason=reason, ticket=ticket
+            context, sel.selection(), accepted=accept, replace=replace, reason=reason, ticket=ticket
         )
 
 
@@ -823,18 +699,9 @@ def promote(
     )
     with _context() as context:
         return promoting.promote(
-            context,
-            to,
-            listed(channel),
-            snapshot=snapshot,
-            wanted=wanted,
-            until=until,
-            force=force,
-            test=test,
-            profile=profile,
-            reason=reason,
-            ticket=ticket,
-        )
+            context, to, listed(channel), snapshot=snapshot, wanted=wanted, until=until,
+            force=force, test=test, profile=profile, reason=reason, ticket=ticket,
+        )  # fmt: skip
 
 
 @runner
@@ -865,14 +732,9 @@ def revert(
     """
     with _context() as context:
         return pointing.revert(
-            context,
-            class_,
-            listed(channel),
-            snapshot=snapshot,
-            test=test,
-            reason=reason,
+            context, class_, listed(channel), snapshot=snapshot, test=test, reason=reason,
             ticket=ticket,
-        )
+        )  # fmt: skip
 
 
 @runner
@@ -907,15 +769,9 @@ def seed(
     source = From(from_class, snapshot, until)
     with _context() as context:
         return pointing.seed(
-            context,
-            class_,
-            listed(channel),
-            source=source,
-            force=force,
-            test=test,
-            reason=reason,
+            context, class_, listed(channel), source=source, force=force, test=test, reason=reason,
             ticket=ticket,
-        )
+        )  # fmt: skip
 
 
 @runner
@@ -1006,19 +862,7 @@ def why(
     host: str,
     package: str,
     *,
-    upgrade: Names = None,
-    install: Names = None,
-    remove: Names = None,
-    sync: bool = False,
-    exclude: Names = None,
-    exclude_repos: Names = None,
-    lock: Names = None,
-    advisory: Names = None,
-    cve: Names = None,
-    security: bool = False,
-    severity: Names = None,
-    minimal: bool = False,
-    strict: bool = False,
+    asked: Asked,
     dump: str | None = None,
 ):
     """
@@ -1041,22 +885,8 @@ def why(
         salt-run cpacman.why host=web1 package=httpd
         salt-run cpacman.why host=web1 package=httpd upgrade=httpd-2.4.62 dump=/root/httpd.case
     """
-    request = Request(
-        upgrade=listed(upgrade),
-        install=listed(install),
-        remove=listed(remove),
-        sync=sync,
-        strict=strict,
-        exclude=listed(exclude),
-        exclude_repos=listed(exclude_repos),
-        lock=listed(lock),
-        advisory=(*listed(advisory), *listed(cve)),
-        security=security,
-        severity=listed(severity),
-        minimal=minimal,
-    )
     with _context() as context:
-        return explaining.why(context, host, package, request=request, dump=dump)
+        return explaining.why(context, host, package, request=asked.request(), dump=dump)
 
 
 @runner
@@ -1081,13 +911,8 @@ def diff(a: str, b: str | None = None):
 
 @runner
 def advisories(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     host: Names = None,
     severity: Names = None,
     cve: Names = None,
@@ -1114,16 +939,11 @@ def advisories(
         salt-run cpacman.advisories class=production severity=critical,important older_than=14d
         salt-run cpacman.advisories cve=CVE-2026-1234
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
         return explaining.advisories(
-            context,
-            selection,
-            hosts=listed(host),
-            severity=listed(severity),
-            cve=listed(cve),
-            older_than=older_than,
-        )
+            context, sel.selection(), hosts=listed(host), severity=listed(severity),
+            cve=listed(cve), older_than=older_than,
+        )  # fmt: skip
 
 
 updates = advisories
@@ -1147,13 +967,8 @@ def status(class_: Names = None, channel: Names = None):
 
 @runner
 def hosts(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     state: Names = None,
 ):
     """
@@ -1172,9 +987,8 @@ def hosts(
         salt-run cpacman.hosts state=new,rebuilt,moved
         salt-run cpacman.hosts class=production state=behind
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
-        return listing.hosts(context, selection, states=listed(state))
+        return listing.hosts(context, sel.selection(), states=listed(state))
 
 
 @runner
@@ -1208,13 +1022,8 @@ def accept(
 
 @runner
 def adopt(
-    tgt: str | None = None,
-    tgt_type: str = "glob",
+    sel: Sel,
     *,
-    class_: Names = None,
-    level: Names = None,
-    channel: Names = None,
-    meta: Names = None,
     now: bool = False,
     test: bool = False,
     reason: str | None = None,
@@ -1240,9 +1049,10 @@ def adopt(
         salt-run cpacman.adopt 'web*'
         salt-run cpacman.adopt class=production now=True
     """
-    selection = Selection(tgt, tgt_type, class_, level, channel, meta)
     with _context() as context:
-        return adopting.adopt(context, selection, now=now, test=test, reason=reason, ticket=ticket)
+        return adopting.adopt(
+            context, sel.selection(), now=now, test=test, reason=reason, ticket=ticket
+        )
 
 
 @runner

@@ -1,25 +1,23 @@
 """What every public runner function has in common: one decorator, and progress over Salt.
 
 Invariants: a CPacMan error is a clean message and a non-zero retcode; anything else that escapes
-is a bug, says so, and fails; a misspelt argument names the nearest one. `salt-run` itself reports
-failure badly: without this an exception prints a traceback and a `TypeError` ends with 0.
+is a bug, says so, and fails. `salt-run` itself reports failure badly: without this an exception
+prints a traceback and a `TypeError` ends with 0.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 import signal
 import threading
 import time
 import traceback
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from cpacman.errors import EXIT_OTHER, CpacmanError, Problem, UsageError
+from cpacman.arguments import bind_arguments
+from cpacman.errors import EXIT_OTHER, CpacmanError, Problem
 from cpacman.report.progress import Pace
 
 OUTPUTTER = "cpacman"
@@ -28,10 +26,6 @@ _INTERRUPTED = Problem(
     "the next salt-run cpacman.deploy collects how they ended",
 )  # fmt: skip
 _EVERY = 1.0
-_SALT_KEYS = ("__pub_", "__jid_event__")
-
-Names = str | list[str] | None
-"""A list of names as people type it: `a`, `a,b` or `[a, b]`."""
 
 
 def runner(function: Callable[..., Mapping[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -65,113 +59,6 @@ def failure_of(error: CpacmanError) -> dict[str, Any]:
         "problems": [dict(problem._asdict()) for problem in error.problems],
     }
     return {"data": {"error": body, "retcode": error.exit_code}, "outputter": OUTPUTTER}
-
-
-def bind_arguments(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> inspect.BoundArguments:
-    """Check names and types of what was typed against a function's signature.
-
-    Raises:
-        UsageError: every unknown name with the nearest known one, every value of a wrong type.
-    """
-    signature = inspect.signature(function)
-    given = {_python_name(k): v for k, v in kwargs.items() if not k.startswith(_SALT_KEYS)}
-    problems = [*_unknown(signature, given), *_surplus(signature, args, given)]
-    if problems:
-        raise UsageError(problems)
-    try:
-        bound = signature.bind(*args, **given)
-    except TypeError as error:
-        raise UsageError(Problem(function.__name__, str(error))) from error
-    hints = typing.get_type_hints(function)
-    wrong = [p for name, v in bound.arguments.items() for p in _wrong_type(name, v, hints[name])]
-    if wrong:
-        raise UsageError(wrong)
-    return bound
-
-
-def _python_name(name: str) -> str:
-    return f"{name}_" if name in {"class", "from"} else name
-
-
-def _typed_name(name: str) -> str:
-    return name.rstrip("_")
-
-
-def _unknown(signature: inspect.Signature, given: Mapping[str, Any]) -> Iterator[Problem]:
-    rest = inspect.Parameter.VAR_POSITIONAL
-    names = [name for name, p in signature.parameters.items() if p.kind is not rest]
-    known = [_typed_name(name) for name in names]
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(_typed_name(name), known, n=1)
-            mend = f"did you mean {near[0]}=?" if near else f"known are: {', '.join(known)}"
-            yield Problem(_typed_name(name), "there is no such argument", mend)
-
-
-def _surplus(
-    signature: inspect.Signature, args: Sequence[Any], given: Mapping[str, Any]
-) -> Iterator[Problem]:
-    names = [
-        n
-        for n, p in signature.parameters.items()
-        if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    ]
-    kinds = {p.kind for p in signature.parameters.values()}
-    for value in args[len(names) :] if inspect.Parameter.VAR_POSITIONAL not in kinds else ():
-        yield Problem(repr(value), "is one argument too many", "give it a name, such as class=...")
-    for name in names[: len(args)]:
-        if name in given:
-            yield Problem(_typed_name(name), "is given twice")
-
-
-def _wrong_type(name: str, value: Any, hint: Any) -> Iterator[Problem]:
-    typed = _typed_name(name)
-    if isinstance(value, tuple):
-        # The rest of what was typed, one value after the other.
-        for one in value:
-            yield from _wrong_type(name, one, hint)
-        return
-    if _is_empty(typed, value, hint):
-        # A variable of a script that is empty by mistake must not mean everything.
-        yield Problem(typed, "is empty", "name something, or leave the argument out")
-        return
-    quote = f"""quote it: {typed}='"..."'"""
-    if hint is bool and not isinstance(value, bool):
-        yield Problem(typed, f"{value!r} is neither True nor False")
-    elif hint == Names:
-        for item in value if isinstance(value, list) else [value]:
-            if value is not None and not isinstance(item, str):
-                yield Problem(typed, f"was read as the {_kind(item)} {item!r}", quote)
-    elif hint in (str, str | None) and value is not None and not isinstance(value, str):
-        yield Problem(typed, f"was read as the {_kind(value)} {value!r}", quote)
-
-
-_TOLD = frozenset({"reason", "ticket"})
-"""Arguments that select nothing: empty, they are as if they were left out."""
-
-
-def _is_empty(name: str, value: Any, hint: Any) -> bool:
-    """Return whether an argument was given and holds nothing."""
-    if name in _TOLD or hint not in (Names, str, str | None):
-        return False
-    if isinstance(value, list):
-        return all(isinstance(one, str) and not one.strip() for one in value)
-    return isinstance(value, str) and not value.strip(" ,")
-
-
-def _kind(value: Any) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "number" if number else type(value).__name__
-
-
-def listed(value: Names) -> tuple[str, ...]:
-    """Return a list of names however it was typed."""
-    if value is None:
-        return ()
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _result(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,8 +41,8 @@ from cpacman.transport.throttle import Throttle
 class Bandwidth(NamedTuple):
     """The caps that a command line names, as they were typed."""
 
-    bandwidth: Any = None
-    bandwidth_per_host: Any = None
+    bandwidth: str | int | None = None
+    bandwidth_per_host: str | int | None = None
 
 
 NO_BANDWIDTH = Bandwidth()

@@ -11,13 +11,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cpacman.arguments import Names, bind_arguments, listed
 from cpacman.commands import blocking, controlling, deploying, planning, promoting, snapshots
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context, open_context
 from cpacman.commands.fleet import Selection, place_all
 from cpacman.config import parse_duration
 from cpacman.depot.partial import Wanted
-from cpacman.doors import Names, bind_arguments, listed
 from cpacman.errors import CpacmanError, Problem, UsageError
 from cpacman.model import FailedError, Plan, Request, short_id
 from cpacman.report.screens import render

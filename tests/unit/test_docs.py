@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cpacman import config, model
+from cpacman.arguments import GROUPS
 from cpacman.config import Section, Settings, gates, load_settings
 from cpacman.fleet import hostfiles
 from cpacman.rollout import around, job, machine, restarts, runner
@@ -226,10 +227,16 @@ def signatures_of(path: Path) -> dict[str, list[str]]:
     """Return the public functions of a loader file and their arguments as they are typed."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
-        node.name: [a.arg.rstrip("_") for a in (*node.args.args, *node.args.kwonlyargs)]
+        node.name: [n for a in (*node.args.args, *node.args.kwonlyargs) for n in _typed_names(a)]
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     }
+
+
+def _typed_names(argument: ast.arg) -> list[str]:
+    """Return what is typed for a parameter: one name, or those of a group."""
+    group = GROUPS.get(getattr(argument.annotation, "id", ""))
+    return [name.rstrip("_") for name in (group._fields if group else (argument.arg,))]
 
 
 RUNNERS = {

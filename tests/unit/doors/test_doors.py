@@ -6,8 +6,11 @@ import inspect
 
 import pytest
 
-from cpacman.doors import Names, listed, runner
+from cpacman.arguments import Asked, Names, Sel, listed
+from cpacman.commands.fleet import Selection
+from cpacman.doors import runner
 from cpacman.errors import ConfigError, Problem
+from cpacman.model import Request
 
 
 @runner
@@ -114,6 +117,42 @@ def test_salt_sees_the_outer_signature() -> None:
     """With the inner one Salt would print its own message for a misspelt argument and exit 0."""
     assert inspect.getfullargspec(plan).varkw == "kwargs"
     assert plan.__doc__ == "Plan things." and plan.__name__ == "plan"
+
+
+@runner
+def grouped(sel: Sel, *, owed: bool = False, asked: Asked):
+    """Take what several functions take."""
+    selection, request = sel.selection(owed=owed), asked.request(reasons=False)
+    return {"grouped": {"selection": selection._asdict(), "request": request}}
+
+
+def test_members_of_a_group_are_typed_one_by_one() -> None:
+    """A function that takes a group is called as if it named each of its members."""
+    typed = {"class": "production", "owed": True, "cve": "CVE-1,CVE-2", "security": True}
+    body = grouped("web*", "glob", **typed)["data"]["grouped"]
+    assert body["selection"] == {
+        **Selection()._asdict(), "tgt": "web*", "class_": "production", "owed": True,
+    }  # fmt: skip
+    assert body["request"] == Request(advisory=("CVE-1", "CVE-2"), security=True, reasons=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {"clas": "x"}, "did you mean class=?"),
+        ((), {"level": 7}, "was read as the number 7"),
+        ((), {"sync": "yes"}, "neither True nor False"),
+        ((), {"meta": ""}, "is empty"),
+        ((), {"sel": "web1"}, "there is no such argument"),
+        (("web1", "glob", "production"), {}, "one argument too many"),
+        (("web1",), {"tgt": "web2"}, "is given twice"),
+    ],
+)
+def test_mistakes_in_a_group_are_named(args: tuple, kwargs: dict, message: str) -> None:
+    """Members are checked as other arguments are, and a group is no name that anybody types."""
+    answer = grouped(*args, **kwargs)["data"]
+    assert answer["retcode"] == 2
+    assert message in str(answer["error"]["problems"])
 
 
 def test_lists_as_people_type_them() -> None:
