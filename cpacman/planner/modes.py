@@ -222,9 +222,19 @@ def read_sync(host: Host, chosen: Chosen | None) -> Wish:
         tuple(tasks),
         _opened(host, chosen),
         targets=chosen.nevras if chosen else frozenset(host.by_nevra),
+        swaps=tuple(_chosen_swaps(host, chosen)),
         aims=tuple(aims),
         older=True,
     )
+
+
+def _chosen_swaps(host: Host, chosen: Chosen | None) -> Iterator[Swap]:
+    """Yield the changes between 32 and 64 bit that policy allows of what a sync is about."""
+    for swap in host.swaps:
+        olds = [host.by_nevra[nevra] for nevra in swap.installed]
+        wanted = list(swap.candidates)
+        if all(_among(wanted, old, chosen) == wanted for old in olds):
+            yield swap
 
 
 def _goal(host: Host, package: InstalledPackage, chosen: Chosen | None) -> tuple[Candidate, ...]:
