@@ -353,7 +353,7 @@ def retry(id: str, host: Names = None, reason: str | None = None):
         salt-run cpacman.retry r-1122a host=db3
     """
     with _context(watch=True) as context:
-        return controlling.retry(context, id, host=listed(host), reason=reason)
+        return steering.retry(context, id, host=listed(host), reason=reason)
 
 
 @runner

@@ -19,6 +19,11 @@ from cpacman.commands.fleet import Selection
 from cpacman.errors import Problem, UsageError
 from cpacman.model import Request
 
+TYPED = ("{name}=", """{name}='"..."'""")
+"""How an argument is written on a command line, and there as text that YAML leaves alone."""
+FILED = ("{name}:", '{name}: "..."')
+"""The same in a state file."""
+
 Names = str | list[str] | None
 """A list of names as people type it: `a`, `a,b` or `[a, b]`."""
 _TOLD = frozenset({"reason", "ticket"})
@@ -107,16 +112,25 @@ def _members(group: Any) -> Iterator[inspect.Parameter]:
 
 
 def bind_arguments(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    form: tuple[str, str] = TYPED,
 ) -> inspect.BoundArguments:
     """Check names and types of what was typed against a function's signature.
+
+    Args:
+        function: what is to be called.
+        args: by place.
+        kwargs: by name.
+        form: how arguments are written where these are from, for the mends.
 
     Raises:
         UsageError: every unknown name with the nearest known one, every value of a wrong type.
     """
     signature = typed_signature(function)
     given = {_python_name(k): v for k, v in kwargs.items() if not k.startswith(_SALT_KEYS)}
-    problems = [*_unknown(signature, given), *_surplus(signature, args, given)]
+    problems = [*_unknown(signature, given, form), *_surplus(signature, args, given)]
     if problems:
         raise UsageError(problems)
     try:
@@ -126,7 +140,7 @@ def bind_arguments(
     wrong = [
         problem
         for name, value in bound.arguments.items()
-        for problem in _wrong_type(name, value, signature.parameters[name].annotation)
+        for problem in _wrong_type(name, value, signature.parameters[name].annotation, form)
     ]
     if wrong:
         raise UsageError(wrong)
@@ -156,14 +170,17 @@ def _typed_name(name: str) -> str:
     return name.rstrip("_")
 
 
-def _unknown(signature: inspect.Signature, given: Mapping[str, Any]) -> Iterator[Problem]:
+def _unknown(
+    signature: inspect.Signature, given: Mapping[str, Any], form: tuple[str, str]
+) -> Iterator[Problem]:
     rest = inspect.Parameter.VAR_POSITIONAL
     names = [name for name, p in signature.parameters.items() if p.kind is not rest]
     known = [_typed_name(name) for name in names]
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(_typed_name(name), known, n=1)
-            mend = f"did you mean {near[0]}=?" if near else f"known are: {', '.join(known)}"
+            meant = form[0].format(name=near[0]) if near else ""
+            mend = f"did you mean {meant}?" if near else f"known are: {', '.join(known)}"
             yield Problem(_typed_name(name), "there is no such argument", mend)
 
 
@@ -183,18 +200,18 @@ def _surplus(
             yield Problem(_typed_name(name), "is given twice")
 
 
-def _wrong_type(name: str, value: Any, hint: Any) -> Iterator[Problem]:
+def _wrong_type(name: str, value: Any, hint: Any, form: tuple[str, str]) -> Iterator[Problem]:
     typed = _typed_name(name)
     if isinstance(value, tuple):
         # The rest of what was typed, one value after the other.
         for one in value:
-            yield from _wrong_type(name, one, hint)
+            yield from _wrong_type(name, one, hint, form)
         return
     if _is_empty(typed, value, hint):
         # A variable of a script that is empty by mistake must not mean everything.
         yield Problem(typed, "is empty", "name something, or leave the argument out")
         return
-    quote = f"""quote it: {typed}='"..."'"""
+    quote = f"quote it: {form[1].format(name=typed)}"
     if hint is bool and not isinstance(value, bool):
         yield Problem(typed, f"{value!r} is neither True nor False")
     elif hint == Names:

@@ -52,7 +52,10 @@ def status(
             "hosts": hosts,
             "unplaced": _unplaced(fleet),
             "rollouts": [_active(context, row) for row in context.store.rollouts(active=True)],
-            "chains": [chain_row(context.store, one) for one in context.store.chains(active=True)],
+            "chains": [
+                chain_row(context.store, one, context.clock())
+                for one in context.store.chains(active=True)
+            ],
             "engine": engine_now(context),
             "freeze": _freeze(context, wanted),
             "now": context.clock(),
@@ -166,7 +169,7 @@ def _active(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:
         "done",
         "total",
     )
-    return {**{name: view[name] for name in shown}, "died": is_abandoned(row)}
+    return {**{name: view[name] for name in shown}, "died": is_abandoned(row, context.clock())}
 
 
 def _freeze(context: Context, classes: Sequence[str]) -> dict[str, Any] | None:

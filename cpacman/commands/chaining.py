@@ -171,7 +171,7 @@ class _Carrier:
         # The engine has no rights of its own: who started the chain must still have them.
         self._context = context._replace(who=chain.who)
         self._me = owner_of(os.getpid())
-        self._store.own_chain(chain.id, seen=chain.owner, owner=self._me)
+        self._store.own_chain(chain.id, seen=chain.owner, owner=self._me, at=context.clock())
         self._chain = chain
 
     def run(self) -> None:
@@ -187,7 +187,7 @@ class _Carrier:
             return
         except _Gone:
             return
-        self._store.own_chain(self._id, seen=self._me, owner="")
+        self._store.own_chain(self._id, seen=self._me, owner="", at=self._context.clock())
 
     def _advance(self) -> bool:
         """Take one step; return False when it is the turn of somebody else."""
@@ -210,7 +210,7 @@ class _Carrier:
 
     def _look(self) -> None:
         """Read the chain anew, and stop when somebody wants us to."""
-        self._chain = self._store.chain(self._id)
+        self._chain = self._store.beat_chain(self._id, owner=self._me, at=self._context.clock())
         if self._chain.owner != self._me:
             words = "is carried on by another process now"
             raise ConflictError(Problem(short_id(self._id), words, "this one stops"))

@@ -49,16 +49,23 @@ def standing_of(chain: Chain, row: Mapping[str, Any] | None) -> Standing:
     return Standing(row["state"], row["why"] or "", row["until"])
 
 
-def chain_row(store: Store, chain: Chain) -> dict[str, Any]:
+def is_carried(store: Store, chain: Chain, now: float) -> bool:
+    """Return whether a process carries a chain on, be it by carrying out its rollout."""
+    row = rollout_of(store, chain) if chain.owner else None
+    beats = [chain.beat or 0.0, float(row["beat"] or 0.0) if row else 0.0]
+    return is_alive(chain.owner, max(beats), now)
+
+
+def chain_row(store: Store, chain: Chain, now: float) -> dict[str, Any]:
     """Return the line of a chain: what lists of rollouts show of it."""
     stands = standing_of(chain, rollout_of(store, chain))
-    alive = is_alive(chain.owner) if chain.owner else None
+    alive = is_carried(store, chain, now) if chain.owner else None
     return {"id": chain.id, "classes": list(chain.classes), **stands._asdict(), "who": chain.who,
             "created": chain.created, "ended": chain.ended, "alive": alive,
             "rollout": chain.rollout}  # fmt: skip
 
 
-def chain_body(store: Store, chain: Chain) -> dict[str, Any]:
+def chain_body(store: Store, chain: Chain, now: float) -> dict[str, Any]:
     """Return a chain as a runner answers it: its classes, each with its rollout's sums."""
     settings = {k: v for k, v in chain.settings.items() if k != "request"}
     steps = []
@@ -73,12 +80,12 @@ def chain_body(store: Store, chain: Chain) -> dict[str, Any]:
             one.update({k: row[k] for k in ("state", "why", "until", "plan")}, hosts=sums)
         steps.append(one)
     more = {"reason": chain.reason, "ticket": chain.ticket, "wish": chain.wish, "test": False}
-    return {**chain_row(store, chain), **more, **settings, "steps": steps}
+    return {**chain_row(store, chain, now), **more, **settings, "steps": steps}
 
 
 def chain_answer(context: Context, number: str) -> dict[str, Any]:
     """Return how a chain stands, with the exit code that says whether all hosts are there."""
-    body = chain_body(context.store, context.store.chain(number))
+    body = chain_body(context.store, context.store.chain(number), context.clock())
     if body["state"] in OPEN:
         return {"chain": body}
     missed = any(set(step.get("hosts", ())) - THERE for step in body["steps"])
@@ -170,7 +177,7 @@ def _await_end(context: Context, number: str, target: RolloutState, wait: float)
         chain = context.store.chain(number)
         if chain.state == target or chain.state in OVER:
             return True
-        if is_alive(chain.owner):
+        if is_carried(context.store, chain, context.clock()):
             return False
         with suppress(ConflictError):  # it was moved meanwhile: look again
             _close(context, chain, target, f"{target.value} by {context.who}")
@@ -201,7 +208,7 @@ def reopen(
     chain = context.store.chain(number)
     if chain.state in OVER:
         raise UsageError(Problem(short_id(chain.id), f"is {chain.state}", "deploy anew"))
-    if is_alive(chain.owner):
+    if is_carried(context.store, chain, context.clock()):
         words = "is carried on by another process"
         raise ConflictError(Problem(short_id(chain.id), words, "halt it first"))
     if force and not reason:
@@ -214,7 +221,7 @@ def reopen(
         settings["forced"] = _forced(context, chain, str(reason))
     settings["background"] = bool(settings["background"]) or background
     me = owner_of(os.getpid())
-    context.store.own_chain(chain.id, seen=chain.owner, owner=me)
+    context.store.own_chain(chain.id, seen=chain.owner, owner=me, at=context.clock())
     try:
         _run_again(context, chain, settings, reason)
         if row is not None and stands:
@@ -223,8 +230,25 @@ def reopen(
                 patience=patience,
             )  # fmt: skip
     finally:
-        context.store.own_chain(chain.id, seen=me, owner="")
+        context.store.own_chain(chain.id, seen=me, owner="", at=context.clock())
     return context.store.chain(chain.id)
+
+
+def go_on(
+    context: Context, number: str, rollout: str, background: bool, reason: str | None
+) -> bool:
+    """Return whether a chain is to be carried on here, after its rollout was gone on with.
+
+    Not when somebody stopped the chain itself, or another process has it. With `background` the
+    engine is told to carry it on.
+    """
+    chain = context.store.chain(number)
+    carried = is_carried(context.store, chain, context.clock())
+    if chain.state != RolloutState.RUNNING.value or chain.rollout != rollout or carried:
+        return False
+    if background and not chain.settings["background"]:
+        _run_again(context, chain, {**chain.settings, "background": True}, reason)
+    return not background and not chain.settings["background"]
 
 
 def _run_again(
@@ -255,7 +279,7 @@ def due(context: Context) -> list[str]:
 
 
 def _is_due(context: Context, chain: Chain, now: float) -> bool:
-    if not chain.settings.get("background") or is_alive(chain.owner):
+    if not chain.settings.get("background") or is_carried(context.store, chain, now):
         return False
     if chain.state == RolloutState.WAITING.value:
         return (chain.until or 0) <= now

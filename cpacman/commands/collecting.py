@@ -66,7 +66,7 @@ def close_abandoned(context: Context, rows: Sequence[Mapping[str, Any]] | None =
         rows: the open rollouts; left out, they are read.
     """
     for row in context.store.rollouts(active=True) if rows is None else rows:
-        if is_abandoned(row):
+        if is_abandoned(row, context.clock()):
             # Who is faster collects them.
             with suppress(ConflictError):
                 _close_abandoned(context, row)
@@ -88,9 +88,9 @@ def _close_abandoned(context: Context, row: Mapping[str, Any]) -> None:
         context.store.own_rollout(number, seen=me, owner="")
 
 
-def is_abandoned(row: Mapping[str, Any]) -> bool:
+def is_abandoned(row: Mapping[str, Any], now: float) -> bool:
     """Whether a rollout's process died, and nobody else will go on with it, or should."""
-    if is_alive(row["owner"]):
+    if is_alive(row["owner"], row["beat"], now):
         return False
     died = row["state"] == RolloutState.RUNNING.value and not is_background(row)
     return died or row["wish"] is not None

@@ -50,10 +50,10 @@ _RETRIED = COUNTS_AS_FAILURE | {Outcome.SKIPPED}
 
 def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
     """List rollouts, the newest first."""
-    rows = context.store.rollouts(active=active)[::-1]
+    rows, now = context.store.rollouts(active=active)[::-1], context.clock()
     shown = [
         {**{k: row[k] for k in ("id", "plan", "class", "state", "why", "until", "who", "created")},
-         "alive": is_alive(row["owner"]) if row["owner"] else None}
+         "alive": is_alive(row["owner"], row["beat"], now) if row["owner"] else None}
         for row in rows
     ]  # fmt: skip
     return {"rollouts": {"rollouts": shown, "active": active}}
@@ -184,7 +184,7 @@ def _wish(
 
 def _end_unowned(context: Context, number: str, wish: Wish) -> None:
     row = _row(context, number)
-    if not is_alive(row["owner"]):
+    if not is_alive(row["owner"], row["beat"], context.clock()):
         # Who is faster closes it: the wish stands, and whoever has the rollout heeds it.
         with suppress(ConflictError):
             _close(context, row, wish)
@@ -210,7 +210,7 @@ def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
     Raises:
         ConflictError: another process does.
     """
-    if row["state"] in OPEN and is_alive(row["owner"]):
+    if row["state"] in OPEN and is_alive(row["owner"], row["beat"], context.clock()):
         words = "is being carried out by another process"
         raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
     me = owner_of(os.getpid())
@@ -222,7 +222,7 @@ def pause(context: Context, number: str, why: str) -> None:
     """Pause a rollout that nobody carries out and that must not go on as it is."""
     row = _row(context, number)
     going = (RolloutState.RUNNING, RolloutState.WAITING)
-    if row["state"] not in going or is_alive(row["owner"]):
+    if row["state"] not in going or is_alive(row["owner"], row["beat"], context.clock()):
         return
     check_rollout(row["id"], RolloutState(row["state"]), RolloutState.PAUSED)
     context.store.own_rollout(row["id"], seen=row["owner"], owner="")
@@ -334,7 +334,9 @@ def _go_on(
     number, plan = row["id"], context.store.plan(row["plan"])
     job = job_again(context, row)
     # Who asks must be allowed to; the starter's own right was checked when it began.
-    check_job(context, plan, job._replace(who=context.who, reason=reason or job.reason))
+    begun = row["created"] if row["state"] in OPEN else None
+    asked = job._replace(who=context.who, reason=reason or job.reason)
+    check_job(context, plan, asked, begun=begun)
     job = _own(context, row, job)
     # Only now nobody else moves its hosts.
     hosts = context.store.rollout(number)[1]
@@ -460,13 +462,25 @@ def approve(
 def due(context: Context) -> list[str]:
     """Return the rollouts in the background that somebody has to go on with now."""
     rows = context.store.rollouts(active=True)
-    mine = [row for row in rows if is_background(row) and not is_alive(row["owner"])]
-    return [row["id"] for row in mine if _is_ripe(context, row) and not is_abandoned(row)]
+    mine = [
+        row
+        for row in rows
+        if is_background(row) and not is_alive(row["owner"], row["beat"], context.clock())
+    ]
+    return [
+        row["id"]
+        for row in mine
+        if _is_ripe(context, row) and not is_abandoned(row, context.clock())
+    ]
 
 
 def abandoned(context: Context) -> list[str]:
     """Return the rollouts whose hosts somebody has to collect."""
-    return [row["id"] for row in context.store.rollouts(active=True) if is_abandoned(row)]
+    return [
+        row["id"]
+        for row in context.store.rollouts(active=True)
+        if is_abandoned(row, context.clock())
+    ]
 
 
 def _is_ripe(context: Context, row: Mapping[str, Any]) -> bool:

@@ -28,7 +28,7 @@ from cpacman.commands.jobs import Terms, new_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
 from cpacman.commands.safeguards import missing_profile, profile_problems, safeguards
-from cpacman.depot.promotion import is_for
+from cpacman.depot.promotion import is_for, moves_of
 from cpacman.errors import (
     EXIT_NOT_PLANNED,
     EXIT_NOT_THERE,
@@ -109,8 +109,16 @@ def _check_usage(selection: Selection, plan: str | None, request: Request) -> No
 # ---- the checks ----------------------------------------------------------------------------
 
 
-def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
+def check_job(
+    context: Context, stored: StoredPlan, job: Job, *, begun: float | None = None
+) -> None:
     """Check all that must hold before a rollout begins or goes on.
+
+    Args:
+        context: the outside world.
+        stored: its plan.
+        job: the rollout.
+        begun: when it began, where it is open: snapshots that its class took since stop it not.
 
     Raises:
         SafetyError: something does not; everything is named at once.
@@ -125,7 +133,7 @@ def check_job(context: Context, stored: StoredPlan, job: Job) -> None:
         *safeguards(context, stored.class_, job.ticket, verb="deploy", who=job.who),
         *missing_names(context.settings, stored.class_, names),
         *_missing_windows(context, job),
-        *plan_problems(context, stored, hosts),
+        *plan_problems(context, stored, hosts, begun),
     ]
     if problems:
         raise SafetyError(problems)
@@ -145,10 +153,15 @@ def _busy_hosts(job: Job) -> list[str]:
     return [h for h in hosts if job.plan.transactions[job.plan.hosts[h]].actions]
 
 
-def plan_problems(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> list[Problem]:
-    """Return why nothing of a frozen plan may be sent to these hosts, or done there, any more."""
+def plan_problems(
+    context: Context, stored: StoredPlan, hosts: Sequence[str], begun: float | None = None
+) -> list[Problem]:
+    """Return why nothing of a frozen plan may be sent to these hosts, or done there, any more.
+
+    `begun` is when its rollout began, where that is open.
+    """
     return [
-        *_moved_pointers(context, stored),
+        *_moved_pointers(context, stored, begun),
         *_limited_since(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
@@ -156,18 +169,30 @@ def plan_problems(context: Context, stored: StoredPlan, hosts: Sequence[str]) ->
     ]
 
 
-def _moved_pointers(context: Context, stored: StoredPlan) -> list[Problem]:
-    """Return the channels in which the class points elsewhere now: that plan is of the past."""
+def _moved_pointers(context: Context, stored: StoredPlan, begun: float | None) -> list[Problem]:
+    """Return the channels in which the class points elsewhere now: that plan is of the past.
+
+    Mirrors go on while a rollout soaks: what its class only took up since is for the next one.
+    """
     pointers = context.store.pointers()
     problems = []
     for channel, snapshot in sorted(stored.plan.snapshots.items()):
         pointer = pointers.get((stored.class_, channel))
         held = pointer["snapshot"] if pointer else "nothing"
-        if held != snapshot:
+        if held != snapshot and not _took_up(context, stored.class_, channel, begun):
             message = f"holds {short_id(held)} now, the plan was made from {short_id(snapshot)}"
             mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
             problems.append(Problem(f"{stored.class_} {channel}", message, mend))
     return problems
+
+
+def _took_up(context: Context, class_: str, channel: str, since: float | None) -> bool:
+    """Whether all that a class did in a channel since then was to take snapshots."""
+    if since is None:
+        return False
+    moves = moves_of(context.store.moves(), channel)
+    later = [one.action for one in moves if one.class_ == class_ and one.at >= since]
+    return set(later) == {"snapshot"}
 
 
 def _limited_since(context: Context, stored: StoredPlan) -> list[Problem]:

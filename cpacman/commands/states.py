@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cpacman.arguments import Names, bind_arguments, listed
+from cpacman.arguments import FILED, Names, bind_arguments, listed
 from cpacman.commands import blocking, controlling, deploying, planning, promoting, snapshots
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context, open_context
@@ -52,7 +52,7 @@ def run_state(
         who: whoever started it.
     """
     try:
-        bound = bind_arguments(STATES[function], (None, False, name), arguments)
+        bound = bind_arguments(STATES[function], (None, False, name), arguments, FILED)
         with open_context(opts, who=who) as context:
             given = {**bound.arguments, "context": context, "test": bool(opts.get("test"))}
             told = STATES[function](**given)
@@ -225,7 +225,7 @@ def _go_on(context: Context, class_: str, limit: float) -> dict[str, Any]:
 
     def others() -> bool:
         row = _active(context, class_)
-        return row is not None and is_alive(row["owner"])
+        return row is not None and is_alive(row["owner"], row["beat"], context.clock())
 
     context.wait_until(lambda: not others(), limit, _POLL)
     row = _active(context, class_)

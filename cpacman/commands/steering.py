@@ -56,7 +56,9 @@ def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
     """List rollouts and chains, the newest first."""
     body = controlling.rollouts(context, active=active)["rollouts"]
     found = context.store.chains(active=active)[::-1]
-    return {"rollouts": {**body, "chains": [chains.chain_row(context.store, one) for one in found]}}
+    now = context.clock()
+    rows = [chains.chain_row(context.store, one, now) for one in found]
+    return {"rollouts": {**body, "chains": rows}}
 
 
 def rollout(
@@ -72,7 +74,7 @@ def rollout(
     if outcome is not None or host is not None:
         words = "a chain has rollouts, and those have hosts"
         raise UsageError(Problem("host", words, "ask for one of its r-..."))
-    return {"chain": chains.chain_body(context.store, context.store.chain(number))}
+    return {"chain": chains.chain_body(context.store, context.store.chain(number), context.clock())}
 
 
 def halt(
@@ -126,15 +128,51 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with a rollout, or with a chain and its rollout."""
     if not chains.is_chain(number):
-        return controlling.resume(
+        answer = controlling.resume(
             context, number, force=force, background=background, reason=reason, patience=patience
         )
+        return _with_chain(context, answer, background, reason, patience)
     chain = chains.reopen(
         context, number, force=force, background=background, reason=reason, patience=patience
     )
     if not background:
         chaining.carry(context, chain.id, patience=math.inf if patience is None else patience)
     return chains.chain_answer(context, chain.id)
+
+
+def retry(
+    context: Context,
+    number: str,
+    *,
+    host: Sequence[str] = (),
+    reason: str | None = None,
+    patience: float | None = None,
+) -> dict[str, Any]:
+    """Try hosts of a rollout again, and go on with its chain when that was what it stood at."""
+    answer = controlling.retry(context, number, host=host, reason=reason, patience=patience)
+    return _with_chain(context, answer, False, reason, patience)
+
+
+def _with_chain(
+    context: Context,
+    answer: dict[str, Any],
+    background: bool,
+    reason: str | None,
+    patience: float | None,
+) -> dict[str, Any]:
+    """Go on with the chain of a rollout that was gone on with, unless the chain itself was stopped.
+
+    Returns:
+        the answer, with the chain: one that was stopped tells what to type.
+    """
+    number = answer["rollout"].get("chain")
+    if not number:
+        return answer
+    if not chains.go_on(context, number, answer["rollout"]["id"], background, reason):
+        chain = context.store.chain(number)
+        return {**answer, "chain": chains.chain_body(context.store, chain, context.clock())}
+    chaining.carry(context, number, patience=math.inf if patience is None else patience)
+    return {**answer, **chains.chain_answer(context, number)}
 
 
 def approve(

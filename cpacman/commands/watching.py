@@ -80,7 +80,7 @@ class Watch:
     def look(self) -> dict[str, Any]:
         """Return how all of it stands now: `chains` and `rollouts`, those of chains included."""
         now = self._clock()
-        chains = [chain_body(self._store, self._store.chain(one)) for one in self._chains]
+        chains = [chain_body(self._store, self._store.chain(one), now) for one in self._chains]
         numbers = [*self._rollouts, *(str(one["rollout"]) for one in chains if one["rollout"])]
         rows = [self._store.rollout_row(number) for number in numbers]
         return {"chains": chains, "rollouts": [view_of(self._store, row, now) for row in rows]}

@@ -47,7 +47,7 @@ def view_of(store: Store, row: Mapping[str, Any], now: float) -> dict[str, Any]:
     )
     return {
         **{name: row[name] for name in _SHOWN},
-        "alive": is_alive(row["owner"]) if row["owner"] else None,
+        "alive": is_alive(row["owner"], row["beat"], now) if row["owner"] else None,
         "levels": levels,
         "at": at["name"] if at else None,
         "done": sum(one["done"] for one in levels),

@@ -42,6 +42,7 @@ chains_table = sa.Table(
     sa.Column("settings", Text, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("ended", sa.Float),
+    sa.Column("beat", sa.Float),
 )
 
 
@@ -54,7 +55,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
-    """One chain as the database has it; `settings` are plain values that are kept with it."""
+    """One chain as the database has it; `settings` are plain values that are kept with it.
+
+    `beat` is when its owner showed life last.
+    """
 
     id: str
     classes: tuple[str, ...]
@@ -70,6 +74,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     created: float = 0.0
     ended: float | None = None
+    beat: float | None = None
 
     @property
     def rollout(self) -> str | None:
@@ -108,7 +113,7 @@ class Chains(Database):
             query = query.where(chains_table.c.ended.is_(None))
         return [_read(row) for row in self._rows(query)]
 
-    def own_chain(self, chain: str, *, seen: str, owner: str) -> None:
+    def own_chain(self, chain: str, *, seen: str, owner: str, at: float) -> None:
         """Take a chain over from the owner that the caller saw, who is gone, or from nobody.
 
         Raises:
@@ -116,6 +121,16 @@ class Chains(Database):
         """
         with self._write() as connection:
             carrying.take_over(connection, chains_table, chain, seen, owner)
+            mine = chains_table.c.id == chain
+            connection.execute(chains_table.update().where(mine).values(beat=at))
+
+    def beat_chain(self, chain: str, *, owner: str, at: float) -> Chain:
+        """Say that its owner is at it, where this is the owner, and return the chain."""
+        c = chains_table
+        with self._write() as connection:
+            mine = sa.and_(c.c.id == chain, c.c.owner == owner)
+            connection.execute(c.update().where(mine).values(beat=at))
+        return self.chain(chain)
 
     def wish_chain(
         self, chain: str, wish: str, *, at: float, who: str, reason: str | None = None

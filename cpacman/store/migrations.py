@@ -134,6 +134,11 @@ def _delivered(connection: Connection) -> None:
     add_column(connection, blocks_table.c.packages)
 
 
+def _chain_beats(connection: Connection) -> None:
+    """Keep when whoever carries a chain on showed life last."""
+    add_column(connection, chains_table.c.beat)
+
+
 STEPS: Sequence[Callable[[Connection], None]] = (
     _moves_and_blocks,
     _wide_sequences,
@@ -148,6 +153,7 @@ STEPS: Sequence[Callable[[Connection], None]] = (
     _soaking,
     _progress,
     _delivered,
+    _chain_beats,
 )
 """What leads from version 1 to 2, from 2 to 3, and so on."""
 

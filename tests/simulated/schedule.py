@@ -148,6 +148,6 @@ class Schedule:
         assert self.running is not None
         return self.running.name
 
-    def is_alive(self, owner: str) -> bool:
-        """Whether the process of this name runs."""
+    def is_alive(self, owner: str, beat: float | None = None, now: float = 0.0) -> bool:
+        """Whether the process of this name runs; it is of this machine."""
         return any(one.name == owner and one.alive for one in self.processes)

@@ -225,6 +225,59 @@ def test_a_chain_and_its_rollout_are_one(track: Track) -> None:
     assert track.look(number)["steps"][0]["state"] == "done"
 
 
+@pytest.mark.parametrize("verb", ["resume", "retry"])
+def test_a_chain_goes_on_with_its_rollout(track: Track, verb: str) -> None:
+    """Here, where it was begun here, when its rollout is gone on with by that one's id."""
+    track.world.section["levels"] = [{"all": {"concurrency": 1, "max_failures": 0}}]
+    track.transport.hosts["web1"].faults["apply"] = "space"
+    body = track.begin()
+    assert (body["state"], body["alive"], track.entered) == ("halted", None, ["development"])
+    del track.transport.hosts["web1"].faults["apply"]
+    answer = getattr(steering, verb)(track.context(), body["rollout"])
+    assert answer["rollout"]["state"] == "done"
+    assert answer["chain"]["state"] == "done" and len(track.entered) == 3
+    assert f"{body['id'][:14]} DONE" in render(answer)
+
+
+def test_a_chain_that_was_stopped_itself_stays_so(track: Track) -> None:
+    """Going on with its rollout promotes nothing that somebody stopped; it says what to type."""
+    track.level("canary", soak="1h")
+    number = track.begin(background=True)["id"]
+    track.run_due()
+    steering.halt(track.context(), number)
+    rollout = track.look(number)["rollout"]
+    answer = steering.resume(track.context(), rollout)
+    assert (answer["rollout"]["state"], answer["chain"]["state"]) == ("done", "halted")
+    assert track.entered == ["development"] and track.run_due() == []
+    assert f"salt-run cpacman.resume {number[:14]}" in render(answer)
+
+
+def test_a_chain_goes_on_in_the_background_with_its_rollout(track: Track) -> None:
+    """Who leaves the rollout to the engine leaves the chain to it."""
+    track.world.section["levels"] = [{"all": {"concurrency": 1, "max_failures": 0}}]
+    track.transport.hosts["web1"].faults["apply"] = "space"
+    body = track.begin()
+    del track.transport.hosts["web1"].faults["apply"]
+    steering.resume(track.context(), body["rollout"], background=True)
+    track.run_due()
+    assert track.look(body["id"])["state"] == "done" and len(track.entered) == 3
+
+
+def test_who_carries_a_chain_on_elsewhere_shows_life(track: Track) -> None:
+    """A machine that is gone holds it for ten minutes, not for ever; one that lives keeps it."""
+    number = track.begin(background=True)["id"]
+    store, now = track.world.store, track.world.now
+    store.own_chain(number, seen="", owner="elsewhere:1:1", at=now)
+    assert track.run_due() == [] and track.look(number)["alive"]
+    track.world.now += 500
+    store.beat_chain(number, owner="elsewhere:1:1", at=track.world.now)
+    track.world.now += 500
+    assert track.run_due() == []
+    track.world.later(200)
+    assert not track.look(number)["alive"] and "carry" in track.run_due()
+    assert track.look(number)["state"] == "done"
+
+
 @pytest.mark.parametrize("by_rollout", [False, True])
 def test_cancel_ends_both(track: Track, by_rollout: bool) -> None:
     """For good: a chain by its own id, or because its rollout was cancelled."""
@@ -400,7 +453,7 @@ def _kill_after(monkeypatch: pytest.MonkeyPatch, commits: int) -> None:
 def test_two_carriers(track: Track) -> None:
     """Only one process carries a chain on; a second one is told so."""
     number = track.begin(background=True)["id"]
-    track.world.store.own_chain(number, seen="", owner=owner_of(os.getpid()))
+    track.world.store.own_chain(number, seen="", owner=owner_of(os.getpid()), at=1.0)
     assert track.run_due() == []
     with pytest.raises(CpacmanError, match="another process"):
         steering.resume(track.context(), number)

@@ -166,7 +166,7 @@ def test_a_block_stands_once(fleet: World) -> None:
 def test_what_is_wrong_is_a_failed_state(tmp_path: Path) -> None:
     """Misspelt arguments, a wrong configuration and bugs are comments, not tracebacks of Salt."""
     told = run_state("deployed", "x", {"clas": "testing"}, {}, "me")
-    assert told["result"] is False and "did you mean class=?" in told["comment"]
+    assert told["result"] is False and "did you mean class:?" in told["comment"]
     assert run_state("deployed", "x", {"class": "t"}, {}, "me")["result"] is False
     bug = run_state("deployed", "x", {}, {"cpacman": {"state_dir": 7}, "test": True}, "me")
     assert (bug["name"], bug["result"], bug["changes"]) == ("x", False, {})
@@ -177,3 +177,19 @@ def test_a_wait_that_is_no_time(fleet: World) -> None:
     ask(fleet, snapshot_present)
     with pytest.raises(UsageError, match="wait"):
         ask(fleet, deployed, class_="development", wait=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        ({"until": 20270331}, 'quote it: until: "..."'),
+        ({"levls": ["canary"]}, "did you mean levels:?"),
+    ],
+)
+def test_mends_are_those_of_a_state_file(
+    fleet: World, arguments: dict[str, Any], mend: str
+) -> None:
+    """Nobody is told to quote for a shell what stands in YAML."""
+    function = "blocked" if "until" in arguments else "deployed"
+    told = run_state(function, "httpd-2-1", arguments, {"test": True}, "me")
+    assert told["result"] is False and mend in told["comment"] and "='" not in told["comment"]

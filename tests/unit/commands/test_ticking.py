@@ -6,6 +6,7 @@ import pytest
 
 from cpacman.commands import board, controlling, ticking
 from cpacman.commands.access import ENGINE
+from cpacman.commands.pointing import revert
 from cpacman.commands.snapshots import snapshot
 from cpacman.commands.ticking import Work
 from cpacman.errors import SafetyError
@@ -179,13 +180,44 @@ def test_board_tells_of_freezes(stage: Stage) -> None:
     assert board.status(stage.context(), ["testing"])["status"]["freeze"]["classes"] == ["testing"]
 
 
-def test_what_must_not_go_on_is_paused(stage: Stage) -> None:
-    """A new snapshot came to the class in the soak: that is told once, not tried for ever."""
-    stage.level("canary", soak="2h")
-    number = stage.deploy(background=True)["id"]
+def test_snapshots_that_came_since_stop_no_soak(stage: Stage) -> None:
+    """Mirrors go on while a class soaks: what it took up since is for the next rollout."""
+    stage.level("canary", soak="2d")
+    body = stage.deploy(background=True)
     run_due(stage)
+    for number in range(3):
+        stage.world.later(60000)
+        stage.world.mirror(
+            "app-2-1.noarch", "lib-2-1.noarch", ["tool", "agent", "old"][number] + "-1-1.noarch"
+        )
+        snapshot(stage.context())
+        run_due(stage)
+    body = look(stage, body["id"])
+    assert (body["state"], set(stage.started.values())) == ("done", {1})
+
+
+def test_rollout_of_a_machine_that_is_gone(stage: Stage) -> None:
+    """It is gone on with when its owner has shown no life for ten minutes."""
+    body = stage.deploy(background=True)
+    store = stage.world.store
+    store.own_rollout(body["id"], seen="", owner="elsewhere:1:1")
+    store.beat_rollout(body["id"], owner="elsewhere:1:1", at=stage.world.now)
+    stage.world.now += 500
+    assert run_due(stage) == []
+    stage.world.later(200)
+    assert run_due(stage) == [Work("carry", body["id"])]
+    assert look(stage, body["id"])["state"] == "done"
+
+
+def test_what_must_not_go_on_is_paused(stage: Stage) -> None:
+    """Its class was taken back in the soak: that is told once, not tried for ever."""
+    stage.level("canary", soak="2h")
+    stage.world.later(1)
     stage.world.mirror("app-2-1.noarch", "lib-2-1.noarch", "tool-2-1.noarch")
     snapshot(stage.context())
+    number = stage.deploy(background=True)["id"]
+    run_due(stage)
+    revert(stage.context(), "development")
     stage.world.later(7300)
     with pytest.raises(SafetyError, match="holds s-"):
         run_due(stage)
