@@ -23,7 +23,7 @@ from cpacman import __version__
 from cpacman.errors import EXIT_NOT_PLANNED, EXIT_OK, EXIT_OTHER, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from cpacman.planner.offline import Order
+    from cpacman.offline.planning import Order
     from cpacman.report.terminal import Terminal
 
 
@@ -264,20 +264,20 @@ def _run_inventory(options: argparse.Namespace) -> int:
 
 def _run_plan(options: argparse.Namespace) -> int:
     _start_quickly()
-    from cpacman.planner import offline
+    from cpacman.offline import planning
 
     with _cache_directory() as cache, _progress() as reporter:
         order = _order(options, options.inventory)
         today = datetime.date.today()
-        made = offline.make_plan(order, cache=cache, today=today, reporter=reporter)
-    sys.stdout.buffer.write(offline.render(made, options.format))
+        made = planning.make_plan(order, cache=cache, today=today, reporter=reporter)
+    sys.stdout.buffer.write(planning.render(made, options.format))
     return EXIT_NOT_PLANNED if made.plan.failed else EXIT_OK
 
 
 def _order(options: argparse.Namespace, inventories: Sequence[str]) -> Order:
     """Return what was typed."""
     from cpacman.model import Request
-    from cpacman.planner.offline import Order
+    from cpacman.offline.planning import Order
 
     return Order(
         repos=tuple(options.repo),
@@ -305,7 +305,7 @@ def _order(options: argparse.Namespace, inventories: Sequence[str]) -> Order:
 
 def _run_why(options: argparse.Namespace) -> int:
     _start_quickly()
-    from cpacman.planner import offline
+    from cpacman.offline import planning
 
     if options.name is None and "=" not in options.repo[-1]:
         # An option that takes several words takes the last one, too: --repo a=/srv/a NAME
@@ -315,17 +315,17 @@ def _run_why(options: argparse.Namespace) -> int:
     with _cache_directory() as cache, _progress() as reporter:
         order = _order(options, (options.inventory,))
         today = datetime.date.today()
-        told = offline.explain(order, options.name, cache=cache, today=today, reporter=reporter)
-    sys.stdout.buffer.write(offline.render_why(told, options.format))
+        told = planning.explain(order, options.name, cache=cache, today=today, reporter=reporter)
+    sys.stdout.buffer.write(planning.render_why(told, options.format))
     return EXIT_NOT_PLANNED if told.failed else EXIT_OK
 
 
 def _run_replay(options: argparse.Namespace) -> int:
     _start_quickly()
-    from cpacman.planner import offline
+    from cpacman.offline import planning
 
-    made, different = offline.replay(options.file)
-    sys.stdout.buffer.write(offline.render(made, options.format))
+    made, different = planning.replay(options.file)
+    sys.stdout.buffer.write(planning.render(made, options.format))
     for line in different:
         _complain(f"{options.file}: {line}")
     return EXIT_OTHER if different else EXIT_OK

@@ -26,6 +26,7 @@ from cpacman.planner.lines import Limits, Placed, expired, holding, not_for
 from cpacman.planner.plan import ChannelInput
 from cpacman.planner.ruling import Policy
 from cpacman.planner.solver import Candidate, Source
+from cpacman.planner.sources import source_of
 from cpacman.store import Block
 
 
@@ -181,19 +182,4 @@ def sources_of(snapshot: Snapshot) -> tuple[Source, ...]:
         SafetyError: a file is missing or altered.
     """
     check_metadata(snapshot)
-    return tuple(
-        Source(
-            name=one.name,
-            primary=str(one.metadata.primary),
-            checksum=one.checksums.get("primary", ""),
-            filelists=str(one.metadata.filelists or ""),
-            updateinfo=str(one.metadata.updateinfo or ""),
-            autoupdate=one.autoupdate,
-            priority=one.priority,
-            modules=str(one.metadata.modules or ""),
-            modules_checksum=one.checksums.get("modules", ""),
-            module_hotfixes=one.module_hotfixes,
-            origin=one.origin,
-        )
-        for one in snapshot.repositories
-    )
+    return tuple(source_of(one) for one in snapshot.repositories)

@@ -340,12 +340,12 @@ def test_bug_is_one_line(
     repo: Path, web1: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What we did not foresee is one line that asks for a report, and exit code 1."""
-    import cpacman.planner.offline as offline
+    from cpacman.offline import planning
 
     def fail(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError("boom\nbang")
 
-    monkeypatch.setattr(offline, "make_plan", fail)
+    monkeypatch.setattr(planning, "make_plan", fail)
     assert main(["plan", "--repo", f"base={repo}", "--inventory", str(web1)]) == 1
     error = capsys.readouterr().err
     assert "bug in cpacman" in error

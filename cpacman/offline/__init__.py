@@ -1,0 +1,1 @@
+"""Plans without a master: what the console makes of directories, inventories and files."""
