@@ -311,7 +311,9 @@ class _Collection:
         state, boot = HostState(one.state), one.boot or ""
         after, within = after_of(one.manifest), self._policies[one.level].within
         ending = ending_of(state, report, boot=boot, since=one.updated, after=after)
-        if ending is None and self._context.clock() > one.updated + within:
+        # The process that died may have told it at the last moment, and that order holds.
+        holds = self._context.settings.transport.answer + ORDER_SLACK
+        if ending is None and self._context.clock() > one.updated + within + holds:
             ending = ending_of_late(state, within, read_findings(one.findings))
         if ending is not None:
             self._end(one, *ending)

@@ -1,9 +1,9 @@
 """What follows on hosts that proved their transaction: restarts of services, reboots.
 
 Invariants: an order is in the database before it is sent, in one transaction with a look at the
-wish to halt, and once halted none is given; the boot that is to end is kept, and every order names
-what it is about, so that nothing is done twice whoever dies; only a verified report ends a host, or
-the time in which it must come.
+wish to halt, and once halted none is given, nor one repeated that was lost; the boot that is to end
+is kept, and every order names what it is about, so that nothing is done twice whoever dies; only a
+verified report ends a host, or the time in which it must come, and not while an order holds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cpacman.model import Outcome
 from cpacman.rollout.asking import Asker
 from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
-from cpacman.rollout.manifest import signed_order
+from cpacman.rollout.manifest import ORDER_SLACK, signed_order
 from cpacman.rollout.record import Record
 from cpacman.rollout.reports import findings_of, was_rebooted
 from cpacman.rollout.restarts import (
@@ -49,6 +49,7 @@ class Settler:
         self._policies = {host: one.restarts for one in job.levels for host in one.hosts}
         self._deadlines: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._run_out: dict[str, float] = {}
         self._told: set[str] = set()
         self._looked = 0.0
         self._halted = ""
@@ -96,6 +97,8 @@ class Settler:
             if host not in self._deadlines:
                 usual = self._record.since[host] + self._policies[host].within
                 self._deadlines[host] = max(usual, now + self._tools.times.answer)
+                # Whoever was at it before may have told it just now.
+                self._run_out[host] = now + self._order_life
 
     def in_flight(self) -> list[str]:
         """Return the hosts that were ordered to do something and have no outcome yet."""
@@ -116,11 +119,29 @@ class Settler:
                 self._record.end(host, *ending)
             elif report and not is_aware(state, report, boot=boot, since=since):
                 unaware.append(host)
+        self._end_unreached(unaware)
         self._end_late(hosts)
-        late = [h for h in unaware if now > self._again.get(h, 0.0) and h in self.in_flight()]
-        if late:
-            self._tell(late)
+        self._tell_again(self._record.in_state(unaware, *_VERBS))
         return self._record.in_state(hosts, HostState.ENDED)
+
+    def _tell_again(self, unaware: Sequence[str]) -> None:
+        """Tell those again whose order was lost, while they have time and nobody wants a halt."""
+        now = self._tools.clock()
+        late = [h for h in unaware if self._again.get(h, 0.0) < now < self._deadlines[h]]
+        if late and not self._halted and not self._record.is_stopped():
+            self._tell(late)
+
+    def _end_unreached(self, unaware: Sequence[str]) -> None:
+        """End those that a halt kept from being told again, once no order can reach them."""
+        now = self._tools.clock()
+        for host in unaware if self._halted else ():
+            if now > self._run_out[host]:
+                findings = self._record.findings[host]
+                self._record.end(host, Outcome.APPLIED, OWED, self._halted, findings)
+
+    @property
+    def _order_life(self) -> float:
+        return self._tools.times.answer + ORDER_SLACK
 
     def _order_of(self, host: str) -> tuple[HostState, str, float]:
         record = self._record
@@ -129,13 +150,14 @@ class Settler:
     def _end_late(self, hosts: Sequence[str]) -> None:
         now = self._tools.clock()
         for host in self._record.in_state(hosts, *_VERBS):
-            if now > self._deadlines[host]:
+            if now > max(self._deadlines[host], self._run_out[host]):
                 within, findings = self._policies[host].within, self._record.findings[host]
                 self._record.end(host, *ending_of_late(self._record.states[host], within, findings))
 
     def _tell(self, hosts: Sequence[str]) -> None:
         timeout, now = self._tools.times.answer, self._tools.clock()
         self._again.update(dict.fromkeys(hosts, now + AGAIN))
+        self._run_out.update(dict.fromkeys(hosts, now + self._order_life))
         for state, verb in _VERBS.items():
             mine = self._record.in_state(hosts, state)
             requests = {host: self._order(verb, host, now, timeout) for host in mine}

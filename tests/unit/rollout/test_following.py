@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -364,3 +366,50 @@ def test_killed_anywhere_reboots_nobody_twice(tmp_path: Path, seed: int) -> None
         assert len(host.restarts) == (0 if kernel else 1)
     drained = {who for side, _, who in world.gates.done if side == "before"}
     assert drained <= {who for side, _, who in world.gates.done if side == "after"}
+
+
+@pytest.mark.parametrize("policy", [REBOOT, SERVICES])
+def test_an_order_that_was_lost_is_not_repeated_after_a_halt(
+    tmp_path: Path, policy: Restarts
+) -> None:
+    """Nobody reboots or restarts after the halt for whom it came too late: that is owed."""
+    verb = "reboot" if policy is REBOOT else "restart"
+    world = fleet(tmp_path, 2, findings={**KERNEL, **HTTPD}, faults={verb: "unreachable"})
+    hosts = world.transport.hosts
+
+    def halt() -> bool:
+        told = [name for function, name in world.transport.calls if function == verb]
+        if told and world.store.rollout_row("r-1")["wish"] is None:
+            world.store.wish_rollout("r-1", "halt", at=1.0, who="alice")
+            for host in hosts.values():
+                host.faults.clear()
+        return False
+
+    world.stopping = halt
+    made = world.begin(level("all", *hosts, restarts=policy))
+    assert world.go_on(made).state is RolloutState.HALTED
+    assert set(world.outcomes.values()) == {("applied", restarts.OWED)}
+    assert not any(host.told_to_reboot or host.restarts for host in hosts.values())
+
+    world.stopping = lambda: False
+    resume(world, *hosts)
+    assert world.go_on(made).state is RolloutState.DONE
+    assert set(world.outcomes.values()) == {("applied", None)}
+
+
+def test_nobody_is_given_up_while_an_order_may_reach_it(tmp_path: Path) -> None:
+    """Its time is over before the order's is: whoever comes next must not be rebooted under."""
+    world = fleet(tmp_path, 1, findings=KERNEL, faults={"reboot": "unreachable"})
+    told: list[float] = []
+    call = world.transport.call
+
+    def watch(function: str, requests: Any, *, timeout: float) -> Any:
+        if function == "reboot":
+            told.append(json.loads(requests["web1"]["order"])["expires"])
+        return call(function, requests, timeout=timeout)
+
+    world.transport.call = watch  # type: ignore[method-assign]
+    world.run(level("all", "web1", restarts=Restarts(reboot="needed", within=30)))
+    assert world.outcomes == {"web1": ("failed", "reboot-timeout")}
+    ended = world.store.rollout("r-1")[1][0].updated
+    assert len(told) > 1 and ended > max(told)
