@@ -360,8 +360,10 @@ class Lab(Commands):
     def reset(self) -> None:
         """Bring hosts, settings and files back to what they were after the start."""
         disturbed = [host.reset(self.packages) for host in self._hosts.values()]
-        shutil.rmtree(self.directory / "files")
+        # The master's engine may be writing there: what it has open goes out of its way whole.
+        gone = (self.directory / "files").rename(self.directory / "gone")
         self.write_master_config({})
+        shutil.rmtree(gone)
         if any(disturbed):
             self.wait_for_answers()
         else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpacman.report.text import when
 from lab import Lab
 from tests.integration.fleet import Fleet
 
@@ -86,6 +88,47 @@ def test_a_release(fleet: Fleet) -> None:
     assert not [name for name, one in again.items() if one["changes"]]
     (entry,) = [e for e in fleet.run("history")["history"]["entries"] if e["action"] == "promote"]
     assert entry["ticket"] == "CHG0012345"
+
+
+def test_a_soak_across_two_runs(fleet: Fleet) -> None:
+    """After its `wait` it says when the soak is met; run again it goes on, a third changes nothing.
+
+    The example as it is, but for its `wait: 2h`: whoever runs tests has no such time.
+    """
+    hosts_d = fleet.lab.path("hosts.d")
+    (hosts_d / "all.yaml").write_text("web1: {meta: {ring: 0}}\n")
+    fleet.configure(
+        membership={"sources": ["files", "pillar"], "hosts_d": str(hosts_d)},
+        levels=[{"canary": {"match": "ring:0", "soak": "6s"}}, "rest"],
+    )
+    example = root_of(fleet.lab, "file_roots") / "orch" / "release.sls"
+    example.write_text(example.read_text().replace("wait: 2h", "wait: 1s"))
+    assert fleet.run("adopt", "*", now=True)["adopt"]["accepted"] == ["db1", "web1", "web2"]
+
+    first = orchestrate(fleet, "release")
+    (row,) = fleet.run("rollouts", active=True)["rollouts"]["rollouts"]
+    assert (row["class"], row["state"]) == ("development", "waiting")
+    met = f"level canary: soaking, met at {when(row['until'])}"
+    assert first["development"]["result"] is False and met in first["development"]["comment"]
+    assert set(first["development"]["changes"]) == {"web1"}
+    for name in ("to production", "production"):
+        assert first[name]["result"] is False and not first[name]["changes"], first[name]
+    for host in ("web2", "db1"):
+        assert "webapp-1.0-1.noarch" in fleet.lab.host(host).packages()
+
+    time.sleep(max(0.0, row["until"] - time.time()))
+    second = orchestrate(fleet, "release")
+    assert set(results(second).values()) == {True}, second
+    assert set(second["development"]["changes"]) == {"web2"}, "what soaked is not done again"
+    assert set(second["production"]["changes"]) == {"db1"}
+    for host in ("web1", "web2", "db1"):
+        assert set(fleet.lab.host(host).packages()) > NEW
+
+    third = orchestrate(fleet, "release")
+    assert set(results(third).values()) == {True}
+    assert not [name for name, one in third.items() if one["changes"]]
+    rows = fleet.run("rollouts")["rollouts"]["rollouts"]
+    assert [one["state"] for one in rows] == ["done", "done"], "none was begun twice"
 
 
 def test_the_block_list(fleet: Fleet) -> None:
