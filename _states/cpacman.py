@@ -83,12 +83,24 @@ def deployed(name, **kwargs):
     levels
         only the hosts of these levels
 
+    gate
+        the gate of those levels that have none of their own
+
+    max_failures, max_unreachable
+        how many hosts of all levels together may fail, or be out of reach, at most, as a number or
+        a share; what is configured holds beside
+
+    profile
+        as for ``cpacman.deploy``
+
     wait
-        how long to wait for a rollout that is waiting, or is another's. When it is not over by
-        then the state fails, and says what it waits for; run it again later
+        how long to wait in all, for soaks, windows and a rollout that is another's. When it is not
+        over by then the state fails, and says what it waits for; run it again later
 
     reason, ticket
         kept in the journal
+
+    After a halt nothing is begun anew, until somebody said how that rollout goes on.
 
     .. code-block:: yaml
 
@@ -96,6 +108,7 @@ def deployed(name, **kwargs):
           cpacman.deployed:
             - class: testing
             - levels: [canary, rest]
+            - max_failures: 2%
             - wait: 2h
     """
     return _on_master("deployed", name, kwargs)

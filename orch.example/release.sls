@@ -4,7 +4,8 @@
 #   salt-run state.orchestrate orch.release
 #
 # A state that fails stops those that require it. What is done already is not done again, so after
-# a soak, a mended host or a refusal the same command goes on where it was.
+# a soak or a refusal the same command goes on where it was. After a halt a person says first how that
+# rollout goes on: salt-run cpacman.retry, resume or cancel.
 
 # The mirrors as they are now, for the first class.
 freeze the mirrors:

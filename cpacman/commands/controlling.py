@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,9 @@ from cpacman.commands.jobs import job_again, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.errors import EXIT_OTHER, ConflictError, InputError, Problem, SafetyError, UsageError
 from cpacman.model import Outcome, short_id
+from cpacman.rollout.gate import Verdict
 from cpacman.rollout.job import HALTED, Job
+from cpacman.rollout.judging import PASSED_BEFORE
 from cpacman.rollout.machine import (
     COUNTS_AS_FAILURE,
     IN_FLIGHT,
@@ -39,7 +41,7 @@ from cpacman.rollout.machine import (
 )
 from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.restarts import OWED, TRIED_AGAIN
-from cpacman.rollout.runner import close_rollout, continue_rollout
+from cpacman.rollout.runner import OPERATOR, close_rollout, continue_rollout
 from cpacman.store import RolloutHost, RolloutLevel
 from cpacman.transport.port import UNREACHABLE
 
@@ -243,12 +245,13 @@ def resume(
     background: bool = False,
     reason: str | None = None,
     patience: float | None = None,
+    limit: float = math.inf,
 ) -> dict[str, Any]:
     """Go on with a rollout that was halted, paused, waits, or lost its process.
 
     Hosts that were skipped by the halt begin anew, and those that it kept from their reboot go on
-    with that; those that failed stay failed, and do not count any more. With `force` the gate at
-    which it stands is passed.
+    with that; those that failed stay failed, and do not count any more. With `force` the level at
+    which it stands passes its gate, or passes though it showed nothing.
 
     Args:
         context: the outside world.
@@ -257,6 +260,7 @@ def resume(
         background: leave the rest to the engine.
         reason: kept in the journal.
         patience: seconds to wait here for windows and soaks; left out, as long as it takes.
+        limit: the moment up to which to wait at all.
 
     Raises:
         UsageError: it is over, or `force` comes without a reason.
@@ -269,7 +273,8 @@ def resume(
     _check_resumable(row)
     if force:
         _standing(context, row["id"])
-    return _go_on(context, row, _stopped, "resume", force, background, reason, patience)
+    way = _Way("resume", force, background, reason, patience, limit)
+    return _go_on(context, row, _stopped, way)
 
 
 def _stopped(hosts: Sequence[RolloutHost]) -> list[str]:
@@ -295,7 +300,8 @@ def retry(
     Args:
         context: the outside world.
         number: the rollout.
-        host: only these; without any, all that were refused, failed, silent or skipped.
+        host: only these; without any, all that were refused, failed, silent or skipped, but for
+            those that somebody skipped by name.
         reason: kept in the journal.
         patience: seconds to wait here for windows and soaks; left out, as long as it takes.
 
@@ -308,8 +314,8 @@ def retry(
         raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
 
     def pick(rows: Sequence[RolloutHost]) -> list[str]:
-        missed = [h.host for h in rows if h.outcome in _RETRIED or h.code == OWED]
-        return [one for one in missed if not host or one in host]
+        missed = [h for h in rows if h.outcome in _RETRIED or h.code == OWED]
+        return [h.host for h in missed if h.host in host or not (host or h.code == OPERATOR)]
 
     again = pick(hosts)
     left = sorted(set(host) - set(again))
@@ -318,24 +324,33 @@ def retry(
         raise UsageError(faults or Problem(short_id(row["id"]), "has no host to be tried again"))
     if row["state"] == RolloutState.CANCELLED.value:
         raise UsageError(Problem(short_id(row["id"]), "is cancelled", "plan and deploy again"))
-    return _go_on(context, row, pick, "retry", False, None, reason, patience)
+    way = _Way("retry", reason=reason, patience=patience, wanted=tuple(host))
+    return _go_on(context, row, pick, way)
+
+
+class _Way(NamedTuple):
+    """How a rollout is gone on with: by which command, and on what terms."""
+
+    verb: str
+    force: bool = False
+    background: bool = False
+    reason: str | None = None
+    patience: float | None = None
+    limit: float = math.inf
+    wanted: tuple[str, ...] = ()
 
 
 def _go_on(
     context: Context,
     row: Mapping[str, Any],
     pick: Callable[[Sequence[RolloutHost]], list[str]],
-    verb: str,
-    force: bool,
-    background: bool | None,
-    reason: str | None,
-    patience: float | None,
+    way: _Way,
 ) -> dict[str, Any]:
     number, plan = row["id"], context.store.plan(row["plan"])
     job = job_again(context, row)
     # Who asks must be allowed to; the starter's own right was checked when it began.
     begun = row["created"] if row["state"] in OPEN else None
-    asked = job._replace(who=context.who, reason=reason or job.reason)
+    asked = job._replace(who=context.who, reason=way.reason or job.reason)
     check_job(context, plan, asked, begun=begun)
     job = _own(context, row, job)
     # Only now nobody else moves its hosts.
@@ -349,23 +364,22 @@ def _go_on(
         context.store.go_on_rollout(
             number, expected=row["state"], owner=job.owner, at=context.clock(), who=context.who,
             anew=[host for host in again if host not in has_them],
-            following=[host for host in again if host in has_them],
-            verb=verb, reason=reason, background=background or None,
+            following=[host for host in again if host in has_them], wanted=way.wanted,
+            verb=way.verb, reason=way.reason, background=way.background or None,
         )  # fmt: skip
     except ConflictError:
         # A host is taken: whoever tries it later must not find it owned by a process that lives on.
         context.store.own_rollout(number, seen=job.owner, owner="")
         raise
-    if force:
-        _pass_gate(context, number, reason)
-    if background:
+    if way.force:
+        _pass_gate(context, number, way.reason)
+    if way.background:
         context.store.own_rollout(number, seen=job.owner, owner="")
         return result_of(context, number)
-    job = job._replace(forgiven=frozenset(forgiven))
-    tools = tools_of(context, plan, job)
-    if patience is not None:
-        tools = tools._replace(times=tools.times._replace(patience=patience))
-    continue_rollout(job, tools)
+    settings = msgspec.json.decode(_row(context, number)["settings"] or "{}")
+    job = job._replace(forgiven=frozenset(forgiven), settings=settings)
+    patience = math.inf if way.patience is None else way.patience
+    continue_rollout(job, tools_of(context, plan, job, patience=patience, limit=way.limit))
     return result_of(context, number)
 
 
@@ -384,24 +398,38 @@ def _forgiven(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> set[str]:
 
 
 def _standing(context: Context, number: str) -> RolloutLevel:
-    """Return the level that stands at its gate.
+    """Return the level that stands at its gate, or would begin but for it.
 
     Raises:
         UsageError: none does.
     """
-    for one in context.store.rollout_levels(number):
-        if one.state in (LevelState.CHECKING, LevelState.SOAKING):
-            return one
+    at_gate = (LevelState.CHECKING, LevelState.SOAKING)
+    left = [one for one in context.store.rollout_levels(number) if one.state != LevelState.PASSED]
+    if left and (left[0].state in at_gate or _is_kept_out(left[0])):
+        return left[0]
     words = "no level of it stands at a gate"
     raise UsageError(Problem("force", words, "resume it without force"))
 
 
-def _pass_gate(context: Context, number: str, reason: str | None) -> None:
-    """Let the level that stands at its gate pass by an operator's word."""
-    one = _standing(context, number)
-    context.store.pass_level(
-        number, one.level, expected=one.state, at=context.clock(), who=context.who, reason=reason
+def _is_kept_out(level: RolloutLevel) -> bool:
+    """Whether the last word on a level is that of its gate: that its hosts were not well before."""
+    return level.state == LevelState.WAITING and any(
+        one["required"] and one["verdict"] != Verdict.PASS.value for one in level.findings or ()
     )
+
+
+def _pass_gate(context: Context, number: str, reason: str | None) -> None:
+    """Let the level that stands at its gate pass, or begin, by an operator's word."""
+    one, store = _standing(context, number), context.store
+    if one.state != LevelState.WAITING:
+        store.pass_level(
+            number, one.level, expected=one.state, at=context.clock(), who=context.who,
+            reason=reason,
+        )  # fmt: skip
+        return
+    settings = msgspec.json.decode(_row(context, number)["settings"] or "{}")
+    levels = [*settings.get(PASSED_BEFORE, ()), one.level]
+    store.let_begin(number, levels, at=context.clock(), who=context.who, reason=reason)
 
 
 # ---- hosts and approvals -------------------------------------------------------------------
@@ -425,7 +453,9 @@ def skip(
     unknown = [Problem(h, f"is not in {short_id(row['id'])}") for h in host if h not in states]
     if unknown:
         raise InputError(unknown)
-    late = [h for h in host if states[h] not in NOT_STARTED]
+    # Whom a halt kept from starting begins anew with a resume, but not who is skipped now.
+    early = {one.host for one in hosts if one.state in NOT_STARTED or one.code == HALTED}
+    late = [h for h in host if h not in early]
     if late:
         raise SafetyError([Problem(h, f"is {states[h]} already") for h in late])
     for one in host:

@@ -24,7 +24,7 @@ from cpacman.commands.gatekeeping import (
     missing_names,
     missing_windows,
 )
-from cpacman.commands.jobs import Terms, new_job, tools_of
+from cpacman.commands.jobs import NO_BOUNDS, Bounds, Terms, new_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.commands.provenance import signature_problems
 from cpacman.commands.safeguards import missing_profile, profile_problems, safeguards
@@ -57,14 +57,17 @@ def deploy(
     test: bool = False,
     background: bool = False,
     profile: str | None = None,
+    bounds: Bounds = NO_BOUNDS,
     reason: str | None = None,
     ticket: str | None = None,
     patience: float = math.inf,
+    limit: float = math.inf,
 ) -> dict[str, Any]:
     """Carry out a stored plan; or plan the selection, and carry that out only with `now`.
 
     With `background` the rollout is created, and the engine carries it out. A window or a soak
-    that takes longer than `patience` seconds leaves it waiting.
+    that takes longer than `patience` seconds, or is not over at the moment `limit`, leaves it
+    waiting. `bounds` are tighter ones than those configured.
 
     Raises:
         UsageError: neither a plan nor hosts are named, or both.
@@ -81,9 +84,11 @@ def deploy(
             return answer
         plan = str(answer["plan"]["plan_id"])
     stored = context.store.plan(plan)
-    job = new_job(context, stored, levels, reason, ticket, Terms(profile or "", background))
+    job = new_job(
+        context, stored, levels, reason, ticket, Terms(profile or "", background, "", bounds)
+    )
     check_job(context, stored, job)
-    tools = tools_of(context, stored, job, patience=patience)
+    tools = tools_of(context, stored, job, patience=patience, limit=limit)
     if test:
         return _rehearse(context, stored, job)
     if background:
@@ -161,7 +166,7 @@ def plan_problems(
     `begun` is when its rollout began, where that is open.
     """
     return [
-        *_moved_pointers(context, stored, begun),
+        *moved_pointers(context, stored, begun),
         *_limited_since(context, stored),
         *blocking.problems_of(context, stored.plan),
         *signature_problems(context, stored.plan),
@@ -169,7 +174,9 @@ def plan_problems(
     ]
 
 
-def _moved_pointers(context: Context, stored: StoredPlan, begun: float | None) -> list[Problem]:
+def moved_pointers(
+    context: Context, stored: StoredPlan, begun: float | None = None
+) -> list[Problem]:
     """Return the channels in which the class points elsewhere now: that plan is of the past.
 
     Mirrors go on while a rollout soaks: what its class only took up since is for the next one.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from pydantic_core import PydanticCustomError
 
 from cpacman.commands import planning
 from cpacman.commands.context import Context
@@ -20,7 +21,7 @@ from cpacman.commands.gatekeeping import Gates
 from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import profile_of
-from cpacman.config import LevelSettings, Profile, restarts_of
+from cpacman.config import LevelSettings, Profile, parse_amount, restarts_of
 from cpacman.errors import Problem, UsageError
 from cpacman.model import FailedError, Inventory
 from cpacman.planner.policy import PROTECTED
@@ -33,6 +34,26 @@ from cpacman.rollout.restarts import Restarts
 from cpacman.rollout.spread import spread_hosts
 from cpacman.store import StoredPlan
 
+PER_HOST = "per_host"
+"""What `budget.policy` says where every host stands for itself."""
+
+
+class Bounds(NamedTuple):
+    """What whoever begins a rollout demands of it beside what is configured, and never instead.
+
+    Attributes:
+        gate: the gate of the levels that have none of their own, "" for none.
+        max_failures: how many hosts of all levels together may fail at most, as an amount.
+        max_unreachable: the same of those that are out of reach.
+    """
+
+    gate: str = ""
+    max_failures: str = ""
+    max_unreachable: str = ""
+
+
+NO_BOUNDS = Bounds()
+
 
 class Terms(NamedTuple):
     """On what terms a rollout is carried out, beside its plan; kept with it as plain values.
@@ -41,11 +62,17 @@ class Terms(NamedTuple):
         profile: the name of a profile whose exceptions hold, "" for none.
         background: whether the engine carries it out.
         chain: the chain that it is a part of, "" for none.
+        bounds: what is demanded of it beside what is configured.
     """
 
     profile: str = ""
     background: bool = False
     chain: str = ""
+    bounds: Bounds = NO_BOUNDS
+
+    def kept(self) -> dict[str, Any]:
+        """Return them as plain values."""
+        return {**self._asdict(), "bounds": self.bounds._asdict()}
 
 
 PLAIN = Terms()
@@ -73,7 +100,7 @@ def new_job(
         who=context.who,
         reason=reason,
         ticket=ticket,
-        settings=terms._asdict(),
+        settings=terms.kept(),
     )
 
 
@@ -120,7 +147,10 @@ def _job(
     settings: Mapping[str, Any],
 ) -> Job:
     budget, total = context.settings.budget, sum(len(level.hosts) for level in levels)
+    # What halts no level must not add up to a halt of all.
+    each = total if budget.policy == PER_HOST else 0
     files = _file_facts(context, stored)
+    bounds = settings.get("bounds", {})
     return Job(
         rollout=rollout,
         plan=stored.plan,
@@ -133,13 +163,28 @@ def _job(
         reason=reason,
         ticket=ticket,
         owner=owner_of(os.getpid()),
-        max_failures=max([budget.max_failures.of(total), *(one.max_failures for one in levels)]),
-        max_unreachable=max(
-            [budget.max_unreachable.of(total, least=1), *(one.max_unreachable for one in levels)]
+        max_failures=_bounded(
+            [budget.max_failures.of(total, least=each), *(one.max_failures for one in levels)],
+            bounds.get("max_failures"),
+            total,
+        ),
+        max_unreachable=_bounded(
+            [
+                budget.max_unreachable.of(total, least=max(1, each)),
+                *(one.max_unreachable for one in levels),
+            ],
+            bounds.get("max_unreachable"),
+            total,
         ),
         settings=settings,
         host_cache=context.settings.transport.host_cache,
     )
+
+
+def _bounded(configured: Sequence[int], bound: str | None, total: int) -> int:
+    """Return the largest of some limits, or less where somebody said so when it began."""
+    most = max(configured)
+    return min(most, parse_amount(bound).of(total)) if bound else most
 
 
 ALL = ("all",)
@@ -176,10 +221,36 @@ def _levels(
     if not wanted:
         raise UsageError(Problem("levels", "the plan has no host in these levels"))
     profile = profile_of(context, terms.profile)
+    _check_bounds(context, wanted, terms.bounds)
     meta = _meta(fleet)
     return tuple(
-        _level(context, stored.class_, name, members[name], meta, profile) for name in wanted
+        _level(context, stored.class_, name, members[name], meta, profile, terms.bounds.gate)
+        for name in wanted
     )
+
+
+def _check_bounds(context: Context, levels: Sequence[str], bounds: Bounds) -> None:
+    """Check that bounds are what they should be, and have an effect.
+
+    Raises:
+        UsageError: they are not, or have none.
+    """
+    problems = []
+    for name in ("max_failures", "max_unreachable"):
+        try:
+            parse_amount(getattr(bounds, name) or 0)
+        except PydanticCustomError as error:
+            told = error.context or {}
+            problems.append(Problem(name, told["text"], told["mend"]))
+    own = [name for name in levels if _settings_of(context, name).gate]
+    if bounds.gate and bounds.gate not in context.settings.gates:
+        mend = f"known are: {', '.join(context.settings.gates) or 'none'}"
+        problems.append(Problem("gate", f"there is no gate {bounds.gate!r}", mend))
+    elif bounds.gate and len(own) == len(levels):
+        words = f"has no effect: {', '.join(own)} have gates of their own"
+        problems.append(Problem("gate", words, "leave it out"))
+    if problems:
+        raise UsageError(problems)
 
 
 def _level(
@@ -189,11 +260,12 @@ def _level(
     hosts: Sequence[str],
     meta: Mapping[str, Mapping[str, Any]],
     profile: Profile,
+    gate: str,
 ) -> Level:
     settings, budget, total = _settings_of(context, name), context.settings.budget, len(hosts)
     failures = _first(profile.max_failures, settings.max_failures, budget.max_failures)
     # Where every host stands for itself, however many fail or are down halts nothing.
-    each = total if budget.policy == "per_host" else 0
+    each = total if budget.policy == PER_HOST else 0
     return Level(
         name=name,
         hosts=_ordered(hosts, meta, settings.spread),
@@ -202,7 +274,7 @@ def _level(
         # A share of a small level rounds to none, and one host that is down must not halt it.
         max_unreachable=budget.max_unreachable.of(total, least=max(1, each)),
         soak=_first(profile.soak, settings.soak),
-        gate=settings.gate or "",
+        gate=settings.gate or gate,
         around=settings.around,
         restarts=restarts_for(context, class_, name),
     )
@@ -258,7 +330,12 @@ def _file_facts(context: Context, stored: StoredPlan) -> _FileFacts:
 
 
 def tools_of(
-    context: Context, stored: StoredPlan, job: Job, *, patience: float = math.inf
+    context: Context,
+    stored: StoredPlan,
+    job: Job,
+    *,
+    patience: float = math.inf,
+    limit: float = math.inf,
 ) -> Tools:
     """Return what a rollout works with.
 
@@ -267,6 +344,7 @@ def tools_of(
         stored: its plan.
         job: the rollout.
         patience: seconds that this process waits for a window or a soak.
+        limit: the moment up to which it waits at all.
     """
     transport = context.settings.transport
     fleet = place_all(context, [host for level in job.levels for host in level.hosts])
@@ -281,7 +359,7 @@ def tools_of(
         refresh=lambda hosts: _refresh(context, hosts),
         reporter=context.reporter,
         stopping=context.stopping,
-        times=Times(transport.answer, transport.apply, patience),
+        times=Times(transport.answer, transport.apply, patience, limit),
         clock=context.clock,
         sleep=context.sleep,
         gates=_gates(context, job, fleet),

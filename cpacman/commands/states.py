@@ -16,13 +16,14 @@ from cpacman.commands import blocking, controlling, deploying, planning, promoti
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context, open_context
 from cpacman.commands.fleet import Selection, place_all
+from cpacman.commands.jobs import Bounds, known_levels
 from cpacman.config import parse_duration
 from cpacman.depot.partial import Wanted
 from cpacman.errors import CpacmanError, Problem, UsageError
 from cpacman.model import FailedError, Plan, Request, short_id
 from cpacman.report.screens import render
 from cpacman.report.text import when
-from cpacman.rollout.machine import THERE
+from cpacman.rollout.machine import THERE, RolloutState
 from cpacman.rollout.owner import is_alive
 from cpacman.store import RolloutHost
 
@@ -155,6 +156,10 @@ def deployed(
     *,
     class_: str | None = None,
     levels: Names = None,
+    gate: str | None = None,
+    max_failures: str | int | None = None,
+    max_unreachable: str | int | None = None,
+    profile: str | None = None,
     wait: str | int | None = None,
     reason: str | None = None,
     ticket: str | None = None,
@@ -162,12 +167,16 @@ def deployed(
     """Every host of a class, or of some of its levels, has what the class holds."""
     target = class_ or name
     limit = context.clock() + _seconds(wait)
+    wanted = known_levels(context, listed(levels))
+    bounds = Bounds(gate or "", _text(max_failures), _text(max_unreachable))
     gone_on: dict[str, Any] = {}
     if not test:
         close_abandoned(context)
         gone_on = _go_on(context, target, limit)
         if row := _active(context, target):
             return Told(False, _soaking(row), gone_on)
+    if row := _halted(context, target):
+        return Told(False, _was_halted(row), gone_on)
     refresh = "stale" if test else "all"
     answer = planning.plan(
         context, Selection(class_=target), request=Request(), refresh=refresh
@@ -175,7 +184,7 @@ def deployed(
     plan = context.store.plan(str(answer["plan_id"])).plan
     failed = dict(answer["failed"])
     wrong = [h for h, f in failed.items() if f["error"] != FailedError.NOT_ACCEPTED.value]
-    busy = _busy(context, plan, listed(levels))
+    busy = _busy(context, plan, wanted)
     if not busy:
         text = f"{len(plan.hosts)} hosts of {target} have what it holds"
         return Told(not wrong, "\n".join([text, *_unplanned(failed)]), gone_on)
@@ -183,11 +192,15 @@ def deployed(
         changes = {host: "\n".join(_steps(plan, host)) for host in busy[:_MOST_HOSTS]}
         return Told(False if wrong else None, render({"plan": answer}), changes)
     done = deploying.deploy(
-        context, Selection(), plan=plan.plan_id, levels=listed(levels), reason=reason,
-        ticket=ticket, patience=max(limit - context.clock(), 0.0),
+        context, Selection(), plan=plan.plan_id, levels=wanted, profile=profile,
+        bounds=bounds, reason=reason, ticket=ticket, limit=limit,
     )["rollout"]  # fmt: skip
     told = _told(context, str(done["id"]), render({"rollout": {**done, "failed": {}}}), wrong)
     return told._replace(changes={**gone_on, **told.changes})
+
+
+def _text(amount: str | int | None) -> str:
+    return "" if amount is None else str(amount)
 
 
 def _unplanned(failed: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -232,10 +245,28 @@ def _go_on(context: Context, class_: str, limit: float) -> dict[str, Any]:
     if row is None or others():
         return {}
     before = {h.host for h in context.store.rollout(row["id"])[1] if h.outcome}
-    controlling.resume(context, row["id"], patience=max(limit - context.clock(), 0.0))
+    controlling.resume(context, row["id"], limit=limit)
     hosts = context.store.rollout(row["id"])[1]
     plan = context.store.plan(row["plan"]).plan
     return _outcomes(plan, [host for host in hosts if host.host not in before])
+
+
+def _halted(context: Context, class_: str) -> Mapping[str, Any] | None:
+    """Return the last rollout of a class if it was halted, and the class still holds its content.
+
+    A state is run again and again: each time with a fresh budget it would go on breaking hosts.
+    """
+    rows = [row for row in context.store.rollouts() if row["class"] == class_]
+    if not rows or rows[-1]["state"] != RolloutState.HALTED:
+        return None
+    moved = deploying.moved_pointers(context, context.store.plan(rows[-1]["plan"]))
+    return None if moved else rows[-1]
+
+
+def _was_halted(row: Mapping[str, Any]) -> str:
+    number = short_id(row["id"])
+    ways = " | ".join(f"salt-run cpacman.{verb} {number}" for verb in ("retry", "resume", "cancel"))
+    return f"rollout {number} of {row['class']} was halted: {row['why']}\nnext: {ways}"
 
 
 def _soaking(row: Mapping[str, Any]) -> str:

@@ -71,4 +71,9 @@ def _next(body: Answer) -> list[str]:
     if state == "running" and (body["alive"] or body["background"] or _goes_on(body)):
         return [*look, f"salt-run cpacman.halt {number}"]
     missing = "approve" if "approved by" in str(body["why"]) else "resume"
-    return [*look, f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
+    force = " force=True reason='...'" if "shows nothing" in str(body["why"]) else ""
+    return [
+        *look,
+        f"salt-run cpacman.{missing} {number}{force}",
+        f"salt-run cpacman.cancel {number}",
+    ]

@@ -110,8 +110,12 @@ class Around:
         self.undo(level, self._left.pop(level.name))
 
     def undo_all(self, level: Level) -> None:
-        """Undo it on those that get nothing more, and on those that were left behind."""
-        open_ = self._record.in_state(level.hosts, HostState.STAGED, HostState.INSTALLED)
+        """Undo it on those that get nothing more, and on those that were left behind.
+
+        Who is staged is prepared only to be started at once: of those nothing is to be undone, and
+        what somebody else did to them must not be.
+        """
+        open_ = {*self._record.in_state(level.hosts, HostState.INSTALLED)} - self._parked
         self.undo(level, sorted({*open_, *self._left.pop(level.name, ())}))
 
     def park(self, level: Level) -> None:

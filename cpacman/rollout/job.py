@@ -91,13 +91,15 @@ class Job(NamedTuple):
 class Times(NamedTuple):
     """How long things may take, in seconds.
 
-    `patience` is how long this process waits for a window or a soak; what takes longer leaves the
-    rollout waiting, for whoever goes on with it later.
+    `patience` is how long this process waits for a window or a soak, and `limit` the moment up to
+    which it waits at all, in seconds since the epoch; what takes longer leaves the rollout waiting,
+    for whoever goes on with it later.
     """
 
     answer: float = 30.0
     apply: float = 1800.0
     patience: float = math.inf
+    limit: float = math.inf
 
 
 class Recheck(NamedTuple):

@@ -6,12 +6,21 @@ is made of it; a check that says nothing pauses, it never passes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from cpacman.model import Outcome
 from cpacman.rollout import gate
-from cpacman.rollout.gate import Moment, Verdict
+from cpacman.rollout.gate import Finding, Moment, Verdict
 from cpacman.rollout.job import Job, Level, Tools
-from cpacman.rollout.machine import RolloutState
+from cpacman.rollout.machine import HostState, RolloutState
 from cpacman.rollout.record import Record
 from cpacman.rollout.stopping import Stop
+from cpacman.transport.port import UNREACHABLE
+
+NOBODY = "no host of it has the plan, so it shows nothing"
+NOTHING = "nothing was applied in it, so it shows nothing"
+PASSED_BEFORE = "passed_before"
+"""Among a rollout's settings: levels that a person let begin in spite of their gate."""
 
 
 class Judge:
@@ -21,6 +30,7 @@ class Judge:
         self._job = job
         self._tools = tools
         self._record = record
+        self._passed_before = frozenset(job.settings.get(PASSED_BEFORE, ()))
 
     def check_budget(self, level: Level) -> None:
         """Halt when more hosts failed, or were out of reach, than the level or all may have."""
@@ -40,29 +50,27 @@ class Judge:
         if why:
             raise Stop(RolloutState.HALTED, f"all levels: {why}")
 
-    def check_outcomes(self, level: Level) -> None:
-        """Halt after a level in which nobody has the plan: it shows nothing."""
-        self.check_budget(level)
-        ended = [self._record.outcomes[host][0] for host in level.hosts]
-        last = level is self._job.levels[-1]
-        if not last and not gate.has_the_plan(ended):
-            raise Stop(RolloutState.HALTED, f"level {level.name}: no host of it has the plan")
-
     def check_conclusive(self, level: Level) -> None:
-        """Pause after a level that changed nothing, when a later one would change something."""
+        """Stop after a level that shows nothing, when a later one would change something.
+
+        Halt where nobody has the plan, pause where all had it before: only a person's word lets
+        such a level pass.
+        """
         ended = [self._record.outcomes[host][0] for host in level.hosts]
         later = self._job.levels[self._job.levels.index(level) + 1 :]
+        if later and not gate.has_the_plan(ended):
+            raise Stop(RolloutState.HALTED, f"level {level.name}: {NOBODY}")
         busy = any(self._record.transaction(host).actions for one in later for host in one.hosts)
         if busy and not gate.is_conclusive(ended):
-            why = f"level {level.name}: nothing was applied in it, so it shows nothing"
-            raise Stop(RolloutState.PAUSED, why)
+            raise Stop(RolloutState.PAUSED, f"level {level.name}: {NOTHING}")
 
     def pass_gate(self, level: Level, moment: Moment) -> None:
         """Run the checks of a level that are meant for a moment; go on only if all pass."""
-        if not level.gate:
+        if not level.gate or (moment is Moment.BEFORE and level.name in self._passed_before):
             return
-        hosts = self._witnesses(level) if moment is not Moment.BEFORE else list(level.hosts)
-        findings = list(self._tools.gates.check(level.gate, hosts, moment))
+        findings = list(self._tools.gates.check(level.gate, self._asked(level, moment), moment))
+        if moment is Moment.BEFORE:
+            findings = self._of_those_in_reach(level, findings)
         if not findings:
             return
         now, who = self._tools.clock(), self._job.who
@@ -81,6 +89,22 @@ class Judge:
         if verdict is Verdict.INCONCLUSIVE:
             raise Stop(RolloutState.PAUSED, why)
 
-    def _witnesses(self, level: Level) -> list[str]:
-        """Return the hosts that have the plan: those whose health says something about it."""
+    def _asked(self, level: Level, moment: Moment) -> list[str]:
+        """Return whose health says something: who is to be changed, or has the plan."""
+        if moment is Moment.BEFORE:
+            return self._record.in_state(level.hosts, HostState.WAITING)
         return [h for h in level.hosts if gate.has_the_plan([self._record.outcomes[h][0]])]
+
+    def _of_those_in_reach(self, level: Level, findings: Sequence[Finding]) -> list[Finding]:
+        """Return the findings of hosts that answer; the others are skipped and counted as down.
+
+        Some of a fleet are always down: that is what `max_unreachable` is for.
+        """
+        bad = {one.host for one in findings if one.host and one.verdict is not Verdict.PASS}
+        found = self._tools.recheck(sorted(bad)) if bad else {}
+        down = {host: one for host, one in found.items() if one.code == UNREACHABLE}
+        for host, one in sorted(down.items()):
+            self._record.end(host, Outcome.SKIPPED, UNREACHABLE, one.detail)
+        if down:
+            self.check_budget(level)
+        return [one for one in findings if one.host not in down]

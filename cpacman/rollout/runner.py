@@ -164,10 +164,10 @@ class _Rollout:
             self._open(level)
         if self._levels.state(level) is LevelState.RUNNING:
             self._carry_out(level)
-            self._judge.check_outcomes(level)
+            self._judge.check_budget(level)
             self._levels.move(level, LevelState.CHECKING)
-            self._judge.check_conclusive(level)
         if self._levels.state(level) is LevelState.CHECKING:
+            self._judge.check_conclusive(level)
             self._judge.pass_gate(level, Moment.AFTER)
             self._levels.move(level, LevelState.SOAKING if level.soak else LevelState.PASSED)
         if self._levels.state(level) is LevelState.SOAKING:
@@ -180,6 +180,7 @@ class _Rollout:
         lacking = self._tools.gates.approval(level.name)
         if lacking:
             raise Stop(RolloutState.PAUSED, f"level {level.name}: {lacking}")
+        self._wanted(self._record.in_state(level.hosts, HostState.WAITING))
         self._await_opening(level)
         self._judge.pass_gate(level, Moment.BEFORE)
         self._levels.move(level, LevelState.RUNNING)
@@ -230,8 +231,9 @@ class _Rollout:
             group = [queue.popleft() for _ in range(min(room, len(queue)))]
             group = self._around.prepare(level, self._wanted(group))
             if group and level.around:
-                # What came before the change may have taken until the window closed.
-                in_time = self._tools.open_now(group)
+                # What came before the change may have taken until the window closed, or until
+                # somebody wished a host to be skipped.
+                in_time = self._tools.open_now(self._wanted(group))
                 self._around.undo(level, [host for host in group if host not in in_time])
                 group = in_time
             if group and not self._applier.start(group):
@@ -252,6 +254,10 @@ class _Rollout:
         group = self._tools.open_now(group) if fresh and level.around else group
         if group and not self._settler.order(group):
             self._pulse.stop_by_wish()
+        if refused := self._record.in_state(group, HostState.ENDED):
+            # Who says no to the order has ended by that, and nobody asks for it any more.
+            self._around.undo(level, refused)
+            self._judge.check_budget(level)
 
     def _wanted(self, hosts: Sequence[str]) -> list[str]:
         """Leave out the hosts that an operator wants to be skipped."""
@@ -349,7 +355,8 @@ class _Rollout:
         """
         end = moment if until is None else until
         self._late.join()
-        if end - self._tools.clock() > self._tools.times.patience:
+        times = self._tools.times
+        if end > times.limit or end - self._tools.clock() > times.patience:
             raise Stop(RolloutState.WAITING, why, end)
         self._tools.reporter.line(why)
         while (left := moment - self._tools.clock()) > 0:

@@ -56,7 +56,8 @@ class Pulse:
         if self._tools.stopping():
             raise Stop(RolloutState.HALTED, "stopped by the operator")
         now = self._tools.clock()
-        if not at_once and now - self._beaten < BEAT:
+        # A clock that was put back must not make us deaf until it is where it was.
+        if not at_once and 0 <= now - self._beaten < BEAT:
             return
         self._beaten = now
         wish = self._tools.store.beat_rollout(self._job.rollout, owner=self._job.owner, at=now)

@@ -17,7 +17,7 @@ from cpacman.errors import ConflictError, Problem
 from cpacman.model import short_id
 from cpacman.store import carrying
 from cpacman.store.chains import Guard
-from cpacman.store.decisions import keep_setting
+from cpacman.store.decisions import keep_setting, skip_no_more
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rollout_hosts import (
@@ -130,6 +130,7 @@ class Rollouts(Database):
         owner: str,
         anew: Sequence[str] = (),
         following: Sequence[str] = (),
+        wanted: Sequence[str] = (),
         at: float,
         who: str,
         verb: str,
@@ -147,6 +148,7 @@ class Rollouts(Database):
             owner: who carries it on, and owns it already.
             anew: hosts that begin anew, as their next attempt.
             following: hosts that have their packages, and try again what follows these.
+            wanted: hosts that somebody wanted to be skipped, and are not to be any more.
             at: seconds since the epoch.
             who: whoever wants it.
             verb: why, as the journal has it.
@@ -163,6 +165,7 @@ class Rollouts(Database):
                 raise ConflictError(Problem(short_id(rollout), f"is not {expected} any more"))
             begin_hosts_anew(connection, rollout, anew, at)
             ask_hosts_again(connection, rollout, following, at)
+            skip_no_more(connection, rollout, wanted)
             if hosts := [*anew, *following]:
                 reopen_levels(connection, rollout, hosts, at)
                 note_hosts(connection, rollout, hosts, at, who, verb)

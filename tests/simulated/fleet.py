@@ -450,7 +450,8 @@ class Simulation:
             return
         self._try("dave", _named("approve", lambda c: controlling.approve(c, number)))
         go_on = _named("resume", lambda c: controlling.resume(c, number, patience=900.0))
-        self._try("healer", go_on)
+        shows_nothing = row["state"] == "paused" and "shows nothing" in str(row["why"])
+        self._try("healer", _named("force", self._forcing(number)) if shows_nothing else go_on)
 
 
 class Probes(Nobody):

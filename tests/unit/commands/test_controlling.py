@@ -473,7 +473,7 @@ def test_halt_all_halts_what_one_may(stage: Stage) -> None:
     """A rollout of others keeps none of one's own from being halted; it is told."""
     stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
     body = stage.deploy()
-    header = {"id": "r-0", "plan": body["plan"], "class": "testing", "state": "waiting",
+    header = {"id": "r-other", "plan": body["plan"], "class": "testing", "state": "waiting",
               "who": "x", "owner": ""}  # fmt: skip
     stage.world.store.start_rollout(header, [], at=1.0)
     stage.world.section["access"] = {"deploy": {"testing": ["tess"]}}
@@ -483,14 +483,14 @@ def test_halt_all_halts_what_one_may(stage: Stage) -> None:
     ]
     assert answer["retcode"] == 1
     assert "NOT HALTED access.deploy.testing: alice may not deploy testing" in render(answer)
-    assert stage.world.store.rollout_row("r-0")["wish"] is None
+    assert stage.world.store.rollout_row("r-other")["wish"] is None
 
 
 def test_halt_all_wishes_before_it_ends_any(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """To end one may take long, and no host of another may start meanwhile."""
     stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
     plan_id = stage.deploy()["plan"]
-    header = {"id": "r-0", "plan": plan_id, "class": "development", "state": "waiting",
+    header = {"id": "r-other", "plan": plan_id, "class": "development", "state": "waiting",
               "who": "x", "owner": ""}  # fmt: skip
     stage.world.store.start_rollout(header, [], at=1.0)
     wishes: list[list[str | None]] = []

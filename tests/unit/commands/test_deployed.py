@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cpacman.commands import controlling
+from cpacman.commands.snapshots import snapshot
 from cpacman.commands.states import Told, deployed
+from cpacman.errors import UsageError
 from tests.unit.commands.test_controlling import Stage
 from tests.unit.commands.world import World
 
@@ -56,11 +58,30 @@ def test_only_the_levels_that_are_named(stage: Stage) -> None:
 
 
 def test_a_failed_host_fails_the_state(stage: Stage) -> None:
-    """With what became of it; the next run, once it is mended, brings the rest."""
+    """With what became of it; a repeated run starts nothing anew, until a person has decided."""
     stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet", "detail": "x"}
     told = ask(stage)
     assert told.result is False and "FAILED" in told.comment and states(stage) == ["halted"]
     assert told.changes == {"web1": {"outcome": "failed", "planned": UPGRADES}}
+    number = stage.world.store.rollouts()[0]["id"]
+    for test in (True, False):
+        again = ask(stage, test)
+        assert again.result is False and "was halted: level canary: failed 1 > 0" in again.comment
+        assert f"salt-run cpacman.retry {number[:14]}" in again.comment
+    assert states(stage) == ["halted"] and stage.started == {"web1": 1, "web2": 0, "web3": 0}
+    stage.transport.hosts["web1"].report = {}
+    controlling.retry(stage.context(), number)
+    assert ask(stage).result is True and states(stage) == ["done"]
+
+
+def test_a_halt_holds_as_long_as_the_content(stage: Stage) -> None:
+    """What is promoted or taken anew since, and what was cancelled, is deployed again."""
+    stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet", "detail": "x"}
+    ask(stage)
+    controlling.cancel(stage.context(), stage.world.store.rollouts()[0]["id"])
+    assert ask(stage).result is False and states(stage) == ["cancelled", "halted"]
+    stage.world.mirror("app-2-1.noarch", "lib-2-1.noarch", "tool-2-1.noarch")
+    snapshot(stage.context())
     stage.transport.hosts["web1"].report = {}
     assert ask(stage).result is True
 
@@ -100,3 +121,67 @@ def test_a_rollout_that_was_cancelled_is_over(stage: Stage) -> None:
     stage.level("canary", soak="0s")
     assert ask(stage).result is True
     assert states(stage) == ["cancelled", "done"]
+
+
+def test_a_level_that_is_not_there(stage: Stage) -> None:
+    """A misspelt one has nothing to do, which must not read as done."""
+    with pytest.raises(UsageError, match="there is no level 'cannary'"):
+        ask(stage, levels=["cannary"])
+    assert set(ask(stage, levels=["all"]).changes) == {"web1", "web2", "web3"}
+
+
+def test_soaks_of_several_levels_within_one_wait(stage: Stage) -> None:
+    """The time is for all of it: it never blocks longer, however many levels soak."""
+    stage.level("canary", soak="40m")
+    stage.world.section["levels"][1] = {"rest": {"soak": "40m"}}
+    start = stage.world.now
+    told = ask(stage, wait="1h")
+    assert told.result is False and "level rest: soaking, met at" in told.comment
+    assert start + 2400 <= stage.world.now < start + 3600
+    stage.world.later(2400)
+    assert ask(stage).result is True and states(stage) == ["done"]
+
+
+def test_a_gate_and_budgets_beside_those_configured(stage: Stage) -> None:
+    """They hold where nothing is configured, and never loosen what is."""
+    stage.world.section["levels"] = [
+        {"canary": {"match": "ring:0", "max_failures": 5}}, {"rest": {"max_failures": 5}}
+    ]  # fmt: skip
+    stage.probes.value = False
+    told = ask(stage, gate="web")
+    assert told.result is False and "gate web fail after" in told.comment
+    controlling.cancel(stage.context(), stage.world.store.rollouts()[0]["id"])
+    stage.transport.hosts["web2"].report = {"outcome": "failed", "code": "scriptlet", "detail": "x"}
+    told = ask(stage, max_failures=0)
+    assert told.result is False and "all levels: failed 1 > 0" in told.comment
+
+
+def test_bounds_hold_for_whoever_goes_on(stage: Stage) -> None:
+    """They are kept with the rollout."""
+    stage.world.section["levels"] = [
+        {"canary": {"match": "ring:0", "soak": "2h"}}, {"rest": {"max_failures": 5}}
+    ]  # fmt: skip
+    stage.transport.hosts["web2"].report = {"outcome": "failed", "code": "scriptlet", "detail": "x"}
+    ask(stage, max_failures=0)
+    stage.world.later(7201)
+    controlling.resume(stage.context(), stage.world.store.rollouts()[0]["id"])
+    assert states(stage) == ["halted"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"gate": "wbe"}, "there is no gate 'wbe'; known are: web"),
+        ({"max_failures": "few"}, "max_failures: 'few' is no number of hosts"),
+        ({"max_unreachable": "-1"}, "max_unreachable: '-1' is no number of hosts"),
+        ({"profile": "none"}, "there is no profile 'none'"),
+    ],
+)
+def test_bounds_that_are_none(stage: Stage, bounds: dict[str, Any], words: str) -> None:
+    """Nothing is started with what would have no effect."""
+    with pytest.raises(UsageError, match=words):
+        ask(stage, **bounds)
+    stage.world.section["levels"] = [{"all": {"gate": "web"}}]
+    with pytest.raises(UsageError, match="has no effect: all have gates of their own"):
+        ask(stage, gate="web")
+    assert states(stage) == []
