@@ -2891,6 +2891,9 @@ def mount_point(path):
     return path
 
 
+# --- the transaction by the system's rpm module, and by the rpm command ------------------------------
+
+
 class ByBindings(object):
     """The transaction through the distribution's rpm module: one, whatever it is made of."""
 

@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -90,17 +90,6 @@ class Outcome(str, Enum):
     FAILED = "failed"
     SILENT = "silent"
     SKIPPED = "skipped"
-
-
-class Evr(NamedTuple):
-    """Epoch, version, release. Ordering is the solver's business, never Python's."""
-
-    epoch: int
-    version: str
-    release: str
-
-    def __str__(self) -> str:
-        return evr_text(self.epoch, self.version, self.release)
 
 
 def evr_text(epoch: int, version: str, release: str) -> str:

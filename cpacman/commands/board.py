@@ -25,9 +25,6 @@ from cpacman.planner.ahead import Newest
 from cpacman.planner.solver import Versions
 from cpacman.rollout.view import view_of
 
-_OF_ROLLOUTS = ("id", "class", "state", "why", "until", "who", "created", "alive", "at", "done",
-                "total")  # fmt: skip
-
 
 def status(
     context: Context, classes: Sequence[str] = (), channels: Sequence[str] = ()

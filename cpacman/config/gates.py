@@ -39,7 +39,6 @@ from cpacman.config.values import wrong
 from cpacman.rollout.windows import Weekly, parse_weekly
 
 KINDS = ("salt", "state", "master", "http", "event")
-MOMENTS = ("before", "after", "soak")
 _DAY = datetime.timedelta(days=1)
 
 

@@ -103,9 +103,6 @@ NOT_STARTED = frozenset({HostState.WAITING, HostState.STAGING, HostState.STAGED}
 IN_FLIGHT = frozenset({HostState.APPLYING, HostState.RESTARTING, HostState.REBOOTING})
 """States in which a host was told to do something, and its report is waited for."""
 
-FOLLOWING = frozenset({HostState.INSTALLED, HostState.RESTARTING, HostState.REBOOTING})
-"""States in which a host has proved its transaction, and something follows."""
-
 OPEN = frozenset({RolloutState.RUNNING, RolloutState.WAITING, RolloutState.PAUSED})
 """States of a rollout that has its hosts locked and will go on."""
 
