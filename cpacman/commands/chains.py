@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from cpacman.commands import access, controlling
+from cpacman.commands import access, controlling, resuming
 from cpacman.commands.context import Context
 from cpacman.errors import EXIT_NOT_THERE, ConflictError, Problem, UsageError
 from cpacman.model import short_id
@@ -225,7 +225,7 @@ def reopen(
     try:
         _run_again(context, chain, settings, reason)
         if row is not None and stands:
-            controlling.resume(
+            resuming.resume(
                 context, row["id"], force=force, background=background, reason=reason,
                 patience=patience,
             )  # fmt: skip

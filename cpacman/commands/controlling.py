@@ -1,53 +1,41 @@
-"""Looking at rollouts and steering them: halt, resume, cancel, skip, retry, approve.
+"""Looking at rollouts and steering them: halt, cancel, pause, skip, approve.
 
 Invariants: a wish is in the database before anything else, so that no host starts after it; a
-rollout is only ever carried out by one process; who goes on with one answers for that with a name;
-what a person decided (to go on in spite of a gate, not to count a failure) is in the journal.
+rollout is only ever ended by the process that carries it out, or by whoever becomes that; who
+halts, skips or approves answers for that with a name.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from cpacman.commands import access
 from cpacman.commands.answers import rollout_body
 from cpacman.commands.collecting import is_abandoned, is_background
 from cpacman.commands.context import Context
-from cpacman.commands.deploying import check_job, result_of
 from cpacman.commands.gatekeeping import soak_every
-from cpacman.commands.jobs import job_again, tools_of
+from cpacman.commands.jobs import job_again, own_job, tools_of
 from cpacman.commands.latecomers import besides
 from cpacman.errors import EXIT_OTHER, ConflictError, InputError, Problem, SafetyError, UsageError
 from cpacman.model import Outcome, short_id
-from cpacman.rollout.gate import Verdict
-from cpacman.rollout.job import HALTED, Job
-from cpacman.rollout.judging import PASSED_BEFORE
+from cpacman.rollout.job import HALTED
 from cpacman.rollout.machine import (
-    COUNTS_AS_FAILURE,
     IN_FLIGHT,
     NOT_STARTED,
     OPEN,
-    OVER,
     LevelState,
     RolloutState,
     Wish,
     check_rollout,
 )
-from cpacman.rollout.owner import is_alive, owner_of
-from cpacman.rollout.restarts import OWED, TRIED_AGAIN
-from cpacman.rollout.runner import OPERATOR, close_rollout, continue_rollout
-from cpacman.store import RolloutHost, RolloutLevel
-from cpacman.transport.port import UNREACHABLE
+from cpacman.rollout.owner import is_alive
+from cpacman.rollout.runner import close_rollout
 
 LOOK = 0.2
 """Seconds between two looks at whether a wish was heeded."""
-_RETRIED = COUNTS_AS_FAILURE | {Outcome.SKIPPED}
 
 
 def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
@@ -193,7 +181,7 @@ def _end_unowned(context: Context, number: str, wish: Wish) -> None:
 
 
 def _close(context: Context, row: Mapping[str, Any], wish: Wish) -> None:
-    job = _own(context, row, job_again(context, row))
+    job = own_job(context, row, job_again(context, row))
     state = RolloutState.CANCELLED if wish is Wish.CANCEL else RolloutState.HALTED
     tools = tools_of(context, context.store.plan(row["plan"]), job)
     close_rollout(job, tools, state, f"{state.value} by {context.who}")
@@ -204,20 +192,6 @@ def _await_end(context: Context, numbers: Sequence[str], wait: float) -> None:
         return all(_row(context, number)["state"] not in OPEN for number in numbers)
 
     context.wait_until(ended, context.clock() + wait, LOOK)
-
-
-def _own(context: Context, row: Mapping[str, Any], job: Job) -> Job:
-    """Become the one process that carries a rollout out.
-
-    Raises:
-        ConflictError: another process does.
-    """
-    if row["state"] in OPEN and is_alive(row["owner"], row["beat"], context.clock()):
-        words = "is being carried out by another process"
-        raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
-    me = owner_of(os.getpid())
-    context.store.own_rollout(row["id"], seen=row["owner"], owner=me)
-    return job._replace(owner=me)
 
 
 def pause(context: Context, number: str, why: str) -> None:
@@ -232,204 +206,6 @@ def pause(context: Context, number: str, why: str) -> None:
         row["id"], expected=row["state"], state=RolloutState.PAUSED.value, at=context.clock(),
         who=context.who, why=why,
     )  # fmt: skip
-
-
-# ---- going on ------------------------------------------------------------------------------
-
-
-def resume(
-    context: Context,
-    number: str,
-    *,
-    force: bool = False,
-    background: bool = False,
-    reason: str | None = None,
-    patience: float | None = None,
-    limit: float = math.inf,
-) -> dict[str, Any]:
-    """Go on with a rollout that was halted, paused, waits, or lost its process.
-
-    Hosts that were skipped by the halt begin anew, and those that it kept from their reboot go on
-    with that; those that failed stay failed, and do not count any more. With `force` the level at
-    which it stands passes its gate, or passes though it showed nothing.
-
-    Args:
-        context: the outside world.
-        number: the rollout.
-        force: pass the gate of the level that stands at it; wants a reason.
-        background: leave the rest to the engine.
-        reason: kept in the journal.
-        patience: seconds to wait here for windows and soaks; left out, as long as it takes.
-        limit: the moment up to which to wait at all.
-
-    Raises:
-        UsageError: it is over, or `force` comes without a reason.
-        SafetyError: a check failed; nothing goes on.
-        ConflictError: another process carries it out, or another rollout has one of its hosts.
-    """
-    if force and not reason:
-        raise UsageError(Problem("reason", "force passes a gate", "say why: reason='...'"))
-    row = _row(context, number)
-    _check_resumable(row)
-    if force:
-        _standing(context, row["id"])
-    way = _Way("resume", force, background, reason, patience, limit)
-    return _go_on(context, row, _stopped, way)
-
-
-def _stopped(hosts: Sequence[RolloutHost]) -> list[str]:
-    return [h.host for h in hosts if h.code in (HALTED, OWED)]
-
-
-def _check_resumable(row: Mapping[str, Any]) -> None:
-    if row["state"] in OVER:
-        mend = "failed hosts are tried again by: salt-run cpacman.retry"
-        raise UsageError(Problem(short_id(row["id"]), f"is {row['state']}", mend))
-
-
-def retry(
-    context: Context,
-    number: str,
-    *,
-    host: Sequence[str] = (),
-    reason: str | None = None,
-    patience: float | None = None,
-) -> dict[str, Any]:
-    """Try hosts of a rollout again that did not end where they should.
-
-    Args:
-        context: the outside world.
-        number: the rollout.
-        host: only these; without any, all that were refused, failed, silent or skipped, but for
-            those that somebody skipped by name.
-        reason: kept in the journal.
-        patience: seconds to wait here for windows and soaks; left out, as long as it takes.
-
-    Raises:
-        UsageError: no host is left to be tried, or one that is named has the plan or is at it.
-    """
-    row, hosts = context.store.rollout(number)
-    wrong = set(host) - {h.host for h in hosts}
-    if wrong:
-        raise InputError([Problem(h, f"is not in {short_id(row['id'])}") for h in sorted(wrong)])
-
-    def pick(rows: Sequence[RolloutHost]) -> list[str]:
-        missed = [h for h in rows if h.outcome in _RETRIED or h.code == OWED]
-        return [h.host for h in missed if h.host in host or not (host or h.code == OPERATOR)]
-
-    again = pick(hosts)
-    left = sorted(set(host) - set(again))
-    if left or not again:
-        faults = [Problem(h, "has the plan, or is still at it", "leave it out") for h in left]
-        raise UsageError(faults or Problem(short_id(row["id"]), "has no host to be tried again"))
-    if row["state"] == RolloutState.CANCELLED.value:
-        raise UsageError(Problem(short_id(row["id"]), "is cancelled", "plan and deploy again"))
-    way = _Way("retry", reason=reason, patience=patience, wanted=tuple(host))
-    return _go_on(context, row, pick, way)
-
-
-class _Way(NamedTuple):
-    """How a rollout is gone on with: by which command, and on what terms."""
-
-    verb: str
-    force: bool = False
-    background: bool = False
-    reason: str | None = None
-    patience: float | None = None
-    limit: float = math.inf
-    wanted: tuple[str, ...] = ()
-
-
-def _go_on(
-    context: Context,
-    row: Mapping[str, Any],
-    pick: Callable[[Sequence[RolloutHost]], list[str]],
-    way: _Way,
-) -> dict[str, Any]:
-    number, plan = row["id"], context.store.plan(row["plan"])
-    job = job_again(context, row)
-    # Who asks must be allowed to; the starter's own right was checked when it began.
-    begun = row["created"] if row["state"] in OPEN else None
-    asked = job._replace(who=context.who, reason=way.reason or job.reason)
-    check_job(context, plan, asked, begun=begun)
-    job = _own(context, row, job)
-    # Only now nobody else moves its hosts.
-    hosts = context.store.rollout(number)[1]
-    again = pick(hosts)
-    forgiven = sorted(_forgiven(row, hosts) - set(again))
-    context.store.forgive(number, forgiven)
-    # Who has its packages needs no other attempt: what follows them is tried again.
-    has_them = {h.host for h in hosts if h.code in TRIED_AGAIN}
-    try:
-        context.store.go_on_rollout(
-            number, expected=row["state"], owner=job.owner, at=context.clock(), who=context.who,
-            anew=[host for host in again if host not in has_them],
-            following=[host for host in again if host in has_them], wanted=way.wanted,
-            verb=way.verb, reason=way.reason, background=way.background or None,
-        )  # fmt: skip
-    except ConflictError:
-        # A host is taken: whoever tries it later must not find it owned by a process that lives on.
-        context.store.own_rollout(number, seen=job.owner, owner="")
-        raise
-    if way.force:
-        _pass_gate(context, number, way.reason)
-    if way.background:
-        context.store.own_rollout(number, seen=job.owner, owner="")
-        return result_of(context, number)
-    settings = msgspec.json.decode(_row(context, number)["settings"] or "{}")
-    job = job._replace(forgiven=frozenset(forgiven), settings=settings)
-    patience = math.inf if way.patience is None else way.patience
-    continue_rollout(job, tools_of(context, plan, job, patience=patience, limit=way.limit))
-    return result_of(context, number)
-
-
-def _forgiven(row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> set[str]:
-    """Return the hosts whose failure does not count any more.
-
-    Those that were forgiven before; and when a person goes on with what was halted, all that
-    had failed by then.
-    """
-    before = set(msgspec.json.decode(row["settings"] or "{}").get("forgiven", ()))
-    if row["state"] not in (RolloutState.HALTED.value, RolloutState.DONE.value):
-        return before
-    return before | {
-        h.host for h in hosts if h.outcome in COUNTS_AS_FAILURE or h.code == UNREACHABLE
-    }
-
-
-def _standing(context: Context, number: str) -> RolloutLevel:
-    """Return the level that stands at its gate, or would begin but for it.
-
-    Raises:
-        UsageError: none does.
-    """
-    at_gate = (LevelState.CHECKING, LevelState.SOAKING)
-    left = [one for one in context.store.rollout_levels(number) if one.state != LevelState.PASSED]
-    if left and (left[0].state in at_gate or _is_kept_out(left[0])):
-        return left[0]
-    words = "no level of it stands at a gate"
-    raise UsageError(Problem("force", words, "resume it without force"))
-
-
-def _is_kept_out(level: RolloutLevel) -> bool:
-    """Whether the last word on a level is that of its gate: that its hosts were not well before."""
-    return level.state == LevelState.WAITING and any(
-        one["required"] and one["verdict"] != Verdict.PASS.value for one in level.findings or ()
-    )
-
-
-def _pass_gate(context: Context, number: str, reason: str | None) -> None:
-    """Let the level that stands at its gate pass, or begin, by an operator's word."""
-    one, store = _standing(context, number), context.store
-    if one.state != LevelState.WAITING:
-        store.pass_level(
-            number, one.level, expected=one.state, at=context.clock(), who=context.who,
-            reason=reason,
-        )  # fmt: skip
-        return
-    settings = msgspec.json.decode(_row(context, number)["settings"] or "{}")
-    levels = [*settings.get(PASSED_BEFORE, ()), one.level]
-    store.let_begin(number, levels, at=context.clock(), who=context.who, reason=reason)
 
 
 # ---- hosts and approvals -------------------------------------------------------------------

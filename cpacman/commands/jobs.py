@@ -22,13 +22,14 @@ from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import profile_of
 from cpacman.config import LevelSettings, Profile, parse_amount, restarts_of
-from cpacman.errors import Problem, UsageError
-from cpacman.model import FailedError, Inventory
+from cpacman.errors import ConflictError, Problem, UsageError
+from cpacman.model import FailedError, Inventory, short_id
 from cpacman.planner.policy import PROTECTED
 from cpacman.rollout.job import ALREADY, CHANGED, Job, Level, Recheck, Times, Tools, new_rollout_id
 from cpacman.rollout.levels import level_of
+from cpacman.rollout.machine import OPEN
 from cpacman.rollout.manifest import is_done, nevras_of
-from cpacman.rollout.owner import owner_of
+from cpacman.rollout.owner import is_alive, owner_of
 from cpacman.rollout.reports import INTERRUPTED
 from cpacman.rollout.restarts import Restarts
 from cpacman.rollout.spread import spread_hosts
@@ -133,6 +134,20 @@ def job_again(context: Context, row: Mapping[str, Any], forgiven: Sequence[str] 
         settings=msgspec.json.decode(row["settings"] or "{}"),
     )
     return job._replace(forgiven=frozenset(forgiven))
+
+
+def own_job(context: Context, row: Mapping[str, Any], job: Job) -> Job:
+    """Become the one process that carries a rollout out.
+
+    Raises:
+        ConflictError: another process does.
+    """
+    if row["state"] in OPEN and is_alive(row["owner"], row["beat"], context.clock()):
+        words = "is being carried out by another process"
+        raise ConflictError(Problem(short_id(row["id"]), words, "halt it first"))
+    me = owner_of(os.getpid())
+    context.store.own_rollout(row["id"], seen=row["owner"], owner=me)
+    return job._replace(owner=me)
 
 
 def _job(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpacman.arguments import FILED, Names, bind_arguments, listed
-from cpacman.commands import blocking, controlling, deploying, planning, promoting, snapshots
+from cpacman.commands import blocking, deploying, planning, promoting, resuming, snapshots
 from cpacman.commands.collecting import close_abandoned
 from cpacman.commands.context import Context, open_context
 from cpacman.commands.fleet import Selection, place_all
@@ -245,7 +245,7 @@ def _go_on(context: Context, class_: str, limit: float) -> dict[str, Any]:
     if row is None or others():
         return {}
     before = {h.host for h in context.store.rollout(row["id"])[1] if h.outcome}
-    controlling.resume(context, row["id"], limit=limit)
+    resuming.resume(context, row["id"], limit=limit)
     hosts = context.store.rollout(row["id"])[1]
     plan = context.store.plan(row["plan"]).plan
     return _outcomes(plan, [host for host in hosts if host.host not in before])

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cpacman.commands import chaining, chains, consent, controlling, deploying
+from cpacman.commands import chaining, chains, consent, controlling, deploying, resuming
 from cpacman.commands.context import Context
 from cpacman.commands.deploying import NOTHING
 from cpacman.commands.fleet import Selection
@@ -128,7 +128,7 @@ def resume(
 ) -> dict[str, Any]:
     """Go on with a rollout, or with a chain and its rollout."""
     if not chains.is_chain(number):
-        answer = controlling.resume(
+        answer = resuming.resume(
             context, number, force=force, background=background, reason=reason, patience=patience
         )
         return _with_chain(context, answer, background, reason, patience)
@@ -149,7 +149,7 @@ def retry(
     patience: float | None = None,
 ) -> dict[str, Any]:
     """Try hosts of a rollout again, and go on with its chain when that was what it stood at."""
-    answer = controlling.retry(context, number, host=host, reason=reason, patience=patience)
+    answer = resuming.retry(context, number, host=host, reason=reason, patience=patience)
     return _with_chain(context, answer, False, reason, patience)
 
 

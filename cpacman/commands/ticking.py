@@ -18,6 +18,7 @@ from cpacman.commands import (
     deploying,
     latecomers,
     planning,
+    resuming,
     retention,
     snapshots,
 )
@@ -132,7 +133,7 @@ def _carry(context: Context, number: str) -> dict[str, Any]:
         UserError: somebody has to mend what is configured first.
     """
     try:
-        return controlling.resume(context, number, patience=PATIENCE)
+        return resuming.resume(context, number, patience=PATIENCE)
     except (SafetyError, UserError) as error:
         controlling.pause(context, number, str(error).splitlines()[0])
         raise

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 import yaml
 
-from cpacman.commands import collecting, controlling, deploying, ticking
+from cpacman.commands import collecting, controlling, deploying, resuming, ticking
 from cpacman.commands.access import ENGINE
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
@@ -392,12 +392,12 @@ class Simulation:
         acts: list[Callable[[Context], Any]] = [
             _named("halt", lambda c: controlling.halt(c, number, wait=30.0)),
             _named("halt all", lambda c: controlling.halt(c, everything=True, wait=5.0)),
-            _named("resume", lambda c: controlling.resume(c, number, patience=patience)),
-            _named("resume background", lambda c: controlling.resume(c, number, background=True)),
+            _named("resume", lambda c: resuming.resume(c, number, patience=patience)),
+            _named("resume background", lambda c: resuming.resume(c, number, background=True)),
             _named("cancel", lambda c: controlling.cancel(c, number, wait=5.0)),
             _named("skip", lambda c: controlling.skip(c, number, [host])),
-            _named("retry", lambda c: controlling.retry(c, number, patience=patience)),
-            _named("retry one", lambda c: controlling.retry(c, number, host=[host])),
+            _named("retry", lambda c: resuming.retry(c, number, patience=patience)),
+            _named("retry one", lambda c: resuming.retry(c, number, host=[host])),
             _named("approve", lambda c: controlling.approve(c, number)),
             _named("recover", lambda c: collecting.recover(c, Selection(), rollout=number)),
             _named("force", self._forcing(number)),
@@ -410,7 +410,7 @@ class Simulation:
             me = self.schedule.owner()
             self.checker.forcing |= {me}
             try:
-                return controlling.resume(context, number, force=True, reason="x", patience=0.0)
+                return resuming.resume(context, number, force=True, reason="x", patience=0.0)
             finally:
                 self.checker.forcing -= {me}
 
@@ -449,7 +449,7 @@ class Simulation:
         if row["state"] in ("running", "waiting") and self.schedule.is_alive(row["owner"]):
             return
         self._try("dave", _named("approve", lambda c: controlling.approve(c, number)))
-        go_on = _named("resume", lambda c: controlling.resume(c, number, patience=900.0))
+        go_on = _named("resume", lambda c: resuming.resume(c, number, patience=900.0))
         shows_nothing = row["state"] == "paused" and "shows nothing" in str(row["why"])
         self._try("healer", _named("force", self._forcing(number)) if shows_nothing else go_on)
 

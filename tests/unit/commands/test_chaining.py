@@ -412,7 +412,7 @@ def test_killed_after_any_commit(track: Track, monkeypatch: pytest.MonkeyPatch) 
     def dead(pid: int) -> str:
         return f"{socket.gethostname()}:{next(owners)}:1"
 
-    for where in ("chaining", "chains", "controlling", "jobs"):
+    for where in ("chaining", "chains", "jobs"):
         monkeypatch.setattr(f"cpacman.commands.{where}.owner_of", dead)
     kills = 0
     for most in itertools.count(1):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cpacman.commands import collecting, controlling, deploying, ticking
+from cpacman.commands import collecting, controlling, deploying, resuming, ticking
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
@@ -152,7 +152,7 @@ def test_failed_canary_halts_and_retry_goes_on(stage: Stage) -> None:
     assert outcomes(body)["web2"] == ("skipped", "halted")
     assert stage.started == {"web1": 1, "web2": 0, "web3": 0}
     stage.transport.hosts["web1"].report = {}
-    again = controlling.retry(stage.context(), body["id"])["rollout"]
+    again = resuming.retry(stage.context(), body["id"])["rollout"]
     assert (again["state"], set(outcomes(again).values())) == ("done", {("applied", None)})
     assert again["hosts"]["web1"]["attempt"] == 2
     assert "retry" in [entry["action"] for entry in stage.world.store.history()]
@@ -164,7 +164,7 @@ def test_resume_does_not_count_the_failure_again(stage: Stage) -> None:
     stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
     body = stage.deploy()
     assert stage.started == {"web1": 1, "web2": 0, "web3": 0}
-    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    again = resuming.resume(stage.context(), body["id"])["rollout"]
     assert again["state"] == "done"
     assert outcomes(again) == {
         "web1": ("failed", "scriptlet"), "web2": ("applied", None), "web3": ("applied", None),
@@ -179,11 +179,11 @@ def test_gate_that_fails_and_one_that_says_nothing(stage: Stage) -> None:
     assert body["state"] == "paused" and "inconclusive" in body["why"]
     assert body["gates"]["canary"]["findings"][0]["verdict"] == "inconclusive"
     stage.probes.value = False
-    body = controlling.resume(stage.context(), body["id"])["rollout"]
+    body = resuming.resume(stage.context(), body["id"])["rollout"]
     assert body["state"] == "halted" and stage.started["web2"] == 0
     with pytest.raises(UsageError, match="say why"):
-        controlling.resume(stage.context(), body["id"], force=True)
-    done = controlling.resume(stage.context(), body["id"], force=True, reason="monitor is broken")
+        resuming.resume(stage.context(), body["id"], force=True)
+    done = resuming.resume(stage.context(), body["id"], force=True, reason="monitor is broken")
     assert done["rollout"]["state"] == "done"
     forced = [e for e in stage.world.store.history() if e["action"] == "gate passed by force"]
     assert [entry["reason"] for entry in forced] == ["monitor is broken"]
@@ -197,7 +197,7 @@ def test_approval_of_somebody_else(stage: Stage) -> None:
     with pytest.raises(SafetyError, match="alice started it"):
         controlling.approve(stage.context("alice"), body["id"])
     assert controlling.approve(stage.context("bob"), body["id"])["approve"]["new"]
-    done = controlling.resume(stage.context(), body["id"])["rollout"]
+    done = resuming.resume(stage.context(), body["id"])["rollout"]
     assert done["state"] == "done"
 
 
@@ -232,12 +232,12 @@ def test_closed_window_in_the_background(stage: Stage) -> None:
     body = stage.deploy(background=True)
     assert (body["state"], stage.started["web1"]) == ("running", 0)
     assert controlling.due(stage.context()) == [body["id"]]
-    body = controlling.resume(stage.context("root"), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context("root"), body["id"], patience=0.0)["rollout"]
     assert body["state"] == "waiting" and body["why"].endswith("outside window w")
     assert controlling.due(stage.context()) == []
     stage.world.later(body["until"] - stage.world.now + 60)
     assert controlling.due(stage.context()) == [body["id"]]
-    body = controlling.resume(stage.context("root"), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context("root"), body["id"], patience=0.0)["rollout"]
     assert body["state"] == "done"
 
 
@@ -266,7 +266,7 @@ def test_halt_and_cancel_what_waits(stage: Stage) -> None:
     assert set(outcomes(look(stage, body["id"])).values()) == {("skipped", "halted")}
     ended = controlling.cancel(stage.context(), body["id"])["halt"]["rollouts"][0]
     assert ended["state"] == "cancelled"
-    for again in (controlling.resume, controlling.retry):
+    for again in (resuming.resume, resuming.retry):
         with pytest.raises(UsageError, match="cancelled"):
             again(stage.context(), body["id"])
 
@@ -291,7 +291,7 @@ def test_skip_before_its_turn(stage: Stage) -> None:
         controlling.skip(stage.context(), body["id"], ["db9"])
     controlling.skip(stage.context(), body["id"], ["web3"])
     controlling.approve(stage.context("bob"), body["id"])
-    done = controlling.resume(stage.context(), body["id"])["rollout"]
+    done = resuming.resume(stage.context(), body["id"])["rollout"]
     assert outcomes(done)["web3"] == ("skipped", "operator") and stage.started["web3"] == 0
     with pytest.raises(SafetyError, match="web1: is ended already"):
         controlling.skip(stage.context(), body["id"], ["web1"])
@@ -309,9 +309,9 @@ def test_resume_of_what_is_over(stage: Stage) -> None:
     """What is done is done."""
     body = stage.deploy()
     with pytest.raises(UsageError, match="is done"):
-        controlling.resume(stage.context(), body["id"])
+        resuming.resume(stage.context(), body["id"])
     with pytest.raises(UsageError, match="no host to be tried again"):
-        controlling.retry(stage.context(), body["id"])
+        resuming.retry(stage.context(), body["id"])
 
 
 def test_list_and_filters(stage: Stage) -> None:
@@ -333,7 +333,7 @@ def test_engine_goes_on_with_what_a_person_began(stage: Stage) -> None:
     """Resumed in the background it is the engine's, and nobody takes it for abandoned."""
     stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
     body = stage.deploy()
-    controlling.resume(stage.context(), body["id"], background=True)
+    resuming.resume(stage.context(), body["id"], background=True)
     assert controlling.due(stage.context("root")) == [body["id"]]
     assert look(stage, body["id"])["state"] == "running"
 
@@ -345,7 +345,7 @@ def test_retry_that_is_refused_leaves_nothing_open(stage: Stage) -> None:
     stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
     other = stage.deploy()
     with pytest.raises(ConflictError, match="is being changed"):
-        controlling.retry(stage.context(), body["id"])
+        resuming.retry(stage.context(), body["id"])
     again = look(stage, body["id"])
     assert (again["state"], again["hosts"]["web1"]["outcome"]) == ("halted", "refused")
     assert set(stage.world.store.locked_hosts().values()) == {other["id"]}
@@ -357,7 +357,7 @@ def test_force_without_a_gate_changes_nothing(stage: Stage) -> None:
     stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "scriptlet"}
     body = stage.deploy()
     with pytest.raises(UsageError, match="no level of it stands at a gate"):
-        controlling.resume(stage.context(), body["id"], force=True, reason="x")
+        resuming.resume(stage.context(), body["id"], force=True, reason="x")
     assert look(stage, body["id"])["state"] == "halted"
     assert stage.world.store.locked_hosts() == {}
 
@@ -366,7 +366,7 @@ def test_wish_outlives_who_wished_it(stage: Stage) -> None:
     """The halting command died after its commit: the rollout is closed by whoever looks next."""
     stage.world.section["classes"] = [{"development": {"approvers": 1}}, "testing"]
     body = stage.deploy(background=True)
-    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    resuming.resume(stage.context("root"), body["id"], patience=0.0)
     assert look(stage, body["id"])["state"] == "paused"
     stage.world.store.wish_rollout(body["id"], "cancel", at=1.0, who="alice")
     assert controlling.due(stage.context("root")) == []
@@ -381,7 +381,7 @@ def test_recover_leaves_an_open_rollout_alone(stage: Stage) -> None:
     stage.world.host("web2", "development", "app-1-1.noarch", "lib-1-1.noarch", ring=0)
     stage.transport.hosts["web2"].forged = True
     body = stage.deploy(background=True)
-    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    resuming.resume(stage.context("root"), body["id"], patience=0.0)
     assert look(stage, body["id"])["state"] == "waiting"
     assert collecting.recover(stage.context(), Selection(), rollout=body["id"])["recover"] == {
         "test": False, "hosts": {},
@@ -431,7 +431,7 @@ def test_freeze_that_is_written_down_in_the_middle(stage: Stage) -> None:
     assert (body["state"], stage.started) == ("waiting", {"web1": 1, "web2": 0, "web3": 0})
     broken.append(ConfigError(Problem("classes", "is garbled")))
     context = stage.context()._replace(live=live)
-    body = controlling.resume(context, body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(context, body["id"], patience=0.0)["rollout"]
     assert body["state"] == "waiting" and body["until"] == stage.world.now + 60
     assert "the configuration can't be read: classes" in body["why"]
     assert stage.started["web2"] == 0
@@ -445,7 +445,7 @@ def test_one_person_by_two_logins(stage: Stage) -> None:
         controlling.approve(stage.context("alice"), body["id"])
     for login in ("bob", "sudo_bob"):
         controlling.approve(stage.context(login), body["id"])
-    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    again = resuming.resume(stage.context(), body["id"])["rollout"]
     assert again["state"] == "paused" and "approved by 1 of 2" in again["why"]
 
 
@@ -455,7 +455,7 @@ def test_who_may_not_approve_any_more_does_not_count(stage: Stage) -> None:
     body = stage.deploy()
     controlling.approve(stage.context("bob"), body["id"])
     stage.world.section["access"] = {"approve": {"development": ["cid"]}}
-    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    again = resuming.resume(stage.context(), body["id"])["rollout"]
     assert again["state"] == "paused" and "approved by 0 of 1" in again["why"]
 
 
@@ -510,7 +510,7 @@ def test_what_was_taken_out_of_the_configuration(stage: Stage, gone: str) -> Non
     stage.world.section["around"] = {"drain": {"before": {"salt": "drain.on"}}}
     stage.level("canary", gate="web", around=["drain"])
     body = stage.deploy(background=True, profile="soon", reason="x")
-    controlling.resume(stage.context("root"), body["id"], patience=0.0)
+    resuming.resume(stage.context("root"), body["id"], patience=0.0)
     assert look(stage, body["id"])["state"] == "waiting"
     if gone == "class":
         stage.world.section["classes"] = ["testing"]

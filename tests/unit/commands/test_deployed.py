@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cpacman.commands import controlling
+from cpacman.commands import controlling, resuming
 from cpacman.commands.snapshots import snapshot
 from cpacman.commands.states import Told, deployed
 from cpacman.errors import UsageError
@@ -70,7 +70,7 @@ def test_a_failed_host_fails_the_state(stage: Stage) -> None:
         assert f"salt-run cpacman.retry {number[:14]}" in again.comment
     assert states(stage) == ["halted"] and stage.started == {"web1": 1, "web2": 0, "web3": 0}
     stage.transport.hosts["web1"].report = {}
-    controlling.retry(stage.context(), number)
+    resuming.retry(stage.context(), number)
     assert ask(stage).result is True and states(stage) == ["done"]
 
 
@@ -164,7 +164,7 @@ def test_bounds_hold_for_whoever_goes_on(stage: Stage) -> None:
     stage.transport.hosts["web2"].report = {"outcome": "failed", "code": "scriptlet", "detail": "x"}
     ask(stage, max_failures=0)
     stage.world.later(7201)
-    controlling.resume(stage.context(), stage.world.store.rollouts()[0]["id"])
+    resuming.resume(stage.context(), stage.world.store.rollouts()[0]["id"])
     assert states(stage) == ["halted"]
 
 

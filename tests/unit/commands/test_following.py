@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cpacman.commands import collecting, controlling, deploying
+from cpacman.commands import collecting, controlling, deploying, resuming
 from cpacman.commands.fleet import Selection
 from cpacman.commands.planning import plan
 from cpacman.commands.snapshots import snapshot
@@ -63,7 +63,7 @@ def test_a_canary_that_stays_away_halts_and_recovers(stage: Stage) -> None:
     found = collecting.recover(stage.context(), Selection(), rollout=body["id"])["recover"]["hosts"]
     assert (found["web1"]["before"], found["web1"]["outcome"]) == ("failed", "applied")
     assert host.told_to_reboot == 1
-    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    again = resuming.resume(stage.context(), body["id"])["rollout"]
     assert again["state"] == "done" and boots(stage) == {"web1": 2, "web2": 2, "web3": 2}
 
 
@@ -75,7 +75,7 @@ def test_a_reboot_that_was_refused_is_tried_again(stage: Stage) -> None:
     body = stage.deploy()
     assert outcomes(body)["web1"] == ("failed", "reboot")
     host.faults.clear()
-    again = controlling.retry(stage.context(), body["id"], host=["web1"])["rollout"]
+    again = resuming.retry(stage.context(), body["id"], host=["web1"])["rollout"]
     assert outcomes(again)["web1"] == ("applied", None) and host.boots == 2
     assert again["hosts"]["web1"]["attempt"] == 1 and host.started == 1
     assert len(stage.world.store.history(host="web1", package="app")) == 1
@@ -104,7 +104,7 @@ def test_what_a_halt_stopped_is_owed_and_resumed(stage: Stage) -> None:
     assert f"salt-run cpacman.resume {body['id'][:14]}" in text
     host.faults.clear()
     stage._sleep = Stage._sleep.__get__(stage)  # type: ignore[method-assign]
-    again = controlling.resume(stage.context(), body["id"])["rollout"]
+    again = resuming.resume(stage.context(), body["id"])["rollout"]
     assert set(outcomes(again).values()) == {("applied", None)}
     assert boots(stage) == {"web1": 2, "web2": 2, "web3": 2}
 
@@ -140,7 +140,7 @@ def test_a_dead_driver_s_reboots_are_collected(stage: Stage) -> None:
     collecting.close_abandoned(stage.context())
     body = look(stage, number)
     assert outcomes(body)["web1"] == ("applied", None) and body["state"] == "halted"
-    again = controlling.resume(stage.context(), number)["rollout"]
+    again = resuming.resume(stage.context(), number)["rollout"]
     assert outcomes(again)["web2"] == ("applied", None) and installed.boots == 2
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cpacman.commands import controlling, ticking
+from cpacman.commands import controlling, resuming, ticking
 from cpacman.errors import ConflictError
 from cpacman.report.screens import render
 from tests.unit.commands.test_controlling import Stage, look, outcomes
@@ -24,7 +24,7 @@ def stage(world: World) -> Stage:
 
 def resume(stage: Stage, body: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Go on with a rollout; return it."""
-    return dict(controlling.resume(stage.context(), body["id"], **more)["rollout"])
+    return dict(resuming.resume(stage.context(), body["id"], **more)["rollout"])
 
 
 def test_every_host_for_itself_in_all_levels_together(stage: Stage) -> None:
@@ -129,9 +129,9 @@ def test_retry_of_one_that_was_skipped(stage: Stage) -> None:
     stage.transport.hosts["web1"].report = {"outcome": "failed", "code": "x"}
     assert resume(stage, body)["state"] == "halted"
     stage.transport.hosts["web1"].report = {}
-    done = controlling.retry(stage.context(), body["id"])["rollout"]
+    done = resuming.retry(stage.context(), body["id"])["rollout"]
     assert done["state"] == "done" and stage.started == {"web1": 2, "web2": 0, "web3": 0}
-    again = controlling.retry(stage.context(), body["id"], host=["web2"])["rollout"]
+    again = resuming.retry(stage.context(), body["id"], host=["web2"])["rollout"]
     assert outcomes(again)["web2"] == ("applied", None)
     assert outcomes(again)["web3"] == ("skipped", "operator")
 

@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from cpacman.commands import controlling
+from cpacman.commands import controlling, resuming
 from cpacman.commands.prestaging import stage as send
 from cpacman.errors import ConfigError, SafetyError, UsageError
 from tests.unit.commands.test_controlling import Stage, look
@@ -48,12 +48,12 @@ def test_sent_by_night_and_changed_at_the_weekend(stage: Stage) -> None:
     body = stage.deploy(patience=0.0)
     assert (body["state"], body["until"]) == ("waiting", at("15 22:00"))
     stage.world.later(body["until"] - stage.world.now)
-    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context(), body["id"], patience=0.0)["rollout"]
     assert (body["state"], body["until"]) == ("waiting", at("16 22:00"))
     received = {name: len(host.received) for name, host in stage.transport.hosts.items()}
     assert received["web1"] == 2 and not any(stage.started.values())
     stage.world.later(body["until"] - stage.world.now)
-    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context(), body["id"], patience=0.0)["rollout"]
     assert stage.started["web1"] == 1 and body["hosts"]["web1"]["outcome"] == "applied"
 
 
@@ -110,11 +110,11 @@ def test_a_host_names_its_window(stage: Stage) -> None:
     body = stage.deploy(patience=0.0)
     assert (body["state"], body["until"]) == ("waiting", at("16 22:00"))
     stage.world.later(body["until"] - stage.world.now)
-    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context(), body["id"], patience=0.0)["rollout"]
     assert stage.started == {"web1": 1, "web2": 0, "web3": 1}
     assert (body["state"], body["until"]) == ("waiting", at("17 03:00"))
     stage.world.later(body["until"] - stage.world.now)
-    controlling.resume(stage.context(), body["id"], patience=0.0)
+    resuming.resume(stage.context(), body["id"], patience=0.0)
     assert look(stage, body["id"])["state"] == "done"
 
 
@@ -225,5 +225,5 @@ def test_a_calendar_that_is_being_written(stage: Stage) -> None:
     body = stage.deploy(patience=0.0)
     path.write_text(text)
     stage.world.later(61)
-    body = controlling.resume(stage.context(), body["id"], patience=0.0)["rollout"]
+    body = resuming.resume(stage.context(), body["id"], patience=0.0)["rollout"]
     assert body["state"] == "done"
