@@ -56,6 +56,7 @@ DATABASE_DIRS = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 DATABASE_FILES = ("rpmdb.sqlite", "Packages.db", "Packages")
 SPACE_RESERVE = 32 * 1024 * 1024
 SPACE_MARGIN = 8 * 1024 * 1024
+RECORD_RESERVE = 512 * 1024
 LOCK_WAIT = 120
 LOG_TAIL = 4000
 ERRORS_TAIL = 1024 * 1024
@@ -66,6 +67,10 @@ MOST_FOUND = 20
 SESSIONS_KEPT = 30
 NAMES_SHOWN = 10
 CHUNK = 1024 * 1024
+SYSTEM_DIRS = (
+    "/", "/boot", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var",
+    "/var/cache", "/var/cache/salt", "/var/lib", "/var/lib/rpm", "/var/log", "/var/tmp",
+)  # fmt: skip
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD = "/run/systemd/system"
 INIT_SCRIPTS = "/etc/init.d"
@@ -231,7 +236,12 @@ def sync_directory(path):
 
 
 def make_private(path):
-    """Make a directory 0700 with its parents; one that is there must be a real directory."""
+    """Make a directory 0700 with its parents; one that is there must be a real directory.
+
+    Never one of the system's: nobody else could use that any more.
+    """
+    if os.path.normpath(path) in SYSTEM_DIRS or not os.path.isabs(path):
+        raise Refused("state", "%s is no directory of our own: name one below it" % path)
     if not os.path.isdir(path):
         with suppressed(errno.EEXIST):
             os.makedirs(path, 0o700)
@@ -1159,6 +1169,7 @@ def begin(settings, text, extra=None):
         if not mine:
             raise Refused("busy", "another manifest is being taken in")
         check_sequence(settings, manifest, text)
+        check_record(settings, text)
         make_session(settings, path, text, extra or {})
         prune_sessions(path)
         note_sequence(settings, manifest, text)
@@ -1171,6 +1182,15 @@ def begin(settings, text, extra=None):
             settings["cache_dir"], free, lacking + SPACE_RESERVE))  # fmt: skip
     state = session_status(path)["state"]
     return {"session": manifest["session"], "missing": missing, "free": free, "state": state}
+
+
+def check_record(settings, text):
+    """Refuse where what a transaction writes down has no room: it would end without a report."""
+    place, need = settings["state_dir"], RECORD_RESERVE + 4 * len(text)
+    free = disk_facts(place)["free"]
+    if need > free:
+        raise Refused("space", "%s: %d KB are free, %d KB are needed for the record" % (
+            place, free // 1000, -(-need // 1000)))  # fmt: skip
 
 
 def check_address(manifest, host):

@@ -36,7 +36,13 @@ def recover(body: Answer) -> str:
     words += [f"{h}: the way back: {line(one['back'])}" for h, one in hosts.items() if one["back"]]
     if wrong and not body["test"]:
         words.append(f"NOT AT THEIR PLAN: {some(wrong)}")
-        words.append(f"next: salt-run cpacman.rollback host={wrong[0]}")
+        # Who still says nothing can't be taken back, either.
+        silent = [host for host in wrong if hosts[host]["outcome"] == "silent"]
+        if silent:
+            words.append(f"when it answers again: salt-run cpacman.recover {silent[0]}")
+        told = [host for host in wrong if host not in silent]
+        if told:
+            words.append(f"next: salt-run cpacman.rollback host={told[0]}")
     return clean("\n".join(words))
 
 

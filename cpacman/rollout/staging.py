@@ -20,6 +20,7 @@ from cpacman.rollout.job import ALREADY, Job, Tools
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.manifest import write_manifest
 from cpacman.rollout.reader import Reader
+from cpacman.transport.chunks import merged
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
 from cpacman.words import many
 
@@ -176,18 +177,19 @@ class Stager:
     def _missing(self, answer: Answer) -> list[Segment]:
         """Return what a host says it lacks of the files of its own plan, whatever else it asks for.
 
+        No byte more than they have: who asks for the same ones again and again gets them once.
+
         Raises:
             msgspec.ValidationError: that is no list of segments.
         """
         actions = self._record.transaction(answer.host).actions
         declared = {a.sha256: a.size for a in actions if a.size}
-        return [
+        asked = msgspec.convert(answer.value.get("missing"), list[Segment])
+        return merged(
             (sha256, offset, length)
-            for sha256, offset, length in msgspec.convert(
-                answer.value.get("missing"), list[Segment]
-            )
+            for sha256, offset, length in asked
             if offset >= 0 and 0 < length <= declared.get(sha256, 0) - offset
-        ]
+        )
 
     def _push(self, needs: Mapping[str, list[Segment]]) -> None:
         if not needs:

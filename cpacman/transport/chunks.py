@@ -7,7 +7,7 @@ its segments exactly once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from cpacman.transport.port import Segment
@@ -23,6 +23,22 @@ class Chunk(NamedTuple):
     def size(self) -> int:
         """Bytes of package data in this chunk."""
         return sum(length for _, _, length in self.segments)
+
+
+def merged(segments: Iterable[Segment]) -> list[Segment]:
+    """Return segments sorted, with those of a file that touch or overlap made one.
+
+    So nobody is sent a byte twice, however often he asks for it.
+    """
+    found: list[Segment] = []
+    for sha256, offset, length in sorted(segments):
+        last = found[-1] if found else ("", 0, 0)
+        if last[0] == sha256 and offset <= last[1] + last[2]:
+            end = max(last[1] + last[2], offset + length)
+            found[-1] = (sha256, last[1], end - last[1])
+        else:
+            found.append((sha256, offset, length))
+    return found
 
 
 def plan_chunks(needs: Mapping[str, Sequence[Segment]], limit: int) -> list[Chunk]:

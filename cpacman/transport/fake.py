@@ -26,7 +26,7 @@ class FakeHost:
         polls: how often it answers "running" before it reports.
         cuts: how many of its starts end with the transaction cut off.
         forged: whether its reports carry a wrong signature.
-        tampers: whether it answers to begin with files that its plan does not name.
+        tampers: whether it asks for a file that its plan does not name, and for all others twice.
         keeps: whether it keeps what it was sent, and does not ask for that again.
         findings: what it found after its transaction.
         spoils: how often a file is found damaged on it once all bytes are there.
@@ -126,7 +126,7 @@ def _begin(host: FakeHost, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     if host.keeps:
         missing = [segment for segment in missing if tuple(segment) not in host.received]
     if host.tampers:
-        missing.append(["f" * 64, 0, 10])
+        missing = [*missing, ["f" * 64, 0, 10], *missing]
     return {"session": host.manifest["session"], "missing": missing, "free": 1 << 40}
 
 

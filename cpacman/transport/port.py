@@ -6,6 +6,7 @@ says nothing gets one with an error, so that silence never looks like "nothing t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ ReadSegment = Callable[[str, int, int], bytes]
 UNREACHABLE = "unreachable"
 CANT_BE_SERVED = "transport"
 """No transport that is configured, or was found out, leads to the host."""
+_CODE = re.compile(r"[a-z][a-z-]{0,39}")
+_LONGEST = 2000
 
 
 class Answer(NamedTuple):
@@ -95,7 +98,11 @@ def read_answer(host: str, function: str, value: Any) -> Answer:
         return Answer(host, value)
     if not isinstance(error, dict):
         return Answer(host, {}, "garbled", f"unexpected error: {str(error)[:300]}")
-    return Answer(host, {}, str(error.get("code", "error")), str(error.get("message", "")))
+    code, words = str(error.get("code", "error")), str(error.get("message", ""))[:_LONGEST]
+    # Who answers is not out of reach: that is for us to find, and counted apart from failures.
+    if not _CODE.fullmatch(code) or code in (UNREACHABLE, CANT_BE_SERVED):
+        return Answer(host, {}, "garbled", f"unexpected error {code!r:.60}: {words}")
+    return Answer(host, {}, code, words)
 
 
 class Directory(Protocol):

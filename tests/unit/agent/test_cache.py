@@ -377,3 +377,20 @@ def test_old_sessions_are_removed_but_for_those_cut_off(agent, settings):
     agent.begin(settings, json.dumps(document(sequence=99, session="r-99")))
     kept = {path.name for path in folder.iterdir()}
     assert kept == {"r-3", "r-99", *(f"r-{n}" for n in range(11, 41))}
+
+
+@pytest.mark.parametrize("key", ["state_dir", "cache_dir"])
+@pytest.mark.parametrize("place", ["/tmp", "/var/lib/", "/var//cache", "cache", ""])
+def test_a_directory_of_the_system_stays_everybody_s(agent, settings, key, place):
+    """What is named carelessly is refused, and not made ours alone."""
+    mode = Path("/tmp").stat().st_mode
+    assert refusal(agent, agent.begin, {**settings, key: place}, json.dumps(document())) == "state"
+    assert Path("/tmp").stat().st_mode == mode
+
+
+def test_no_room_for_the_record(agent, settings, monkeypatch):
+    """What could not write its report is refused before it is staged, and the place is named."""
+    full = settings["state_dir"]
+    monkeypatch.setattr(agent, "disk_facts", lambda path: {"free": 0 if path == full else 1 << 40})
+    with pytest.raises(agent.Refused, match=f"{full}: 0 KB are free"):
+        agent.begin(settings, json.dumps(document()))

@@ -850,3 +850,15 @@ def test_the_board_tells_what_goes_on() -> None:
     assert "engine" not in screen("status", {**status_answer(), "engine": never})
     never["next"] = [{"what": "r-1", "at": 1.0}]
     assert "engine NONE" in screen("status", {**status_answer(), "engine": never})
+
+
+def test_who_still_says_nothing_is_recovered_later() -> None:
+    """What to type next: recover for who is silent, the way back only for who answers."""
+    host = {"rollout": ROLLOUT, "before": "silent", "back": "", "detail": "", "code": "x"}
+    body = {"test": False, "hosts": {"db1": {**host, "outcome": "silent"},
+                                     "web1": {**host, "outcome": "failed"}}}  # fmt: skip
+    shown = render({"recover": body})
+    assert "when it answers again: salt-run cpacman.recover db1" in shown
+    assert "next: salt-run cpacman.rollback host=web1" in shown
+    del body["hosts"]["web1"]
+    assert "rollback" not in render({"recover": body})

@@ -215,7 +215,7 @@ def test_locked_host_stops_before_anything(tmp_path: Path) -> None:
 
 
 def test_host_gets_only_what_its_plan_names(tmp_path: Path) -> None:
-    """A host that asks for other files does not get them."""
+    """A host that asks for other files does not get them, nor its own ones twice."""
     world = World(tmp_path, {"web1": FakeHost(tampers=True)})
     assert rolled(world)["web1"] == (Outcome.APPLIED.value, None)
     assert world.transport.hosts["web1"].received == [(SHA, 0, 1000)]

@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpacman.transport.chunks import plan_chunks
+from cpacman.transport.chunks import merged, plan_chunks
 
 HOSTS = ("web1", "web2", "db1")
 NEEDS = st.dictionaries(
@@ -43,3 +43,10 @@ def test_small_files_travel_together() -> None:
     """Many small files fill one chunk instead of a load each."""
     needs = {"web1": [(f"{n:064x}", 0, 10) for n in range(100)]}
     assert [chunk.size for chunk in plan_chunks(needs, 500)] == [500, 500]
+
+
+def test_no_byte_is_sent_twice_to_who_asks_for_it_twice() -> None:
+    """Segments that repeat, overlap or touch are one; other files and gaps stay apart."""
+    asked = [("b", 0, 5), ("a", 0, 10), ("a", 0, 10), ("a", 5, 10), ("a", 15, 1), ("a", 20, 2)]
+    assert merged(asked) == [("a", 0, 16), ("a", 20, 2), ("b", 0, 5)]
+    assert merged([]) == []

@@ -62,6 +62,9 @@ def test_equal_arguments_share_a_load() -> None:
         ({"started": True}, ""),
         ({"error": {"code": "space", "message": "full"}}, "space"),
         ({"error": "text"}, "garbled"),
+        ({"error": {"code": "unreachable", "message": "I am not here"}}, "garbled"),
+        ({"error": {"code": "transport", "message": "no way"}}, "garbled"),
+        ({"error": {"code": "\x1b[2J", "message": "x" * 100_000}}, "garbled"),
         ("'cpacman.begin' is not available.", "no-door"),
         ("Traceback ...", "garbled"),
         (None, "garbled"),
@@ -72,6 +75,7 @@ def test_whatever_a_host_returns_becomes_an_answer(value, code) -> None:
     """What is no plain answer is an error of that host; a missing module names the mend."""
     answer = read_answer("web1", "begin", value)
     assert answer.code == code and bool(answer.error) is bool(code)
+    assert len(answer.error) < 3000
     assert code != "no-door" or "saltutil.sync_modules" in answer.error
 
 
