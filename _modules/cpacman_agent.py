@@ -1324,7 +1324,10 @@ def needed_files(settings):
         text = read_text(os.path.join(path, "manifest.json"))
         if not text or os.path.exists(os.path.join(path, "report.json")):
             continue
-        manifest = json.loads(text)
+        try:
+            manifest = parse_manifest(text)
+        except Refused:
+            continue  # damaged: it can't be started, either
         if session_status(path)["state"] != "staged" or manifest["expires"] >= time.time():
             needed.update(sizes_of(manifest))
     return needed
@@ -1542,11 +1545,12 @@ def read_journal(path):
 
 def session_status(path):
     """Return the state of a session: its report, or how far it is, or that it was cut off."""
-    text = read_text(os.path.join(path, "report.json"))
-    if text:
-        return json.loads(text)
+    report = read_document(os.path.join(path, "report.json"))
+    if report:
+        return report
     journal = read_journal(path)
-    states = [entry for entry in journal if "state" in entry]
+    # A file system that was repaired may have emptied what we keep; the cookie tells what ran.
+    states = [entry for entry in journal if "state" in entry] or [{"state": "staged"}]
     status = {
         "state": states[-1]["state"], "outcome": None, "code": "", "detail": "", "ended": None,
         "started": started_at(states), "log": log_tail(path), "findings": {},
@@ -1554,9 +1558,9 @@ def session_status(path):
     if status["state"] == "staged" or is_running(path):
         return status
     # It may have written its report and gone since the first look.
-    text = read_text(os.path.join(path, "report.json"))
-    if text:
-        return json.loads(text)
+    report = read_document(os.path.join(path, "report.json"))
+    if report:
+        return report
     touched = status["state"] in ("running", "verifying")
     return dict(
         status,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pydantic_core import PydanticCustomError
 
 from cpacman.commands.access import check_reader
-from cpacman.config import LiveSettings, Settings, parse_size, settings_from_opts
+from cpacman.config import LiveSettings, Settings, parse_rate, settings_from_opts
 from cpacman.depot.pool import Pool
 from cpacman.errors import ConfigError, CpacmanError, Problem, UsageError
 from cpacman.fleet.hostfiles import HostsFiles, load_hosts_files
@@ -165,7 +165,7 @@ def throttle_of(settings: Settings, bandwidth: Bandwidth) -> Throttle:
     given, problems = [], []
     for name, value in bandwidth._asdict().items():
         try:
-            given.append(None if value is None else parse_size(value))
+            given.append(None if value is None else parse_rate(value))
         except PydanticCustomError as error:
             context = error.context or {}
             problems.append(Problem(name, context["text"], context["mend"]))

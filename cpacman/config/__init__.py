@@ -55,7 +55,7 @@ from cpacman.config.values import (
     parse_date,
     parse_duration,
     parse_match,
-    parse_size,
+    parse_rate,
     plain_text,
 )
 from cpacman.config.yamlfile import read_yaml
@@ -105,7 +105,7 @@ __all__ = [
     "parse_date",
     "parse_duration",
     "parse_match",
-    "parse_size",
+    "parse_rate",
     "path_text",
     "plain_text",
     "problems_of",

@@ -31,6 +31,7 @@ from cpacman.config.values import (
     parse_date,
     parse_duration,
     parse_match,
+    parse_rate,
     parse_share,
     parse_size,
     wrong,
@@ -107,6 +108,7 @@ def ordered(value: Any) -> Any:
 
 Duration = Annotated[int, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
+Rate = Annotated[int, BeforeValidator(parse_rate)]
 Date = Annotated[datetime.date, PlainValidator(parse_date), PlainSerializer(str)]
 HostAmount = Annotated[Amount, PlainValidator(parse_amount), PlainSerializer(str)]
 HostMatch = Annotated[

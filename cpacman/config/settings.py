@@ -14,6 +14,7 @@ from cpacman.config.fields import (
     Count,
     Duration,
     Name,
+    Rate,
     Section,
     Share,
     Size,
@@ -52,8 +53,8 @@ class TransportSettings(Section):
     apply: Annotated[Duration, Field(ge=1)] = 1800
     share: Share = Amount(80, percent=True)
     connections: Annotated[StrictInt, Field(ge=1, le=1000)] = 50
-    bandwidth: Size = 0
-    bandwidth_per_host: Size = 0
+    bandwidth: Rate = 0
+    bandwidth_per_host: Rate = 0
     host_cache: Annotated[Size, Field(ge=2**20)] = 2 * 2**30
 
 

@@ -136,6 +136,10 @@ def parse_duration(value: Any) -> int:
     raise wrong(f"{value!r} is no duration", "write 30m, 48h or 7d, with its unit (s m h d w)")
 
 
+LEAST_RATE = 16 * 1024
+"""Bytes in a second: less than a whole small package in a minute is a slip of the pen."""
+
+
 def parse_size(value: Any) -> int:
     """Return a size such as `50M` in bytes; units are powers of 1024, a bare number is bytes."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -144,6 +148,14 @@ def parse_size(value: Any) -> int:
     if not found:
         raise wrong(f"{value!r} is no size", "write 50M or 2G (K M G T, powers of 1024)")
     return int(found[1]) * _BYTES[found[2]]
+
+
+def parse_rate(value: Any) -> int:
+    """Return bytes in a second, 0 for no cap; a cap that nothing would get through is none."""
+    rate = parse_size(value)
+    if 0 < rate < LEAST_RATE:
+        raise wrong(f"{value!r} is {rate} bytes a second", f"write {rate}M, or 0 for no cap")
+    return rate
 
 
 def parse_amount(value: Any) -> Amount:

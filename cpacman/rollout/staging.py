@@ -24,6 +24,9 @@ from cpacman.transport.chunks import merged
 from cpacman.transport.port import UNREACHABLE, Answer, PushProgress, Segment
 from cpacman.words import many
 
+HASHED = 25e6
+"""Bytes in a second that also a slow disk reads and a slow processor hashes."""
+
 
 def check_files(plan: Plan, hosts: Iterable[str], tools: Tools) -> None:
     """Hash every file that these hosts' transactions need, before anything is sent.
@@ -254,13 +257,18 @@ class Stager:
     def _ask(self, function: str, requests: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
         """Call a function of hosts that were not told to start; end those that say no."""
         good = []
-        timeout = self._tools.times.answer
+        timeout = self._tools.times.answer + self._hashing(requests)
         for answer in self._tools.transport.call(function, requests, timeout=timeout):
             if answer.code:
                 self._end_unstarted(answer)
             else:
                 good.append(answer)
         return good
+
+    def _hashing(self, hosts: Iterable[str]) -> float:
+        """Return the seconds that a slow host may need to hash what its transaction names."""
+        actions = (self._record.transaction(host).actions for host in hosts)
+        return max((sum(a.size for a in one if a.sha256) for one in actions), default=0) / HASHED
 
     def _end_unstarted(self, answer: Answer) -> None:
         """End a host that was not told to start: it did not answer, or it said no."""

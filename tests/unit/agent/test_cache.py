@@ -388,6 +388,20 @@ def test_a_directory_of_the_system_stays_everybody_s(agent, settings, key, place
     assert Path("/tmp").stat().st_mode == mode
 
 
+def test_records_that_a_repair_has_emptied_stop_nothing(agent, settings, begun):
+    """What an old session left is unreadable: others begin, and nothing is taken for applied."""
+    base = Path(settings["state_dir"], "transactions")
+    for number, name in enumerate(("journal.jsonl", "report.json", "manifest.json"), 6):
+        session = f"s{number}"
+        agent.begin(settings, json.dumps(document(session=session, sequence=number)))
+        (base / session / name).write_text("" if name == "journal.jsonl" else "{")
+        assert agent.session_status(str(base / session))["outcome"] is None
+    keep(Path(settings["cache_dir"]), 1)
+    newest = json.dumps(document(session="s9", sequence=9, cache=0))
+    assert agent.begin(settings, newest)["state"] == "staged"
+    assert agent.interrupted_session(settings["state_dir"]) == ""
+
+
 def test_no_room_for_the_record(agent, settings, monkeypatch):
     """What could not write its report is refused before it is staged, and the place is named."""
     full = settings["state_dir"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cpacman.errors import ConflictError, SafetyError
 from cpacman.model import Outcome
+from cpacman.rollout import staging
 from cpacman.rollout.job import Level, Recheck
-from cpacman.transport.fake import FakeHost
+from cpacman.transport.fake import FakeHost, FakeTransport
+from cpacman.transport.port import Answer
 from tests.unit.rollout.world import SHA, World, level
 
 
@@ -49,6 +53,26 @@ def test_a_disk_that_damages_everything_is_refused(tmp_path: Path) -> None:
     assert rolled(world) == {"web1": ("refused", "bytes")}
     assert len(world.transport.hosts["web1"].received) == 2
     assert any("damaged on its disk each time" in line for line in world.lines)
+
+
+def test_a_slow_host_has_time_to_hash_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after a push it hashes all files of its transaction, however many they are."""
+    world = World(tmp_path, {"web1": FakeHost()})
+    asked: dict[str, float] = {}
+
+    class Noting(FakeTransport):
+        def call(
+            self, function: str, requests: Mapping[str, Mapping[str, Any]], *, timeout: float
+        ) -> Iterator[Answer]:
+            asked.setdefault(function, timeout)
+            return super().call(function, requests, timeout=timeout)
+
+    world.transport = Noting(world.transport.hosts, world.clock)
+    monkeypatch.setattr(staging, "HASHED", 10)
+    assert rolled(world) == {"web1": ("applied", None)}
+    assert asked["begin"] == asked["staged"] == asked["apply"] + 100
 
 
 def test_nothing_to_do_is_unchanged_without_a_call(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from pydantic_core import PydanticCustomError
+
+from cpacman.config import parse_rate
 from cpacman.transport.throttle import LEAST_PIECE, Throttle
 
 
@@ -64,3 +68,16 @@ def test_chunks_take_half_a_second_at_most() -> None:
     assert Throttle(1_000_000, None).piece(2**24, hosts=5) == 100_000
     assert Throttle(None, 1_000_000).piece(2**24, hosts=5) == 500_000
     assert Throttle(10, None).piece(2**24) == LEAST_PIECE
+
+
+@pytest.mark.parametrize(("said", "rate"), [("0", 0), (0, 0), ("50M", 50 * 2**20), (65536, 65536)])
+def test_a_cap_is_bytes_in_a_second(said: object, rate: int) -> None:
+    """With a unit or without one; 0 is none."""
+    assert parse_rate(said) == rate
+
+
+@pytest.mark.parametrize("said", [50, "10", "1K"])
+def test_a_cap_that_nothing_gets_through_is_a_slip(said: object) -> None:
+    """Who leaves the unit out is asked for it, and does not wait for ever."""
+    with pytest.raises(PydanticCustomError, match="bytes a second"):
+        parse_rate(said)
