@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab.hub import Hub
-from lab.namespace import Result, Running
+from lab.namespace import PATIENCE, Result, Running
 
 if TYPE_CHECKING:
     from lab.master import Master
@@ -30,7 +30,7 @@ class Commands(ABC):
     def master(self) -> Master:
         """The Salt master."""
 
-    def run(self, argv: Sequence[str], *, timeout: float = 120) -> Result:
+    def run(self, argv: Sequence[str], *, timeout: float = PATIENCE) -> Result:
         """Run any command where the master runs."""
         return self.hub.run(argv, timeout=timeout)
 
@@ -38,7 +38,9 @@ class Commands(ABC):
         """Start any command where the master runs, to be watched, killed or waited for."""
         return self.hub.start(argv)
 
-    def salt_run(self, function: str, *args: str, timeout: float = 120, **keywords: Any) -> Any:
+    def salt_run(
+        self, function: str, *args: str, timeout: float = PATIENCE, **keywords: Any
+    ) -> Any:
         """`salt-run FUNCTION ARGS KEY=VALUE`, as a person sees it (our outputter).
 
         Returns:
@@ -88,7 +90,7 @@ class Commands(ABC):
 
         return self.master.cli(SaltKey).run(*args)
 
-    def salt_ssh(self, target: str, *args: str, timeout: float = 120) -> Any:
+    def salt_ssh(self, target: str, *args: str, timeout: float = PATIENCE) -> Any:
         """`salt-ssh TARGET ARGS`, with the lab's roster and key."""
         from saltfactories.cli.ssh import SaltSsh
 

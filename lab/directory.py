@@ -30,7 +30,7 @@ STATE = "lab.json"
 # A unix socket's path has 107 bytes; Salt's longest below a lab is about 60.
 LONGEST_BASE = 45
 # Seconds for a lab whose owner died to be gone (it takes milliseconds).
-LONGEST_DEATH = 5.0
+LONGEST_DEATH = 30.0
 
 
 def base_directory() -> Path:

@@ -23,6 +23,7 @@ from cpacman.errors import Problem
 from lab import rpms
 from lab.errors import LabError
 from lab.namespace import (
+    PATIENCE,
     Daemon,
     Namespace,
     Result,
@@ -163,7 +164,7 @@ class Host:
         Raises:
             LabError: its first process failed; with what it said.
         """
-        wait_for(f"host {self.name}", self._has_root, 60)
+        wait_for(f"host {self.name}", self._has_root, PATIENCE)
         first = self._first_process()
         self._inside = Namespace(first, ("-a",), host_environ())
         inner = status(first, "NSpid")[1]
@@ -195,7 +196,7 @@ class Host:
         if self._inside is not None:
             os.kill(self._inside.pid, signal.SIGKILL)
             gone = self._unshare
-            wait_for(f"end of {self.name}", lambda: gone is None or not gone.alive(), 10)
+            wait_for(f"end of {self.name}", lambda: gone is None or not gone.alive(), PATIENCE)
         self._inside = self._daemon = self._unshare = None
 
     # -- commands and files
@@ -205,7 +206,7 @@ class Host:
         argv: Sequence[str],
         *,
         stdin: str | bytes | None = None,
-        timeout: float = 120,
+        timeout: float = PATIENCE,
         env: Mapping[str, str] | None = None,
     ) -> Result:
         """Run a command on the host; see `Namespace.run`."""
@@ -215,7 +216,7 @@ class Host:
         """Start a command on the host and return at once; see `Namespace.start`."""
         return self.inside.start(argv, env=env)
 
-    def call(self, function: str, *args: str, timeout: float = 120) -> Result:
+    def call(self, function: str, *args: str, timeout: float = PATIENCE) -> Result:
         """Run `salt-call --out=json` on the host."""
         script = Path(sys.executable).with_name("salt-call")
         argv = [sys.executable, str(script), "--out=json", "--log-level=error", function, *args]
@@ -307,13 +308,13 @@ class Host:
         argv = minion if self.kind == SALT else ["/usr/sbin/sshd", "-D", "-e"]
         self._daemon = self.inside.spawn(argv, DAEMON_LOG)
         if self.kind == SSH:
-            wait_for(f"sshd of {self.name}", lambda: SSH_PORT in listening(self.pid), 10)
+            wait_for(f"sshd of {self.name}", lambda: SSH_PORT in listening(self.pid), PATIENCE)
 
     def kill_minion(self) -> None:
         """kill -9 of the minion and all its processes (what it started as a daemon lives on)."""
         if self._daemon is not None:
             self._daemon.signal(signal.SIGKILL)
-            wait_for(f"end of {self.name}'s daemon", lambda: not self._daemon_alive(), 10)
+            wait_for(f"end of {self.name}'s daemon", lambda: not self._daemon_alive(), PATIENCE)
             self._daemon = None
             self._disturbed = True
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from cpacman.errors import Problem
 from lab.directory import Directory
 from lab.errors import LabError
-from lab.namespace import Namespace, children, inner_environ, wait_for
+from lab.namespace import PATIENCE, Namespace, children, inner_environ, wait_for
 from lab.requirements import SYSTEM_PATH
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def start_hub(directory: Directory, address: str, keep: Iterable[Path]) -> Hub:
         return (path / "hub.ready").exists()
 
     try:
-        wait_for("the lab's namespaces", ready, 30)
+        wait_for("the lab's namespaces", ready, PATIENCE)
         return Hub(first, path)
     except BaseException:
         end(first)

@@ -28,7 +28,7 @@ from lab.directory import NAME, Directory, base_directory, sweep
 from lab.errors import LabError
 from lab.host import BITS, MASTER_ADDRESS, PUBLISH_PORT, SALT, SSH, Host, host_environ
 from lab.hub import CHECKOUT, Hub, start_hub
-from lab.namespace import inner_environ, wait_for
+from lab.namespace import PATIENCE, inner_environ, wait_for
 from lab.requirements import check_requirements
 from lab.sockets import connected
 from lab.systemd import SystemdHost
@@ -301,7 +301,7 @@ class Lab(Commands):
         """The ids of the hosts that run a salt-minion."""
         return [host.name for host in self._hosts.values() if host.kind == SALT]
 
-    def wait_for_minions(self, seconds: float = 60) -> None:
+    def wait_for_minions(self, seconds: float = PATIENCE) -> None:
         """Wait until every minion is connected to the master's publisher.
 
         Raises:
@@ -310,7 +310,7 @@ class Lab(Commands):
         wanted = {self._hosts[name].address for name in self.minions()}
         wait_for("minions", lambda: wanted <= connected(self.hub.pid, PUBLISH_PORT), seconds)
 
-    def wait_for_answers(self, seconds: float = 60) -> None:
+    def wait_for_answers(self, seconds: float = PATIENCE) -> None:
         """Wait until every minion answers: a connection may stand before it listens to its topic.
 
         Raises:
@@ -323,7 +323,7 @@ class Lab(Commands):
         answers = self.salt(self.minions(), "test.ping", "--timeout=2").data or {}
         return all(answers.get(name) is True for name in self.minions())
 
-    def sync_modules(self, seconds: float = 60) -> None:
+    def sync_modules(self, seconds: float = PATIENCE) -> None:
         """Bring the door and the agent, as they are in the checkout now, to the minions.
 
         Raises:
@@ -333,7 +333,8 @@ class Lab(Commands):
         silent = set(self.minions())
         until = time.monotonic() + seconds
         while silent and time.monotonic() < until:
-            answers = self.salt(sorted(silent), "saltutil.sync_modules").data or {}
+            # Salt waits that long for one that did not hear of it, as it does not listen yet.
+            answers = self.salt(sorted(silent), "saltutil.sync_modules", "--timeout=10").data or {}
             silent -= {name for name, answer in answers.items() if isinstance(answer, list)}
         if silent:
             raise LabError([Problem(name, "does not answer the master") for name in sorted(silent)])

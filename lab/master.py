@@ -33,7 +33,7 @@ from cpacman.errors import Problem
 from lab.directory import write_atomically
 from lab.errors import LabError
 from lab.host import PUBLISH_PORT, RETURN_PORT
-from lab.namespace import Daemon, Namespace, wait_for
+from lab.namespace import PATIENCE, Daemon, Namespace, wait_for
 from lab.sockets import listening
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -204,7 +204,7 @@ class Master:
             self.factory.cmdline(), str(self.root / "logs" / "master.out")
         )
 
-    def wait(self, seconds: float = 60) -> None:
+    def wait(self, seconds: float = PATIENCE) -> None:
         """Wait until both ports are open.
 
         Raises:
@@ -222,8 +222,13 @@ class Master:
         """kill -9 of the master and all its processes."""
         if self._daemon is not None:
             self._daemon.signal(signal.SIGKILL)
-            wait_for("end of salt-master", lambda: RETURN_PORT not in listening(self.hub.pid), 10)
+            wait_for(
+                "end of salt-master", lambda: RETURN_PORT not in listening(self.hub.pid), PATIENCE
+            )
             self._daemon = None
+
+    def _is_deaf(self) -> bool:
+        return RETURN_PORT not in listening(self.hub.pid)
 
     # -- commands
 

@@ -22,6 +22,8 @@ from cpacman.errors import Problem
 from lab.errors import LabError
 from lab.requirements import SYSTEM_PATH
 
+# Seconds for what takes a few at rest: against hanging, and long enough on the busiest machine.
+PATIENCE = 300.0
 # Detaches from nsenter: the inner shell prints the daemon's pid and ends, the pid 1 inherits it.
 SPAWN = 'log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!'
 # Handed on from the caller; everything else in its environment stays outside.
@@ -85,7 +87,7 @@ class Namespace:
         argv: Sequence[str],
         *,
         stdin: str | bytes | None = None,
-        timeout: float = 120,
+        timeout: float = PATIENCE,
         env: Mapping[str, str] | None = None,
     ) -> Result:
         """Run a command inside and wait for it (not for what it leaves in the background).
@@ -183,7 +185,7 @@ class Running:
         """What it printed so far."""
         return os.pread(self._files[1].fileno(), 1 << 24, 0).decode(errors="replace")
 
-    def wait(self, timeout: float = 120) -> Result:
+    def wait(self, timeout: float = PATIENCE) -> Result:
         """Wait for its end.
 
         Raises:
@@ -201,8 +203,8 @@ class Running:
             texts.append(file.read().decode(errors="replace"))
         return Result(code, *texts)
 
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send `number` to the command and all below it, then wait; nothing if it has ended.
+    def signal(self, number: signal.Signals) -> None:
+        """Send `number` to the command and all below it; nothing if it has ended.
 
         nsenter itself is left alone: it ends with its child and passes the signal on as its own.
         """
@@ -210,8 +212,12 @@ class Running:
             for pid in descendants(self.process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1 if number == signal.SIGKILL else 30)
+
+    def kill(self) -> None:
+        """Kill the command and all below it, and wait for its end; nothing if it has ended."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

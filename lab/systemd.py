@@ -17,7 +17,7 @@ from pathlib import Path
 from cpacman.errors import Problem
 from lab.errors import LabError
 from lab.host import DAEMON_LOG, Host, host_environ
-from lab.namespace import Daemon, wait_for
+from lab.namespace import PATIENCE, Daemon, wait_for
 
 INIT = Path(__file__).resolve().parent / "systemd-init.sh"
 PREFIX = "cpacman-lab-"
@@ -85,7 +85,7 @@ class SystemdHost(Host):
     def start_minion(self) -> None:
         """Wait until systemd is up, and start the minion's service unless that did it."""
         if not self._daemon_alive():
-            wait_for(f"systemd of {self.name}", self._is_booted, 60)
+            wait_for(f"systemd of {self.name}", self._is_booted, PATIENCE)
             self.run(["systemctl", "start", UNIT]).check()
             self._daemon = Daemon(self.inside.outer_pid(self.main_pid()))
 
@@ -123,7 +123,7 @@ class SystemdHost(Host):
     def release(self) -> None:
         """Remove its cgroups, as soon as its processes are gone; and what dead labs left."""
         for cgroup in self.cgroups:
-            wait_for(f"end of {cgroup}", lambda cgroup=cgroup: remove_cgroup(cgroup), 30)
+            wait_for(f"end of {cgroup}", lambda cgroup=cgroup: remove_cgroup(cgroup), PATIENCE)
             with contextlib.suppress(OSError):  # the others' are there yet
                 cgroup.parent.rmdir()
         for root in hierarchies():

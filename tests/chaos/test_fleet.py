@@ -113,7 +113,7 @@ KINDS = ("runner", "master", "minion", "worker", "both", "cut", "stop")
 
 def settle(fleet: Fleet, hosts: tuple[str, ...]) -> None:
     """Have everything collected and recovered."""
-    wait(lambda: not any(workers(fleet.lab.host(host)) for host in hosts), 60)
+    wait(lambda: not any(workers(fleet.lab.host(host)) for host in hosts))
     for _ in range(4):
         answer = fleet.run("recover", "*")
         if not answer["recover"]["hosts"]:

@@ -17,7 +17,7 @@ MEMBERS = {
     "web1": {"meta": {"ring": 0}},
     "db1": {"class": "production"},
 }
-TIMES = {"answer": "10s", "stall": "3s", "apply": "60s", "chunk": "4M"}
+TIMES = {"answer": "10s", "stall": "8s", "apply": "60s", "chunk": "4M"}
 
 
 class Fleet:

@@ -41,7 +41,7 @@ def fleet(engine_lab: Lab) -> Iterator[Fleet]:
     engine_lab.reset()
 
 
-def wait(check: Callable[[], Any], seconds: float = 60) -> Any:
+def wait(check: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until something is true."""
     until = time.monotonic() + seconds
     while not (found := check()):
@@ -59,7 +59,7 @@ def test_background_rollout_with_gate_and_soak_survives_the_master(fleet: Fleet)
     """The canary passes its gate and soaks; the master dies meanwhile; the rest follows."""
     fleet.configure(
         levels=[
-            {"canary": {"match": "ring:0", "gate": "web", "soak": "6s"}},
+            {"canary": {"match": "ring:0", "gate": "web", "soak": "15s"}},
             "rest",
         ],
         gates={
@@ -77,7 +77,7 @@ def test_background_rollout_with_gate_and_soak_survives_the_master(fleet: Fleet)
     wait(lambda: state_of(fleet, number)["gates"]["canary"]["state"] == "soaking")
     fleet.lab.kill_master()
     fleet.lab.start_master()
-    done = wait(lambda: (s := state_of(fleet, number))["state"] == "done" and s, 90)
+    done = wait(lambda: (s := state_of(fleet, number))["state"] == "done" and s)
     assert {h: one["outcome"] for h, one in done["hosts"].items()} == {
         "web1": "applied", "web2": "applied",
     }  # fmt: skip
@@ -106,7 +106,7 @@ def test_chain_through_two_classes_survives_the_master(fleet: Fleet) -> None:
     fleet.configure(
         classes=[
             {"development": {}},
-            {"production": {"evidence": {"min_hosts": 1, "soak": "15s"}}},
+            {"production": {"evidence": {"min_hosts": 1, "soak": "30s"}}},
         ],
         levels=["all"],
         membership={"hosts_d": str(fleet.lab.path("hosts.d")), "on_new": "accept"},
@@ -120,7 +120,7 @@ def test_chain_through_two_classes_survives_the_master(fleet: Fleet) -> None:
     fleet.lab.start_master()
     database = f"sqlite:///{fleet.lab.path('state', 'cpacman.db')}"
     console = [sys.executable, "-m", "cpacman", "watch", number, "--database", database]
-    watched = subprocess.run(console, capture_output=True, text=True, timeout=90, check=False)
+    watched = subprocess.run(console, capture_output=True, text=True, timeout=180, check=False)
     assert watched.returncode == 0, watched.stdout + watched.stderr
     assert "DONE  development -> production" in watched.stdout
     assert "webapp-1.1-1.noarch" in fleet.lab.host("web2").packages()

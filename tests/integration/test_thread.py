@@ -20,7 +20,8 @@ from tests.integration.fleet import CHANNEL, Fleet
 UPDATED = {
     "webapp-1.1-1.noarch", "libwebapp-1.0-1.x86_64", "newtool-2.0-1.noarch", "jlib-1.0-1.noarch",
 }  # fmt: skip
-SLEEP = "4.125"
+SLEEP = "300.125"
+"""Far longer than a test takes: `let_go` ends it."""
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def fleet(clean_lab: Lab) -> Fleet:
     return Fleet(clean_lab).ready()
 
 
-def wait(check: Callable[[], Any], seconds: float = 20) -> Any:
+def wait(check: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait until something is true."""
     until = time.monotonic() + seconds
     while not (found := check()):
@@ -46,6 +47,12 @@ def installed(fleet: Fleet, host: str) -> set[str]:
 def in_scriptlet(host: Host) -> bool:
     """Whether the host's transaction is in the scriptlet that sleeps."""
     return host.run(["pgrep", "-fx", f"sleep {SLEEP}"]).returncode == 0
+
+
+def let_go(host: Host) -> None:
+    """End the scriptlet that sleeps; no further one does."""
+    host.remove("/etc/fickle.sleep")
+    host.run(["pkill", "-fx", f"sleep {SLEEP}"])
 
 
 def test_the_thread(fleet: Fleet) -> None:
@@ -290,6 +297,7 @@ def test_transaction_outlives_the_minion(fleet: Fleet) -> None:
         wait(lambda: in_scriptlet(host))
         host.kill_minion()
         host.start_minion()
+        let_go(host)
         result = running.wait()
     assert result.returncode == 0, result.stdout
     assert installed(fleet, "web1") > UPDATED
@@ -302,7 +310,8 @@ def test_ctrl_c_starts_no_more_hosts(fleet: Fleet) -> None:
     number = fleet.plan()["plan_id"]
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
-        running.kill(signal.SIGINT)
+        running.signal(signal.SIGINT)
+        let_go(host)
         result = running.wait()
     assert result.returncode == 4, result.stdout
     assert "HALTED" in result.stdout
@@ -318,6 +327,7 @@ def test_two_deploys_never_touch_one_host(fleet: Fleet) -> None:
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
         second = fleet.run("deploy", plan=number)
+        let_go(host)
         result = running.wait()
     assert result.returncode == 0
     assert second.code == 1 and "is being changed by rollout r-" in second.problems()
@@ -331,6 +341,7 @@ def test_killed_runner_loses_nothing(fleet: Fleet) -> None:
     with fleet.lab.start(fleet.lab.salt_run_argv("cpacman.deploy", plan=number)) as running:
         wait(lambda: in_scriptlet(host))
         running.kill()
+    let_go(host)
     wait(lambda: installed(fleet, "web1") > UPDATED)
     wait(lambda: host.run(["pgrep", "-f", "agent.py"]).returncode != 0)
     again = fleet.run("deploy", **{"class": "development", "now": True})
@@ -365,6 +376,6 @@ def test_two_machines_with_one_id(fleet: Fleet) -> None:
         clone.write(f"/etc/clone/pki/{name}", text, 0o600)
     minion = Path(sys.executable).with_name("salt-minion")
     with clone.start([sys.executable, str(minion), "-c", "/etc/clone"]):
-        wait(lambda: "twins" in str(fleet.run("refresh", "web1").data), 30)
+        wait(lambda: "twins" in str(fleet.run("refresh", "web1").data))
         answer = fleet.run("deploy", plan=number, levels="canary")
     assert answer.outcomes() == {"web1": ("skipped", "twins")}
