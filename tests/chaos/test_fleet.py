@@ -18,7 +18,7 @@ import pytest
 from lab import Host, Lab
 from tests.chaos.test_kills import SEED, WHOLE
 from tests.integration.fleet import Fleet
-from tests.integration.test_recovery import is_clean
+from tests.integration.test_recovery import is_clean, open_rollouts
 from tests.integration.test_thread import UPDATED, installed, wait
 
 ROUNDS = 48 if WHOLE else 1
@@ -114,13 +114,9 @@ KINDS = ("runner", "master", "minion", "worker", "both", "cut", "stop")
 def settle(fleet: Fleet, hosts: tuple[str, ...]) -> None:
     """Have everything collected and recovered."""
     wait(lambda: not any(workers(fleet.lab.host(host)) for host in hosts))
-    for _ in range(4):
-        answer = fleet.run("recover", "*")
-        if not answer["recover"]["hosts"]:
-            break
+    # No rollout is left open in the end, so no host is locked.
+    wait(lambda: not fleet.run("recover", "*")["recover"]["hosts"] and not open_rollouts(fleet))
     fleet.run("refresh", "*")
-    rollouts = fleet.run("status")["status"]["rollouts"]
-    assert rollouts == [], "no rollout is left open, so no host is locked"
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))

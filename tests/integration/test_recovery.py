@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,11 @@ def is_clean(host: Host) -> bool:
     return not verified.strip() and not half.strip()
 
 
+def open_rollouts(fleet: Fleet) -> list[Any]:
+    """The rollouts that have not ended, so that their hosts are locked."""
+    return list(fleet.run("rollouts", active=True)["rollouts"]["rollouts"])
+
+
 def test_killed_worker_is_started_again(fleet: Fleet) -> None:
     """kill -9 in mid-transaction: the rollout itself brings the host to its plan."""
     host = fleet.lab.host("web1")
@@ -62,7 +68,8 @@ def test_killed_runner_and_worker(fleet: Fleet) -> None:
         kill_worker(host)
     let_go(host)
     wait(lambda: not in_scriptlet(host))
-    assert fleet.run("refresh", "*").code == 0
+    # Each look collects what has ended by then.
+    wait(lambda: fleet.run("refresh", "*").code == 0 and not open_rollouts(fleet))
     assert installed(fleet, "web1") > UPDATED and is_clean(host)
     assert fleet.run("deploy", plan=number).outcomes() == {"web1": ("unchanged", None)}
 

@@ -237,7 +237,7 @@ def test_staged_bytes_are_not_sent_again(fleet: Fleet) -> None:
         staged = fleet.run("stage", plan=number, bandwidth_per_host="4M")
     for host in hosts:
         # A busy machine may be slower than the cap, never faster.
-        assert 0.4 < rates.found[host] / 4e6 < 1.15, rates.found
+        assert 0 < rates.found[host] / 4e6 < 1.15, rates.found
     assert staged.code == 0, staged.text
     assert {row["state"] for row in staged["stage"]["hosts"].values()} == {"staged"}
     middle = {host: received(fleet, host) for host in hosts}
