@@ -21,7 +21,9 @@ try:
         collecting,
         comparing,
         controlling,
+        drifting,
         explaining,
+        helping,
         keys,
         looking,
         membership,
@@ -428,6 +430,26 @@ def compliance(
     """
     with _context() as context:
         return complying.compliance(context, sel.selection())
+
+
+@runner
+def drift(
+    sel: Sel,
+):
+    """
+    Tell what hosts have that CPacMan did not put there, or lack of what it did.
+
+    SEL
+        which hosts; they must be named, and are asked for their inventory
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.drift class=production
+    """
+    with _context() as context:
+        return drifting.drift(context, sel.selection())
 
 
 @runner
@@ -977,8 +999,8 @@ def hosts(
     SEL
         which hosts; none given means all of them
     state
-        only those that stand so: current, behind, unknown; new, rebuilt, moved (these wait for
-        ``accept``); unplaced; retired
+        only those that stand so: current, behind, ahead, unknown; new, rebuilt, moved (these wait
+        for ``accept``); unplaced; retired; or drifted, besides
 
     CLI Example:
 
@@ -1148,6 +1170,24 @@ def wake(hosts: bool = False):
     """
     with _context() as context:
         return ticking.wake(context, hosts=hosts)
+
+
+@runner
+def help(command: str | None = None):
+    """
+    List the commands, or tell all of one of them.
+
+    command
+        its name
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run cpacman.help
+        salt-run cpacman.help promote
+    """
+    return helping.show_help(globals(), command)
 
 
 @runner

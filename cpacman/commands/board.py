@@ -147,7 +147,10 @@ def _cell(
 
 
 def _unplaced(fleet: Fleet) -> dict[str, list[str]]:
-    return {host: [str(p) for p in found] for host, found in sorted(fleet.problems.items())}
+    return {
+        host: [str(p._replace(path="") if p.path == host else p) for p in found]
+        for host, found in sorted(fleet.problems.items())
+    }
 
 
 def _active(context: Context, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpacman.commands.board import standing_of
 from cpacman.commands.context import Context
+from cpacman.commands.drifting import DRIFTED, drift_of
 from cpacman.commands.fleet import Selection, select
 from cpacman.errors import Problem, UsageError
 
 STATES = (
     "current", "behind", "ahead", "unknown", "new", "rebuilt", "moved", "unplaced", "retired",
+    DRIFTED,
 )  # fmt: skip
+"""Exactly one of them is a host's state; `drifted` it may be besides."""
 
 
 def hosts(context: Context, selection: Selection, *, states: Sequence[str] = ()) -> dict[str, Any]:
-    """List the selected hosts; with `states` those that stand so.
+    """List the selected hosts; with `states` those that stand so, or have drifted.
 
     Raises:
         UsageError: no such state.
@@ -28,8 +31,23 @@ def hosts(context: Context, selection: Selection, *, states: Sequence[str] = ())
     rows = _retired(context) if "retired" in states else {}
     if set(states) != {"retired"}:
         rows |= _present(context, selection)
-    found = {h: row for h, row in sorted(rows.items()) if not states or row["state"] in states}
+    drifted = _note_drift(context, rows) if DRIFTED in states else set()
+    found = {
+        host: row
+        for host, row in sorted(rows.items())
+        if not states or row["state"] in states or host in drifted
+    }
     return {"hosts": {"hosts": found, "states": list(states)}}
+
+
+def _note_drift(context: Context, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Return the hosts that have drifted, by what they last said; their rows are told how."""
+    there = [host for host, row in rows.items() if row["state"] != "retired"]
+    found = {h: one for h, one in drift_of(context, there).items() if one["state"] == DRIFTED}
+    for host, one in found.items():
+        words = f"drifted: +{len(one['added'])} -{len(one['removed'])}"
+        rows[host]["note"] = "; ".join(filter(None, [rows[host]["note"], words]))
+    return set(found)
 
 
 def _present(context: Context, selection: Selection) -> dict[str, dict[str, Any]]:

@@ -58,6 +58,19 @@ def compliance(body: Answer) -> str:
     return clean("\n".join([words, table(rows)]).rstrip())
 
 
+def drift(body: Answer) -> str:
+    """How each host differs from what was left there, and how many do not."""
+    hosts: Mapping[str, Answer] = body["hosts"]
+    equal = sum(one["state"] == "equal" for one in hosts.values())
+    lines = [f"{equal} of {len(hosts)} hosts have what CPacMan left there"]
+    for host, one in hosts.items():
+        if one["state"] != "equal":
+            lines.append(f"  {host}  {one['state']}  {line(one['note'])}".rstrip())
+            for word, nevras in (("added", one["added"]), ("removed", one["removed"])):
+                lines += [f"    {word}  {some(nevras)}"] if nevras else []
+    return clean("\n".join(lines))
+
+
 LEFT = (
     ("scriptlets", "scriptlet failed"), ("broken", "broken requirement"),
     ("services", "restart"), ("reboot", "REBOOT for"), ("configs", "merge"),

@@ -146,8 +146,11 @@ def _status(body: Answer) -> str:
     ]
     if hosts and len(hosts) <= NAMED:
         lines += ["hosts", table(hosts)]
-    for host, problems in body["unplaced"].items():
-        lines += [f"UNPLACED {host}: {'; '.join(problems)}"]
+    unplaced = list(body["unplaced"].items())
+    lines += [f"UNPLACED {host}: {'; '.join(problems)}" for host, problems in unplaced[:NAMED]]
+    if len(unplaced) > NAMED:
+        more = len(unplaced) - NAMED
+        lines.append(f"UNPLACED and {more} more: salt-run cpacman.hosts state=unplaced")
     lines += filter(None, [fleet.waiting(one["state"] for one in body["hosts"].values())])
     return clean("\n".join([*lines, *rollouts.now(body)]))
 
@@ -379,6 +382,15 @@ def _advisories(body: Answer) -> str:
     return clean("\n".join(lines)) or "no hosts"
 
 
+def _help(body: Answer) -> str:
+    """Every command with its first sentence, or one of them in full."""
+    if body["command"]:
+        return clean(f"salt-run cpacman.{body['command']}\n\n{body['text']}")
+    rows = [(name, line(words)) for name, words in body["commands"].items()]
+    more = "salt-run cpacman.help COMMAND tells its arguments"
+    return clean("\n".join([table(rows, indent=""), more]))
+
+
 SCREENS: dict[str, Callable[[Answer], str]] = {
     "error": _error,
     "bug": _bug,
@@ -392,6 +404,8 @@ SCREENS: dict[str, Callable[[Answer], str]] = {
     "wake": rollouts.wake,
     "refresh": _refresh,
     "compliance": recovering.compliance,
+    "drift": recovering.drift,
+    "help": _help,
     "recover": recovering.recover,
     "key": recovering.key,
     "hostkeys": pushing.hostkeys,

@@ -338,6 +338,13 @@ ANSWERS: dict[str, Callable[[], dict[str, Any]]] = {
         },
     },
     "chain": chain_answer,
+    "help": lambda: {"command": None, "commands": {"plan": "Work out what each gets"}, "text": ""},
+    "drift": lambda: {
+        "hosts": {"web1": {"state": "drifted", "rollout": "r-1", "note": "", "added": ["a-1-1.x"],
+                           "removed": ["b-1-1.x"]},
+                  "web2": {"state": "equal", "rollout": "r-1", "note": "", "added": [],
+                           "removed": []}}
+    },
     "compliance": lambda: {
         "result": False,
         "hosts": {
