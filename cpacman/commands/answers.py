@@ -14,6 +14,7 @@ from cpacman.commands.provenance import plan_signatures
 from cpacman.depot.snapshot import load_remaining
 from cpacman.errors import InputError, Problem
 from cpacman.model import Plan, short_id
+from cpacman.rollout.machine import LevelState
 from cpacman.store import RolloutHost, RolloutLevel, StoredPlan
 
 MOST_TRANSACTIONS = 200
@@ -106,7 +107,14 @@ def rollout_body(
     more = {k: row[k] for k in ("who", "reason", "ticket", "created", "ended")}
     gates = {
         level.level: {"state": level.state, "since": level.since, "soak": level.limits["soak"],
-                      "gate": level.limits["gate"], "findings": level.findings or []}
+                      "until": _soaks_until(level), "gate": level.limits["gate"],
+                      "findings": level.findings or []}
         for level in levels
     }  # fmt: skip
     return {**header, **more, "levels": sums, "gates": gates, "hosts": shown}
+
+
+def _soaks_until(level: RolloutLevel) -> float | None:
+    """Return when a soak is over; it counts on from where it was when hosts came late."""
+    soaks = level.state == LevelState.SOAKING and level.soaking is not None
+    return float(level.soaking or 0) + float(level.limits["soak"]) if soaks else None

@@ -17,11 +17,12 @@ from pydantic_core import PydanticCustomError
 from cpacman.commands import planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
-from cpacman.commands.gatekeeping import Gates
+from cpacman.commands.gatekeeping import IGNORE, Gates
 from cpacman.commands.offering import rules_of
 from cpacman.commands.refresh import Refreshed, refresh_hosts
 from cpacman.commands.safeguards import profile_of
 from cpacman.config import LevelSettings, Profile, parse_amount, restarts_of
+from cpacman.config.stages import WindowNames
 from cpacman.errors import ConflictError, Problem, UsageError
 from cpacman.model import FailedError, Inventory, short_id
 from cpacman.planner.policy import PROTECTED
@@ -385,6 +386,9 @@ def tools_of(
 def _gates(context: Context, job: Job, fleet: Fleet) -> Gates:
     # One that was taken out of the configuration makes no exceptions; to end a rollout needs none.
     profile = context.settings.profiles.get(str(job.settings.get("profile") or ""), Profile())
+    if job.plan.request.rollback and job.reason:
+        # What is broken must not stay so until the next window opens.
+        profile = profile.model_copy(update={"windows": WindowNames(apply=IGNORE)})
     return Gates(
         context,
         rollout=job.rollout,

@@ -16,6 +16,7 @@ from cpacman.commands.gatekeeping import JOIN
 from cpacman.commands.refresh import refresh_hosts
 from cpacman.rollout.machine import RolloutState
 from cpacman.store import RolloutHost
+from cpacman.store.leases import ENGINE, LIFETIME
 from cpacman.transport.port import UNREACHABLE
 
 LATE = "late"
@@ -54,11 +55,20 @@ def besides(
 
     Returns:
         `owed`: those that were out of reach; `late`: what becomes of them when they come back;
-        `appeared`: hosts that came to its class since it began, and are not in it.
+        `appeared`: hosts that came to its class since it began, and are not in it; `engine`:
+        whether one runs, where it is the engine that has to go on, else None.
     """
     owed = [h.host for h in hosts if h.code == UNREACHABLE]
     appeared = [] if row["ended"] else _appeared(context, row, hosts)
-    return {"owed": owed, "late": context.settings.budget.late, "appeared": appeared}
+    late = context.settings.budget.late
+    return {"owed": owed, "late": late, "appeared": appeared, "engine": _engine(context, row)}
+
+
+def _engine(context: Context, row: Mapping[str, Any]) -> bool | None:
+    goes_on = row["state"] in (RolloutState.RUNNING, RolloutState.WAITING)
+    if not (goes_on and is_background(row)):
+        return None
+    return context.store.is_held(ENGINE, at=context.clock(), lifetime=LIFETIME)
 
 
 def _appeared(context: Context, row: Mapping[str, Any], hosts: Sequence[RolloutHost]) -> list[str]:

@@ -30,10 +30,9 @@ from cpacman.commands.refresh import refresh_hosts
 from cpacman.errors import ConflictError, SafetyError, UserError
 from cpacman.model import Request, short_id
 from cpacman.rollout.machine import RolloutState
+from cpacman.store.leases import ENGINE as LEASE
+from cpacman.store.leases import LIFETIME
 
-LEASE = "engine"
-LIFETIME = 30.0
-"""Seconds after which another engine takes over from one that shows no life."""
 PATIENCE = 60.0
 """Seconds that a process of the engine waits for a window or a soak before it leaves it."""
 COLLECT = "collect"
@@ -169,7 +168,7 @@ def engine_now(context: Context) -> dict[str, Any]:
     return {
         "owner": held[0] if held else None,
         "seen": held[1] if held else None,
-        "alive": held is not None and held[1] + LIFETIME > now,
+        "alive": context.store.is_held(LEASE, at=now, lifetime=LIFETIME),
         "doing": doing,
         "failed": _failed(context),
         "next": sorted(coming, key=lambda one: (one["at"], one["what"])),
@@ -212,8 +211,7 @@ def wake(context: Context, *, hosts: bool = False) -> dict[str, Any]:
     The engine looks at mirrors once they are quiet, and for hosts at once.
     """
     context.store.want_job(LATE if hosts else "snapshot", at=context.clock())
-    held = context.store.lease(LEASE)
-    alive = held is not None and held[1] + LIFETIME > context.clock()
+    alive = context.store.is_held(LEASE, at=context.clock(), lifetime=LIFETIME)
     settle = 0 if hosts else context.settings.engine.settle
     return {"wake": {"engine": alive, "settle": settle, "hosts": hosts}}
 

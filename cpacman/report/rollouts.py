@@ -48,7 +48,9 @@ def rollout(body: Answer) -> str:
 
 
 def _besides(body: Answer) -> Iterable[str]:
-    """Yield who still has to get it, and who came to the class since it began."""
+    """Yield who still has to get it, who came to the class since it began, who should be there."""
+    if body.get("engine") is False:
+        yield "NO ENGINE RUNS that would carry it out: add it to `engines` of the master, or resume"
     owed, open_ = body.get("owed"), not body["ended"]
     if owed and open_ and body["late"] == "join":
         yield f"owed: {some(owed)}: they join when they are back, as long as it goes on"
@@ -103,7 +105,7 @@ def _gate(body: Answer, name: str) -> str:
     if one["state"] == "passed" and (gate or soak):
         return f"{gate}{soak}passed"
     if one["state"] == "soaking":
-        return f"{gate}passed, {soak}until {when(one['since'] + one['soak'])}"
+        return f"{gate}passed, {soak}until {when(one['until'])}"
     return f"at {gate}" if gate and one["state"] == "checking" else ""
 
 
@@ -134,7 +136,7 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
         missing = "approve" if "approved by" in str(body.get("why")) else "resume"
         return [f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
     owed = following.owed(body["hosts"])
-    if not any(wrong.values()) and not owed:
+    if state != "halted" and not any(wrong.values()) and not owed:
         chain = body.get("chain")
         return [f"salt-run cpacman.rollout {short_id(chain)}" if chain else
                 "salt-run cpacman.status"]  # fmt: skip
@@ -144,6 +146,9 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
         commands.append(f"salt-run cpacman.retry {number} host={','.join(sorted(bad)[:3])}")
     if state == "halted":
         commands.append(f"salt-run cpacman.resume {number}")
+    applied = any(one["outcome"] == "applied" for one in body["hosts"].values())
+    if applied and (bad or state == "halted"):
+        commands.append(f"salt-run cpacman.rollback rollout={number} reason='...'")
     return [*commands, f"salt-run cpacman.plan class={body['class']}"]
 
 

@@ -66,7 +66,7 @@ class Judge:
 
     def pass_gate(self, level: Level, moment: Moment) -> None:
         """Run the checks of a level that are meant for a moment; go on only if all pass."""
-        if not level.gate or (moment is Moment.BEFORE and level.name in self._passed_before):
+        if not level.gate or (moment is Moment.BEFORE and self._may_begin(level)):
             return
         findings = list(self._tools.gates.check(level.gate, self._asked(level, moment), moment))
         if moment is Moment.BEFORE:
@@ -88,6 +88,13 @@ class Judge:
             raise Stop(RolloutState.HALTED, why)
         if verdict is Verdict.INCONCLUSIVE:
             raise Stop(RolloutState.PAUSED, why)
+
+    def _may_begin(self, level: Level) -> bool:
+        """Whether a level begins whatever its gate says before: by a word, or as a way back.
+
+        Who is taken back is ill: that is why.
+        """
+        return level.name in self._passed_before or bool(self._job.plan.request.rollback)
 
     def _asked(self, level: Level, moment: Moment) -> list[str]:
         """Return whose health says something: who is to be changed, or has the plan."""

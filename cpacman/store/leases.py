@@ -10,6 +10,11 @@ import sqlalchemy as sa
 from cpacman.store.engine import Database
 from cpacman.store.tables import metadata
 
+ENGINE = "engine"
+"""The lease of the engine that acts."""
+LIFETIME = 30.0
+"""Seconds after which another engine takes over from one that shows no life."""
+
 leases_table = sa.Table(
     "leases",
     metadata,
@@ -45,7 +50,8 @@ class Leases(Database):
             if row is None:
                 connection.execute(table.insert(), {"name": name, "owner": owner, "beat": at})
                 return True
-            if row.owner != owner and row.beat + lifetime > at:
+            # A sign of life from the future is none: the clock was put back since.
+            if row.owner != owner and abs(at - row.beat) < lifetime:
                 return False
             mine = table.update().where(table.c.name == name)
             connection.execute(mine.values(owner=owner, beat=at))
@@ -56,6 +62,11 @@ class Leases(Database):
         table = leases_table
         rows = self._rows(sa.select(table).where(table.c.name == name))
         return (rows[0]["owner"], rows[0]["beat"]) if rows else None
+
+    def is_held(self, name: str, *, at: float, lifetime: float) -> bool:
+        """Return whether somebody holds a lease and shows life."""
+        held = self.lease(name)
+        return held is not None and abs(at - held[1]) < lifetime
 
     def want_job(self, name: str, *, at: float) -> None:
         """Note that a job is wanted; many wishes before it runs are one."""

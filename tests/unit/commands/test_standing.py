@@ -9,6 +9,7 @@ import pytest
 from cpacman.commands import controlling, resuming, ticking
 from cpacman.errors import ConflictError
 from cpacman.report.screens import render
+from cpacman.report.text import when
 from tests.unit.commands.test_controlling import Stage, look, outcomes
 from tests.unit.commands.world import World
 
@@ -146,3 +147,31 @@ def test_skip_that_comes_too_late_says_so(stage: Stage) -> None:
     with pytest.raises(ConflictError, match="web1: is applying by now"):
         store.skip_host(body["id"], "web1", at=1.0, who="alice", reason=None)
     assert store.skips(body["id"]) == {}
+
+
+def test_what_is_typed_after_a_halt(stage: Stage) -> None:
+    """Beside another try: the way back, once anything was applied, also when only a gate failed."""
+    stage.world.section["levels"] = [{"all": {"concurrency": 1, "max_failures": 0, "gate": "web"}}]
+    stage.probes.value = False
+    body = stage.deploy()
+    last = render({"rollout": body}).splitlines()[-1]
+    back = f"salt-run cpacman.rollback rollout={body['id'][:14]} reason='...'"
+    assert body["state"] == "halted" and back in last
+    stage.probes.value = True
+    assert "rollback" not in render({"rollout": resume(stage, body)})
+
+
+def test_until_when_it_soaks_is_shown_as_it_counts(stage: Stage) -> None:
+    """Hosts that came late do not make a soak longer, and the screen does not either."""
+    stage.level("canary", soak="2h")
+    begun = stage.world.now
+    body = stage.deploy(background=True)
+    resuming.resume(stage.context("root"), body["id"], patience=0.0)
+    stage.world.later(3600)
+    for source, target in (("soaking", "running"), ("running", "checking"),
+                           ("checking", "soaking")):  # fmt: skip
+        stage.world.store.move_level(body["id"], "canary", expected=source, state=target,
+                                     at=stage.world.now, late=True)  # fmt: skip
+    again = look(stage, body["id"])
+    assert begun + 7200 <= again["gates"]["canary"]["until"] < begun + 7300
+    assert f"until {when(again['gates']['canary']['until'])}" in render({"rollout": again})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cpacman.commands import board, controlling, ticking
+from cpacman.commands import board, controlling, resuming, ticking
 from cpacman.commands.access import ENGINE
 from cpacman.commands.pointing import revert
 from cpacman.commands.snapshots import snapshot
 from cpacman.commands.ticking import Work
 from cpacman.errors import SafetyError
+from cpacman.report.screens import render
 from tests.unit.commands.test_controlling import Stage, look
 from tests.unit.commands.world import World
 
@@ -33,6 +34,8 @@ def test_one_engine_acts(stage: Stage) -> None:
     assert ticking.is_acting(stage.context(), "a") and not ticking.is_acting(stage.context(), "b")
     stage.world.now += ticking.LIFETIME + 1
     assert ticking.is_acting(stage.context(), "b") and not ticking.is_acting(stage.context(), "a")
+    stage.world.now -= 86400
+    assert ticking.is_acting(stage.context(), "a"), "a clock that is put back stops no engine"
 
 
 def test_nothing_is_due_by_itself(stage: Stage) -> None:
@@ -239,7 +242,7 @@ def test_what_broke_off_is_told_and_begun_again_after_a_while(
 
     monkeypatch.setattr(ticking, "refresh_hosts", broken)
     number = stage.deploy(background=True)["id"]
-    monkeypatch.setattr(controlling, "resume", broken)
+    monkeypatch.setattr(resuming, "resume", broken)
     for work in ticking.due_work(stage.context(ENGINE)):
         with pytest.raises(RuntimeError):
             ticking.do_work(stage.context(ENGINE), work)
@@ -263,3 +266,11 @@ def test_hosts_of_a_dead_process_are_collected_beside_all_else(stage: Stage) -> 
     stage.world.store.wish_rollout(number, "halt", at=1.0, who="alice")
     assert run_due(stage) == [Work("collect", number)]
     assert look(stage, number)["state"] == "halted" and run_due(stage) == []
+
+
+def test_a_rollout_that_no_engine_would_carry_out(stage: Stage) -> None:
+    """Whoever leaves one to the engine is told at once when none runs."""
+    body = stage.deploy(background=True)
+    assert body["engine"] is False and "NO ENGINE RUNS" in render({"rollout": body})
+    ticking.is_acting(stage.context(), "a")
+    assert "NO ENGINE" not in render({"rollout": look(stage, body["id"])})

@@ -6,8 +6,11 @@ import datetime
 
 import pytest
 
-from cpacman.commands import controlling, resuming
+from cpacman.commands import controlling, deploying, resuming
+from cpacman.commands.fleet import Selection
 from cpacman.commands.prestaging import stage as send
+from cpacman.commands.rollback import rollback
+from cpacman.commands.snapshots import snapshot
 from cpacman.errors import ConfigError, SafetyError, UsageError
 from tests.unit.commands.test_controlling import Stage, look
 from tests.unit.commands.world import World
@@ -227,3 +230,30 @@ def test_a_calendar_that_is_being_written(stage: Stage) -> None:
     stage.world.later(61)
     body = resuming.resume(stage.context(), body["id"], patience=0.0)["rollout"]
     assert body["state"] == "done"
+
+
+def test_a_window_of_next_year(stage: Stage) -> None:
+    """It is waited for, though it opens once a quarter only."""
+    far = EVENT.format(uid="a", start="20270715T220000", end="20270715T230000", more="")
+    calendar(stage, far)
+    body = stage.deploy(patience=0.0)
+    until = datetime.datetime(2027, 7, 15, 20, 0, tzinfo=datetime.timezone.utc).timestamp()
+    assert (body["state"], body["until"]) == ("waiting", until)
+
+
+def test_a_way_back_waits_for_no_window_where_somebody_says_why(stage: Stage) -> None:
+    """Nor for hosts to be well before it: they are taken back because they are not."""
+    stage.world.mirror("app-1-1.noarch", "lib-1-1.noarch", "app-2-1.noarch", "lib-2-1.noarch")
+    snapshot(stage.context())
+    stage.world.section["gates"] = {"web": [{"up": {"salt": "test.ping", "when": "before"}}]}
+    stage.level("canary", gate="web")
+    number = stage.deploy()["id"]
+    windows(stage, apply="weekend")
+    stage.world.section["freeze"] = [{"from": "2027-01-15", "until": "2027-01-20"}]
+    stage.probes.value = False
+    plan = rollback(stage.context(), rollout=number)["plan"]["plan_id"]
+    body = deploying.deploy(stage.context(), Selection(), plan=plan, patience=0.0)["rollout"]
+    assert body["state"] == "waiting" and "frozen" in body["why"]
+    controlling.cancel(stage.context(), body["id"])
+    body = rollback(stage.context(), rollout=number, now=True, reason="it broke")["rollout"]
+    assert (body["state"], stage.started) == ("done", {"web1": 2, "web2": 2, "web3": 2})
