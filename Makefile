@@ -46,7 +46,7 @@ property: setup ## 2,000 random cases against dnf; FIRST=2000 CASES=500 tries ot
 	CPACMAN_PROPERTY_CASES=$(or $(CASES),2000) CPACMAN_PROPERTY_FIRST=$(or $(FIRST),0) $(PYTEST) -n auto tests/property
 
 chaos: setup ## hundreds of kills, cuts and damages, in the lab too; 1,000 simulated rollouts
-	CPACMAN_CHAOS=1 $(PYTEST) -s tests/chaos tests/integration/test_story.py \
+	CPACMAN_CHAOS=1 $(PYTEST) $(LABS) -v -rP tests/chaos tests/integration/test_story.py \
 	    tests/integration/test_recovery.py
 
 lock: setup ## requirements.lock anew from requirements.in

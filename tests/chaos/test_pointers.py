@@ -152,7 +152,7 @@ def _operator(world: World, wanted: Wanted, barrier: Any, answers: Any) -> None:
     real = promoting._move
 
     def move(*arguments: Any) -> None:
-        barrier.wait(30)
+        barrier.wait(300)
         real(*arguments)
 
     promoting._move = move  # type: ignore[assignment]
@@ -187,9 +187,9 @@ def test_two_operators_at_once(
     ]
     for worker in workers:
         worker.start()
-    said = sorted(answers.get(timeout=60) for _ in workers)
+    said = sorted(answers.get(timeout=300) for _ in workers)
     for worker in workers:
-        worker.join(30)
+        worker.join(300)
     assert [word for word, _ in said] == ["told", "won"]
     moved = f"not at {before[:14]}; somebody moved it meanwhile: look again"
     assert moved in said[0][1] or "somebody else is " in said[0][1]

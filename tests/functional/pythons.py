@@ -39,7 +39,7 @@ class BarePython:
         environment["PYTHONPATH"] = os.pathsep.join(map(str, self.path))
         return subprocess.run(
             [sys.executable, "-S", *words],
-            env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
+            env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
     def salt_run(self, conf: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -48,7 +48,7 @@ def _pip(*words: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", words[0]]
     done = subprocess.run(
         [*command, "--no-deps", "--no-index", *words[1:]],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -155,7 +155,7 @@ def test_the_console_runs_from_an_installed_wheel(
     """The agent is found beside the installed library, and it takes a tree's inventory."""
     database = tmp_path / "tree" / "var" / "lib" / "rpm"
     database.mkdir(parents=True)
-    subprocess.run(["rpmdb", "--dbpath", str(database), "--initdb"], check=True, timeout=60)
+    subprocess.run(["rpmdb", "--dbpath", str(database), "--initdb"], check=True, timeout=600)
     words = ("-m", "cpacman", "inventory", "--root", str(tmp_path / "tree"))
     done = python.run(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

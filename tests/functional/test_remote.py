@@ -70,7 +70,7 @@ def manifest(**other: object) -> str:
 
 def test_a_session_from_begin_to_staged(pipe: SshPipe) -> None:
     """Several frames in flight, each acknowledged; what is there is proved by its hash."""
-    begun = pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 30)
+    begun = pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 300)
     assert begun["missing"] == [[SHA, 0, len(DATA)]]
     half = len(DATA) // 2
     parts = [(0, half), (half, len(DATA) - half)]
@@ -80,39 +80,39 @@ def test_a_session_from_begin_to_staged(pipe: SshPipe) -> None:
         for offset, length in parts
     ]  # fmt: skip
     assert [pipe.take(30)[0] for _ in parts] == sent
-    assert pipe.request("staged", {"session": "s1"}, 30)["complete"] is True
-    report = json.loads(pipe.request("result", {"session": "s1", "nonce": "mine"}, 30)["report"])
+    assert pipe.request("staged", {"session": "s1"}, 300)["complete"] is True
+    report = json.loads(pipe.request("result", {"session": "s1", "nonce": "mine"}, 300)["report"])
     assert (report["nonce"], report["host"], report["state"]) == ("mine", "web1", "staged")
 
 
 def test_a_host_tells_whether_it_is_as_it_was_left(pipe: SshPipe, host: agenthost.TreeHost) -> None:
     """Nothing was carried out, then the packages are those that were left, then others."""
     host.install("base-1")
-    assert pipe.request("compliance", {}, 60) == {"state": "unknown", "plan": "", "session": ""}
+    assert pipe.request("compliance", {}, 300) == {"state": "unknown", "plan": "", "session": ""}
     now = agenthost.load(agenthost.AGENT, "agent").current_state(str(host.root))
     text = manifest(after=now["packages"])
-    pipe.request("begin", {"manifest": text, "signature": "x"}, 30)
+    pipe.request("begin", {"manifest": text, "signature": "x"}, 300)
     session = Path(host.settings["state_dir"]) / "transactions" / "s1"
     report = {"state": "done", "outcome": "applied", "code": None, "detail": ""}
     (session / "report.json").write_text(json.dumps(report))
     left = {"plan": "p-1", "session": "s1"}
-    assert pipe.request("compliance", {}, 60) == {"state": "equal", **left}
+    assert pipe.request("compliance", {}, 300) == {"state": "equal", **left}
     host.install("lib-1")
-    assert pipe.request("compliance", {}, 60) == {"state": "differs", **left}
+    assert pipe.request("compliance", {}, 300) == {"state": "differs", **left}
 
 
 def test_refusals_are_answers(pipe: SshPipe) -> None:
     """What the agent says no to comes as an error of its code, and the connection goes on."""
 
     def code(verb: str, **arguments: object) -> str:
-        return str(pipe.request(verb, arguments, 30)["error"]["code"])
+        return str(pipe.request(verb, arguments, 300)["error"]["code"])
 
     assert code("begin", manifest=manifest(host="web2"), signature="x") == "host"
     assert code("begin", manifest="nonsense", signature="x") == "manifest"
     assert code("staged", session="../x") == "session"
     assert code("nothing") == "usage"
     assert code("staged", wrong=1) == "internal"
-    pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 30)
+    pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 300)
     assert code("receive", session="s1", segments=[["f" * 64, 0, 1]]) == "segment"
     assert code("apply", session="s1", order="{}", signature="x") == "order"
     order = {"kind": "order", "session": "s1", "host": "web2", "expires": 1 << 40}
@@ -125,18 +125,18 @@ def test_refusals_are_answers(pipe: SshPipe) -> None:
 def test_the_inventory_is_the_agent_s(pipe: SshPipe, host: agenthost.TreeHost) -> None:
     """Thin first, details on demand, both read from a real rpm database."""
     host.install("base-1")
-    answer = pipe.request("inventory", {"cookie": None}, 60)
+    answer = pipe.request("inventory", {"cookie": None}, 300)
     assert answer["head"]["host"] == "web1" and answer["pinned"] == "sha256:pin"
-    details = pipe.request("details", {"digests": [one[0] for one in answer["packages"]]}, 60)
+    details = pipe.request("details", {"digests": [one[0] for one in answer["packages"]]}, 300)
     (found,) = json.loads(zlib.decompress(base64.b64decode(details["packed"])))
     assert found["name"] == "base"
-    again = pipe.request("inventory", {"cookie": answer["cookie"]}, 60)
+    again = pipe.request("inventory", {"cookie": answer["cookie"]}, 300)
     assert again["unchanged"] is True and "interrupted" not in again["head"]["facts"]
-    pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 30)
+    pipe.request("begin", {"manifest": manifest(), "signature": "x"}, 300)
     session = Path(host.settings["state_dir"]) / "transactions" / "s1"
     with (session / "journal.jsonl").open("a") as journal:
         journal.write('{"at": 1, "state": "running"}\n')
-    again = pipe.request("inventory", {"cookie": answer["cookie"]}, 60)
+    again = pipe.request("inventory", {"cookie": answer["cookie"]}, 300)
     assert again["head"]["facts"]["interrupted"] == "s1"
 
 
@@ -144,7 +144,7 @@ def test_an_end_of_the_connection_is_told(pipe: SshPipe) -> None:
     """Once the far end is gone, asking is an error and not a wait."""
     pipe._process.kill()
     with pytest.raises(Broken) as caught:
-        pipe.request("staged", {"session": "s1"}, 30)
+        pipe.request("staged", {"session": "s1"}, 300)
     assert caught.value.code == "unreachable"
 
 

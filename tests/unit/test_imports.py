@@ -172,7 +172,7 @@ def console(*words: str, cwd: Path) -> tuple[int, set[str], str]:
     """Run the console in a fresh Python; return its exit code, what was loaded, its errors."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, *words],
-        capture_output=True, text=True, cwd=cwd, check=True, timeout=60,
+        capture_output=True, text=True, cwd=cwd, check=True, timeout=600,
         env={**os.environ, "XDG_CACHE_HOME": str(cwd / "cache")},
     )  # fmt: skip
     errors, _, last = done.stderr.rpartition("\n")

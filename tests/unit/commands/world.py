@@ -71,7 +71,7 @@ def build(top: Path, spec: Path, vendor: str = "V") -> None:
     define += ["--define", "debug_package %{nil}", "--define", f"_dbpath {top}/db"]
     subprocess.run(
         ["rpmbuild", "-bb", "--quiet", "--nodeps", *define, str(spec)],
-        check=True, timeout=60, env={"HOME": str(top), "PATH": "/usr/bin:/bin"},
+        check=True, timeout=600, env={"HOME": str(top), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
 
 

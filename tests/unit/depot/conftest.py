@@ -44,7 +44,7 @@ def createrepo() -> Callable[..., None]:
         subprocess.run(
             [program, "-q", "--general-compress-type=gz", *options, str(folder)],
             check=True,
-            timeout=60,
+            timeout=600,
         )
 
     return run
@@ -89,7 +89,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
             spec.write_text(SPEC.format(name=name, version=version, arch="BuildArch: noarch"))
             command = ["rpmbuild", "-bs" if source else "-bb", "--quiet"]
             define = ["--define", f"_topdir {top}", "--define", "_build_id_links none"]
-            subprocess.run([*command, *define, str(spec)], check=True, timeout=60)
+            subprocess.run([*command, *define, str(spec)], check=True, timeout=600)
         return made
 
     return run

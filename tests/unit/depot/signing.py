@@ -19,7 +19,7 @@ class Signer:
         """Run gpg, at another time if one is given (`20200101T000000`)."""
         faked = ["--faked-system-time", f"{at}!"] if at else []
         command = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--yes", *faked]
-        done = subprocess.run([*command, *arguments], input=data, capture_output=True, timeout=60)
+        done = subprocess.run([*command, *arguments], input=data, capture_output=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -56,7 +56,7 @@ class Signer:
         options = [word for one in define for word in ("--define", one)]
         environment = {**os.environ, "GNUPGHOME": str(self.home), "HOME": str(self.home)}
         command = ["rpmsign", *options, "--addsign", str(package)]
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return package
 
@@ -70,5 +70,5 @@ class Signer:
     def end(self) -> None:
         """Stop the agent that gpg started, and remove the home."""
         environment = {**os.environ, "GNUPGHOME": str(self.home)}
-        subprocess.run(["gpgconf", "--kill", "all"], env=environment, timeout=20, check=False)
+        subprocess.run(["gpgconf", "--kill", "all"], env=environment, timeout=600, check=False)
         shutil.rmtree(self.home, ignore_errors=True)

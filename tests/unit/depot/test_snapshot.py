@@ -132,7 +132,7 @@ def test_module_definitions_are_content(
         file.write_text(document)
         program = Path(sys.executable).parent / "modifyrepo_c"
         command = [program if program.exists() else "modifyrepo_c", "--mdtype=modules"]
-        subprocess.run([*command, file, indexed / "repodata"], check=True, timeout=60)
+        subprocess.run([*command, file, indexed / "repodata"], check=True, timeout=600)
         taken = depot.take(zoo=indexed)
         ids.append(taken.id)
         assert taken.repositories[0].metadata.modules is not None

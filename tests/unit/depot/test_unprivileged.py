@@ -58,7 +58,7 @@ def take(base: Path, user: int) -> tuple[str, list[str]]:
     process.start()
     there.close()
     answer: Any = here.recv()
-    process.join(30)
+    process.join(300)
     return answer[0], answer[1]
 
 

@@ -48,7 +48,7 @@ def test_makers_at_once_get_one_key(tmp_path):
     workers = [context.Process(target=_public, args=(tmp_path, queue)) for _ in range(6)]
     for worker in workers:
         worker.start()
-    keys = {queue.get(timeout=30) for _ in workers}
+    keys = {queue.get(timeout=300) for _ in workers}
     for worker in workers:
         worker.join()
     assert len(keys) == 1
