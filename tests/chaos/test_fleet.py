@@ -119,6 +119,12 @@ def settle(fleet: Fleet, hosts: tuple[str, ...]) -> None:
     fleet.run("refresh", "*")
 
 
+def everybody_arrives(fleet: Fleet) -> bool:
+    """Deploy once more; a host that stalls on a busy machine is skipped, and owed."""
+    answer = fleet.run("deploy", **{"class": "development", "now": True})
+    return {outcome for outcome, _ in answer.outcomes().values()} <= set(THERE)
+
+
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_disturbed_rollouts(fleet: Fleet, number: int) -> None:
     """A seeded disturbance at a seeded moment: nothing lost, nothing double, no wrong "ok"."""
@@ -147,5 +153,4 @@ def test_disturbed_rollouts(fleet: Fleet, number: int) -> None:
         assert is_clean(fleet.lab.host(host))
     if said and said[-1] in THERE:
         assert set(fleet.lab.host("web1").packages()) > UPDATED, f"{kind}: a wrong ok"
-    again = fleet.run("deploy", **{"class": "development", "now": True})
-    assert {outcome for outcome, _ in again.outcomes().values()} <= set(THERE), again.text
+    wait(lambda: everybody_arrives(fleet))
