@@ -7,6 +7,7 @@ or repository reaches the terminal with control characters in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from cpacman.words import many
 
 FEW_ACTIONS = 20
 FEW_HOSTS = 3
+_OWN = "\0"
+"""What stands for a host's own name while causes are compared; no text of ours has it."""
 STALE = 86400
 """Seconds after which the age of an inventory is worth a word."""
 
@@ -220,14 +223,21 @@ def _changes_arch(action: Action) -> bool:
 
 
 def _failed(failed: Mapping[str, Failure], *, full: bool) -> Iterator[str]:
-    """Yield the hosts that could not be planned, those with the same causes on one line."""
-    rows: dict[Failure, list[str]] = {}
+    """Yield the hosts that could not be planned, those with the same causes on one line.
+
+    Causes are the same when they differ in the host's own name only.
+    """
+    rows: dict[tuple[str, str], list[str]] = {}
     for host, failure in sorted(failed.items()):
-        rows.setdefault(failure, []).append(host)
-    for failure, hosts in sorted(rows.items(), key=lambda row: row[1]):
-        causes = "; ".join(failure.causes)
-        names = _some(hosts, FEW_HOSTS * 4, full=full)
-        yield f"NOT PLANNED {names}: {failure.error.value}: {causes}"
+        own = rf"(?<![\w.-]){re.escape(host)}(?![\w.-])"
+        causes = re.sub(own, _OWN, "; ".join(failure.causes))
+        rows.setdefault((failure.error.value, causes), []).append(host)
+    most = FEW_HOSTS * 4
+    for (error, causes), hosts in sorted(rows.items(), key=lambda row: row[1]):
+        typed = ",".join(hosts[:most]) + (",..." if len(hosts) > most else "")
+        told = causes.replace(f"={_OWN}", f"={typed}")
+        told = told.replace(_OWN, hosts[0] if len(hosts) == 1 else "HOST")
+        yield f"NOT PLANNED {_some(hosts, most, full=full)}: {error}: {told}"
 
 
 def _some(names: Sequence[str], most: int, *, full: bool = False) -> str:

@@ -869,3 +869,17 @@ def test_who_still_says_nothing_is_recovered_later() -> None:
     assert "next: salt-run cpacman.rollback host=web1" in shown
     del body["hosts"]["web1"]
     assert "rollback" not in render({"recover": body})
+
+
+def test_hosts_that_wait_are_one_line() -> None:
+    """Causes that differ in the host's own name only are one, and name what to type for all."""
+    names = ["web1", "web10", "web2"]
+    cause = "{0}: new; run: salt-run cpacman.accept hosts={0}"
+    failed = {name: {"error": "not-accepted", "causes": [cause.format(name)]} for name in names}
+    failed["db1"] = {"error": "inventory", "causes": ["run: salt-run cpacman.refresh db1"]}
+    shown = screen("plan", {**plan_answer(), "failed": failed})
+    assert [one for one in shown.splitlines() if one.startswith("NOT PLANNED")] == [
+        "NOT PLANNED db1: inventory: run: salt-run cpacman.refresh db1",
+        "NOT PLANNED web1 web10 web2: not-accepted: HOST: new;"
+        " run: salt-run cpacman.accept hosts=web1,web10,web2",
+    ]
