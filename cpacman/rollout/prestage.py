@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cpacman.errors import UsageError
 from cpacman.model import Outcome, Transaction
 from cpacman.rollout.job import Job, Tools
 from cpacman.rollout.machine import HostState
@@ -62,6 +63,16 @@ class Staged:
         )  # fmt: skip
 
 
+def _look(tools: Tools) -> None:
+    """Stop when the operator wants that: what came so far stays on the hosts.
+
+    Raises:
+        UsageError: he does.
+    """
+    if tools.stopping():
+        raise UsageError("stopped by the operator; what came so far stays on the hosts")
+
+
 def prestage(job: Job, tools: Tools, hosts: Iterable[str]) -> tuple[Staged, int]:
     """Bring the bytes of a plan to hosts; return how each stands, and the bytes that were lacking.
 
@@ -71,7 +82,7 @@ def prestage(job: Job, tools: Tools, hosts: Iterable[str]) -> tuple[Staged, int]
         hosts: those that have something to do.
     """
     record = Staged(job, tools)
-    stager = Stager(job, tools, record)
+    stager = Stager(job, tools, record, lambda: _look(tools))
     ready = stager.stage_for(stager.still_planned(sorted(hosts)), KEEP)
     for host in ready:
         record.journal("staged", host, job.plan.plan_id)

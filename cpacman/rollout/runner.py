@@ -102,13 +102,13 @@ class _Rollout:
         soaking = [one for one in job.levels if self._levels.state(one) is LevelState.SOAKING]
         self._unwatched = {one.name for one in soaking}
         asker = Asker(job, tools, self._record)
-        self._stager = Stager(job, tools, self._record)
+        self._pulse = Pulse(job, tools)
+        self._stager = Stager(job, tools, self._record, self._pulse.look)
         self._settler = Settler(job, tools, self._record, asker)
         self._applier = Applier(tools, self._record, asker, self._settler)
         self._around = Around(job, tools, self._record, rows, row["beat"] or 0.0)
         self._judge = Judge(job, tools, self._record)
         self._late = Latecomers(job, tools, self._record, self._levels)
-        self._pulse = Pulse(job, tools)
         self._sent: set[str] = set()
         self._unsent: set[str] = set()
 

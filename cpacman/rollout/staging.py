@@ -8,7 +8,7 @@ changed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -81,15 +81,24 @@ class Keeps(Protocol):
 class Stager:
     """Stages hosts of one rollout.
 
+    Args:
+        job: what is carried out.
+        tools: what with.
+        record: where it is kept how far each host is.
+        look: raises when somebody wants it to stop; called again and again while bytes are sent.
+
     Attributes:
         lacked: bytes that hosts were found to lack.
         unsent: hosts of the last staging that lack something while nothing may be sent to them.
     """
 
-    def __init__(self, job: Job, tools: Tools, record: Keeps) -> None:
+    def __init__(
+        self, job: Job, tools: Tools, record: Keeps, look: Callable[[], None] = lambda: None
+    ) -> None:
         self._job = job
         self._tools = tools
         self._record = record
+        self._look = look
         self.lacked = 0
         self.unsent: list[str] = []
 
@@ -211,6 +220,7 @@ class Stager:
                     self._end_unstarted(answer)
 
     def _pushed(self, progress: PushProgress) -> None:
+        self._look()
         self._tools.reporter.progress("pushing", progress.done, progress.total, "bytes")
 
     def _confirm(self, hosts: Sequence[str]) -> list[str]:

@@ -78,6 +78,8 @@ class Transport(Protocol):
         Args:
             session: the session that the hosts' doors accepted, the same for all.
             needs: host -> segments, as the door asked for them.
+            read: reads a segment.
+            progress: is told how far it is, several times a second; what it raises ends the push.
 
         Returns:
             one for each host: without a code when all its segments were acknowledged.

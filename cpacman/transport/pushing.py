@@ -185,6 +185,7 @@ class Push:
                 break
             wait = self._send_next()
             if wait:
+                self._progress(PushProgress(self._done, self._total))
                 event = self._channel.wait(min(wait, _TICK))
                 while event is not None:
                     self._acknowledge(event)

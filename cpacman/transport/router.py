@@ -104,20 +104,27 @@ class Router:
         total = sum(n for segments in needs.values() for _, _, n in segments)
         carried = self._carriers(needs)
         done = {PUBLISH: 0, SSH: 0}
-
-        def note(name: str, count: int) -> None:
-            done[name] = count
+        stopped = threading.Event()
 
         def tell() -> None:
-            progress(PushProgress(sum(done.values()), total))
+            try:
+                progress(PushProgress(sum(done.values()), total))
+            except BaseException:
+                stopped.set()
+                raise
 
         def told(step: PushProgress) -> None:
-            note(PUBLISH, step.done)
+            done[PUBLISH] = step.done
             tell()
+
+        def noted(step: PushProgress) -> None:
+            done[SSH] = step.done
+            if stopped.is_set():
+                raise _Stopped
 
         found: list[Answer] = []
         with _Beside(carried[SSH], lambda: found.extend(
-            self.ssh.push(session, carried[SSH], read, lambda step: note(SSH, step.done))
+            self.ssh.push(session, carried[SSH], read, noted)
         )) as beside:  # fmt: skip
             if carried[PUBLISH]:
                 found_too = self._publish.push(session, carried[PUBLISH], read, told)
@@ -168,6 +175,10 @@ class Router:
         except HostError:
             return False
         return True
+
+
+class _Stopped(Exception):
+    """The other half of a push was stopped, so this one ends, too."""
 
 
 class _Beside:

@@ -112,7 +112,11 @@ class SshTransport:
             return self._push_one(host, session, needs[host], read, tally)
 
         def tell() -> None:
-            progress(PushProgress(tally.done, tally.total))
+            try:
+                progress(PushProgress(tally.done, tally.total))
+            except BaseException:
+                tally.stopped = True
+                raise
 
         answers = sorted(self._each(sorted(needs), send, tell))
         tell()
@@ -188,7 +192,7 @@ class SshTransport:
                 return self._send_all(known, session, chunks, owed, read, tally)
             except Broken as broken:
                 error = Answer(host, {}, broken.code, broken.message)
-                if broken.code != UNREACHABLE:
+                if broken.code != UNREACHABLE or tally.stopped:
                     break
         return error
 
@@ -206,6 +210,8 @@ class SshTransport:
         waiting = list(reversed(chunks))
         with self._pipes.using(host, self._stall) as pipe:
             while waiting or flight:
+                if tally.stopped:
+                    raise Broken(UNREACHABLE, "stopped")
                 while waiting and len(flight) < self._window:
                     chunk = waiting.pop()
                     self._wait_turn(host.id, chunk.size, pipe)
@@ -237,11 +243,12 @@ def no_way(host: str, known: SshHost | None) -> Answer:
 
 
 class _Tally:
-    """Counts acknowledged bytes of many threads."""
+    """Counts acknowledged bytes of many threads; `stopped` tells them to end."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.done = 0
+        self.stopped = False
         self._lock = threading.Lock()
 
     def add(self, size: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cpacman.errors import SafetyError
+from cpacman.errors import SafetyError, UsageError
 from cpacman.rollout.job import CHANGED, Recheck
 from cpacman.rollout.machine import HostState
 from cpacman.rollout.prestage import KEEP, prestage
@@ -53,6 +53,14 @@ def test_what_changed_gets_nothing(tmp_path: Path) -> None:
     record, lacked = prestage(job((level("all", "a"),)), world.tools(), ["a"])
     assert (record.ended["a"][1], lacked) == (CHANGED, 0)
     assert not world.transport.hosts["a"].received
+
+
+def test_the_operator_stops_it_while_bytes_are_sent(tmp_path: Path) -> None:
+    """The first Ctrl-C is enough, however long the push would take."""
+    world = World(tmp_path, {"a": FakeHost()})
+    world.stopping = lambda: True
+    with pytest.raises(UsageError, match="what came so far stays"):
+        prestage(job((level("all", "a"),)), world.tools(), ["a"])
 
 
 def test_an_altered_file_stops_before_anything_is_sent(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from cpacman.errors import ConflictError, SafetyError
 from cpacman.model import Outcome
 from cpacman.rollout import staging
 from cpacman.rollout.job import Level, Recheck
+from cpacman.rollout.machine import RolloutState
 from cpacman.transport.fake import FakeHost, FakeTransport
-from cpacman.transport.port import Answer
+from cpacman.transport.port import Answer, PushProgress, ReadSegment, Segment
 from tests.unit.rollout.world import SHA, World, level
 
 
@@ -53,6 +54,28 @@ def test_a_disk_that_damages_everything_is_refused(tmp_path: Path) -> None:
     assert rolled(world) == {"web1": ("refused", "bytes")}
     assert len(world.transport.hosts["web1"].received) == 2
     assert any("damaged on its disk each time" in line for line in world.lines)
+
+
+def test_a_halt_during_a_push_ends_it(tmp_path: Path) -> None:
+    """Bytes for hours keep nobody from halting: nothing starts, and the rollout is halted."""
+    world = World(tmp_path, {"web1": FakeHost()})
+
+    class Slow(FakeTransport):
+        def push(
+            self,
+            session: str,
+            needs: Mapping[str, Sequence[Segment]],
+            read: ReadSegment,
+            progress: Callable[[PushProgress], None],
+        ) -> list[Answer]:
+            world.store.wish_rollout("r-1", "halt", at=world.clock(), who="boss")
+            while True:
+                progress(PushProgress(0, 1000))
+
+    world.transport = Slow(world.transport.hosts, world.clock)
+    assert world.run().state is RolloutState.HALTED
+    assert world.outcomes == {"web1": ("skipped", "halted")}
+    assert not world.transport.hosts["web1"].started
 
 
 def test_a_slow_host_has_time_to_hash_what_it_has(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from cpacman.transport.fake import FakeTransport
+from cpacman.transport.port import PushProgress
 from cpacman.transport.roster import SshHost
+from cpacman.transport.router import Router
 from cpacman.transport.ssh import SshTransport
 from cpacman.transport.sshpipe import Greeting
 from cpacman.transport.throttle import Throttle
@@ -73,3 +78,44 @@ def test_what_a_cap_let_go_leaves_at_once(caps: tuple[int | None, int | None]) -
         before = sum(size for then, size in pipe.left if then <= at)
         assert before <= MIB * at + MIB / 2 + 1, f"{before / MIB:.1f} MiB after {at:.1f} s"
     assert 9 <= pipe.now <= 10
+
+
+class Gate(Pipe):
+    """A far end that acknowledges nothing before it is let, and then slowly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def take(self, timeout: float) -> tuple[int, Mapping[str, Any]]:
+        """Return the next acknowledgement."""
+        self.open.wait(60)
+        time.sleep(0.01)
+        return super().take(timeout)
+
+
+def test_a_push_ends_when_who_waits_for_it_is_told_to_stop() -> None:
+    """What the progress raises comes out of both transports, and the threads send no more."""
+    pipe = Gate()
+    transport = SshTransport(
+        lambda: {"old1": SshHost("old1", "10.0.0.1")}, Greeting("pin"), known_hosts=(),
+        connections=1, chunk=1000, window=1, stall=5, throttle=Throttle(),
+    )  # fmt: skip
+
+    class Pipes:
+        @contextmanager
+        def using(self, *_: object, **__: object) -> Iterator[Pipe]:
+            yield pipe
+
+    def stop(_: PushProgress) -> None:
+        pipe.open.set()
+        raise KeyboardInterrupt
+
+    transport._pipes = Pipes()  # type: ignore[assignment]
+    router = Router(FakeTransport({}), transport, None, lambda _: "ssh", lambda _: None)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        router.push("s", {"old1": [(SHA, 0, MIB)]}, lambda *segment: bytes(segment[2]), stop)
+    for thread in threading.enumerate():
+        if thread.name.startswith("cpacman-ssh"):
+            thread.join(60)
+    assert 0 < pipe.number < MIB / 1000
