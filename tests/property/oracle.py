@@ -94,7 +94,7 @@ class Dnf:
         """End the process."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=300)
         self._errors.close()
 
 
