@@ -1,11 +1,28 @@
-"""What a failed test leaves for whoever sees nothing but its report."""
+"""What all rooms share: hosts in trees, and what a failed test leaves in its report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.unit.agent import agenthost
+
+
+@pytest.fixture(scope="session")
+def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Test packages by `name-version`, built once."""
+    return agenthost.build_packages(tmp_path_factory.mktemp("rpmbuild"))
+
+
+@pytest.fixture
+def host(rpms: dict[str, Path], tmp_path: Path) -> agenthost.TreeHost:
+    """A host in a tree, with an empty database."""
+    if not agenthost.is_root():
+        pytest.skip("rpm --root needs root")
+    return agenthost.TreeHost(tmp_path, rpms)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ input: the same seed gives the same fleet.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import createrepo_c
@@ -184,10 +184,3 @@ class Variants:
         gone = set(rng.sample(self.leaves, rng.randrange(1, min(20, len(self.leaves)))))
         rows = tuple(p for p in self.base.packages if p.nevra not in gone)
         return msgspec.structs.replace(self.base, host=host, cookie=host, packages=rows)
-
-
-def make_fleet(count: int, *, seed: int = 1, cache: Path | None = None) -> Iterator[Inventory]:
-    """Yield inventories of different hosts."""
-    maker = Maker(cache)
-    for number in range(count):
-        yield maker.make(seed + number)

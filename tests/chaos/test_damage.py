@@ -30,20 +30,6 @@ NASTY: tuple[Any, ...] = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Test packages by `name-version`."""
-    return agenthost.build_packages(tmp_path_factory.mktemp("rpmbuild"))
-
-
-@pytest.fixture
-def host(rpms: dict[str, Path], tmp_path: Path) -> agenthost.TreeHost:
-    """A host with an empty database."""
-    if not agenthost.is_root():
-        pytest.skip("rpm --root needs root")
-    return agenthost.TreeHost(tmp_path, rpms)
-
-
 def damaged(data: bytes, dice: random.Random) -> bytes:
     """Return a file with a bit flipped, cut short, grown, or a block of it lost."""
     kind, at = dice.choice(("flip", "cut", "grow", "zero")), dice.randrange(len(data))

@@ -21,23 +21,9 @@ from tests.unit.agent import agenthost
 
 
 @pytest.fixture(scope="module")
-def rpms(tmp_path_factory):
-    """Test packages by `name-version`."""
-    return agenthost.build_packages(tmp_path_factory.mktemp("rpmbuild"))
-
-
-@pytest.fixture(scope="module")
 def minion_key():
     """A minion's key."""
     return rsa.generate_private_key(65537, 2048)
-
-
-@pytest.fixture
-def host(rpms, tmp_path):
-    """A host in a tree."""
-    if not agenthost.is_root():
-        pytest.skip("rpm --root needs root")
-    return agenthost.TreeHost(tmp_path, rpms)
 
 
 @pytest.fixture

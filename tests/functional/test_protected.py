@@ -23,12 +23,6 @@ from tests.unit.commands.world import World
 LINE = {"protect": "ol*", "reason": "the plant needs it"}
 
 
-@pytest.fixture(scope="module")
-def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The agent's test packages by `name-version`."""
-    return agenthost.build_packages(tmp_path_factory.mktemp("rpmbuild"))
-
-
 @pytest.fixture
 def fleet(world: World) -> World:  # noqa: F811
     """Two hosts that have `old`, of which one is of a role."""

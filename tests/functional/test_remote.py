@@ -26,20 +26,6 @@ SHA = hashlib.sha256(DATA).hexdigest()
 PYTHONS = [sys.executable, *map(str, agenthost.old_and_new_pythons())]
 
 
-@pytest.fixture(scope="module")
-def rpms(tmp_path_factory: pytest.TempPathFactory):
-    """Test packages by `name-version`."""
-    return agenthost.build_packages(tmp_path_factory.mktemp("rpmbuild"))
-
-
-@pytest.fixture
-def host(rpms, tmp_path: Path) -> agenthost.TreeHost:
-    """A host in a tree."""
-    if not agenthost.is_root():
-        pytest.skip("rpm --root needs root")
-    return agenthost.TreeHost(tmp_path, rpms)
-
-
 @pytest.fixture(params=PYTHONS, ids=lambda path: Path(path).parent.parent.name)
 def pipe(request, host, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshPipe]:
     """A connection to that host."""
