@@ -73,6 +73,19 @@ class Gates:
         ]
         return run_checks([(c, h) for c, h in wanted if h or not c.per_host], self._context.probes)
 
+    def unasked(
+        self, gate: str, members: Sequence[str], hosts: Sequence[str], moment: Moment
+    ) -> Sequence[str]:
+        """See `Gatekeeper.unasked`."""
+        known = self._context.settings.gates
+        checks = known[gate].checks if gate in known else ()
+        mine = [one for one in checks if one.required and moment.value in one.when]
+        return [
+            one.name
+            for one in mine
+            if one.per_host and self._meant(one, members) and not self._meant(one, hosts)
+        ]
+
     def _meant(self, check: CheckSettings, hosts: Sequence[str]) -> list[str]:
         scope = check.scope
         return [h for h in hosts if scope is None or scope.fits(self._meta.get(h, {}))]

@@ -40,6 +40,7 @@ CARRY = "carry"
 CHAIN = "chain"
 JOB = "job"
 FAILED = "failed: "
+_MOST_SETTLES = 6
 AGAIN = 60.0
 """Seconds after which a rollout is gone on with whose process broke off."""
 
@@ -80,9 +81,17 @@ def is_due(context: Context, name: str) -> bool:
     """Whether a job's time has come, or somebody wants it and has been quiet since."""
     wanted, ran, _ = context.store.jobs().get(name, (0.0, 0.0, ""))
     every, now = float(context.settings.engine.schedule[name]), context.clock()
-    if wanted > ran and now >= wanted + context.settings.engine.settle:
+    settle = context.settings.engine.settle
+    # Any host can fire events: one that never falls silent must not put it off for ever.
+    first, _, _ = context.store.jobs().get(_first(name), (wanted, 0.0, ""))
+    if wanted > ran and now >= min(wanted + settle, first + _MOST_SETTLES * settle):
         return True
     return every > 0 and now >= ran + every
+
+
+def _first(name: str) -> str:
+    """Return under which name it is kept when a job was wanted first, since it ran."""
+    return f"{name} first"
 
 
 def do_work(context: Context, work: Work) -> dict[str, Any]:
@@ -210,7 +219,11 @@ def wake(context: Context, *, hosts: bool = False) -> dict[str, Any]:
 
     The engine looks at mirrors once they are quiet, and for hosts at once.
     """
-    context.store.want_job(LATE if hosts else "snapshot", at=context.clock())
+    name, now = LATE if hosts else "snapshot", context.clock()
+    wanted, ran, _ = context.store.jobs().get(name, (0.0, 0.0, ""))
+    if wanted <= ran:
+        context.store.want_job(_first(name), at=now)
+    context.store.want_job(name, at=now)
     alive = context.store.is_held(LEASE, at=context.clock(), lifetime=LIFETIME)
     settle = 0 if hosts else context.settings.engine.settle
     return {"wake": {"engine": alive, "settle": settle, "hosts": hosts}}

@@ -121,6 +121,12 @@ class Gatekeeper(Protocol):
         """Run the checks of a gate that are meant for a moment; total, each has its finding."""
         ...
 
+    def unasked(
+        self, gate: str, members: Sequence[str], hosts: Sequence[str], moment: Moment
+    ) -> Sequence[str]:
+        """Return the required checks that are for some of these members, and for no such host."""
+        ...
+
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:
         """Do to hosts what comes before their change; one finding each."""
         ...
@@ -151,6 +157,12 @@ class NoGates:
 
     def check(self, gate: str, hosts: Sequence[str], moment: Moment) -> Sequence[Finding]:
         """See `Gatekeeper.check`."""
+        return ()
+
+    def unasked(
+        self, gate: str, members: Sequence[str], hosts: Sequence[str], moment: Moment
+    ) -> Sequence[str]:
+        """See `Gatekeeper.unasked`."""
         return ()
 
     def before(self, name: str, hosts: Sequence[str]) -> Sequence[Finding]:

@@ -19,6 +19,7 @@ from cpacman.transport.port import UNREACHABLE
 
 NOBODY = "no host of it has the plan, so it shows nothing"
 NOTHING = "nothing was applied in it, so it shows nothing"
+NOT_ASKED = "none of the hosts that it is for has the plan"
 PASSED_BEFORE = "passed_before"
 """Among a rollout's settings: levels that a person let begin in spite of their gate."""
 
@@ -68,9 +69,14 @@ class Judge:
         """Run the checks of a level that are meant for a moment; go on only if all pass."""
         if not level.gate or (moment is Moment.BEFORE and self._may_begin(level)):
             return
-        findings = list(self._tools.gates.check(level.gate, self._asked(level, moment), moment))
+        asked = self._asked(level, moment)
+        findings = list(self._tools.gates.check(level.gate, asked, moment))
         if moment is Moment.BEFORE:
             findings = self._of_those_in_reach(level, findings)
+        else:
+            # Those that it is for are all down or failed: that they say nothing is not good news.
+            unasked = self._tools.gates.unasked(level.gate, level.hosts, asked, moment)
+            findings += [Finding(one, "", Verdict.INCONCLUSIVE, NOT_ASKED) for one in unasked]
         if not findings:
             return
         now, who = self._tools.clock(), self._job.who

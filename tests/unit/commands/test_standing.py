@@ -175,3 +175,20 @@ def test_until_when_it_soaks_is_shown_as_it_counts(stage: Stage) -> None:
     again = look(stage, body["id"])
     assert begun + 7200 <= again["gates"]["canary"]["until"] < begun + 7300
     assert f"until {when(again['gates']['canary']['until'])}" in render({"rollout": again})
+
+
+def test_a_check_of_which_nobody_is_left_to_be_asked(stage: Stage) -> None:
+    """The only web server of the canaries failed: that the others are well says nothing of it."""
+    stage.world.section["gates"] = {"web": [{"up": {"salt": "test.ping", "scope": "role:web"}}]}
+    stage.level("canary", gate="web", max_failures=1)
+    stage.level("rest", gate="web")
+    stage.world.host("web1", "development", *OLD, ring=0, role="web")
+    stage.world.host("web2", "development", *OLD, ring=0, role="db")
+    stage.transport.hosts["web1"].report = {"outcome": "refused", "code": "space"}
+    body = stage.deploy()
+    assert (body["state"], stage.started["web3"]) == ("paused", 0)
+    found = body["gates"]["canary"]["findings"]
+    assert [one["detail"] for one in found] == ["none of the hosts that it is for has the plan"]
+    stage.transport.hosts["web1"].report = {}
+    again = resuming.retry(stage.context(), body["id"])["rollout"]
+    assert again["state"] == "done", "no host of the last level is meant by the check"

@@ -274,3 +274,14 @@ def test_a_rollout_that_no_engine_would_carry_out(stage: Stage) -> None:
     assert body["engine"] is False and "NO ENGINE RUNS" in render({"rollout": body})
     ticking.is_acting(stage.context(), "a")
     assert "NO ENGINE" not in render({"rollout": look(stage, body["id"])})
+
+
+def test_events_that_never_stop_put_nothing_off_for_ever(stage: Stage) -> None:
+    """A host that fires one every minute does not keep mirrors from being looked at."""
+    stage.world.section["engine"] = {"settle": "10m"}
+    looked = []
+    for minute in range(130):
+        ticking.wake(stage.context())
+        looked += [minute for _ in run_due(stage)]
+        stage.world.later(60)
+    assert looked == [60, 121]
