@@ -59,7 +59,7 @@ def is_carried(store: Store, chain: Chain, now: float) -> bool:
 def chain_row(store: Store, chain: Chain, now: float) -> dict[str, Any]:
     """Return the line of a chain: what lists of rollouts show of it."""
     stands = standing_of(chain, rollout_of(store, chain))
-    alive = is_carried(store, chain, now) if chain.owner else None
+    alive = is_carried(store, chain, now) if chain.owner and not chain.ended else None
     return {"id": chain.id, "classes": list(chain.classes), **stands._asdict(), "who": chain.who,
             "created": chain.created, "ended": chain.ended, "alive": alive,
             "rollout": chain.rollout}  # fmt: skip

@@ -31,7 +31,7 @@ from cpacman.rollout.machine import (
     Wish,
     check_rollout,
 )
-from cpacman.rollout.owner import is_alive
+from cpacman.rollout.owner import is_alive, lives
 from cpacman.rollout.runner import close_rollout
 
 LOOK = 0.2
@@ -43,7 +43,7 @@ def rollouts(context: Context, *, active: bool = False) -> dict[str, Any]:
     rows, now = context.store.rollouts(active=active)[::-1], context.clock()
     shown = [
         {**{k: row[k] for k in ("id", "plan", "class", "state", "why", "until", "who", "created")},
-         "alive": is_alive(row["owner"], row["beat"], now) if row["owner"] else None}
+         "alive": lives(row, now)}
         for row in rows
     ]  # fmt: skip
     return {"rollouts": {"rollouts": shown, "active": active}}

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cpacman.rollout.machine import LevelState, RolloutState
-from cpacman.rollout.owner import is_alive
+from cpacman.rollout.owner import lives
 from cpacman.store import RolloutLevel, Store
 
 _FAILURES = ("failed", "silent", "refused")
@@ -47,7 +47,7 @@ def view_of(store: Store, row: Mapping[str, Any], now: float) -> dict[str, Any]:
     )
     return {
         **{name: row[name] for name in _SHOWN},
-        "alive": is_alive(row["owner"], row["beat"], now) if row["owner"] else None,
+        "alive": lives(row, now),
         "levels": levels,
         "at": at["name"] if at else None,
         "done": sum(one["done"] for one in levels),

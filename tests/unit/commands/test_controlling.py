@@ -314,12 +314,21 @@ def test_resume_of_what_is_over(stage: Stage) -> None:
         resuming.retry(stage.context(), body["id"])
 
 
+def _owner(stage: Stage, number: str) -> str:
+    return str(stage.world.store.rollout_row(number)["owner"])
+
+
 def test_list_and_filters(stage: Stage) -> None:
     """The newest first; one rollout by outcome or host."""
     stage.transport.hosts["web3"].report = {"outcome": "refused", "code": "space"}
     body = stage.deploy()
-    rows = controlling.rollouts(stage.context())["rollouts"]["rollouts"]
+    stage.world.store.own_rollout(body["id"], seen=_owner(stage, body["id"]), owner="gone:1:1")
+    listing = controlling.rollouts(stage.context())
+    rows = listing["rollouts"]["rollouts"]
     assert [row["id"] for row in rows] == [body["id"]]
+    assert rows[0]["alive"] is None and "died" not in render(
+        {**listing, "rollouts": {**listing["rollouts"], "chains": []}}
+    ), "what is over needs no process"
     assert controlling.rollouts(stage.context(), active=True)["rollouts"]["rollouts"] == []
     refused = controlling.rollout(stage.context(), body["id"], outcome="refused")["rollout"]
     assert list(refused["hosts"]) == ["web3"]
