@@ -158,6 +158,8 @@ def deploy(
     Without ``plan=`` the named hosts (SEL) are planned, the plan is shown, and nothing else
     happens, unless ``now=True``.
 
+    SEL
+        which hosts, instead of a plan
     plan
         the id of a plan, or a unique prefix of it
     classes
@@ -306,6 +308,11 @@ def cancel(id: str, reason: str | None = None):
     """
     End a rollout for good. Hosts that have not started are skipped.
 
+    id
+        the rollout, or the chain (``c-...``): its rollout ends with it
+    reason
+        kept in the journal
+
     CLI Example:
 
     .. code-block:: bash
@@ -321,6 +328,8 @@ def resume(id: str, force: bool = False, background: bool = False, reason: str |
     """
     Go on with a rollout that was halted, paused, waits, or lost its process.
 
+    id
+        the rollout, or the chain (``c-...``): its rollout goes on with it
     force
         pass the gate, or the refused promotion of a chain, at which it stands; wants a reason
     background
@@ -343,6 +352,8 @@ def retry(id: str, host: Names = None, reason: str | None = None):
     """
     Try hosts of a rollout again that did not end where they should.
 
+    id
+        the rollout
     host
         only these; without any, all that were refused, failed, silent or skipped
     reason
@@ -363,6 +374,13 @@ def skip(id: str, host: Names, reason: str | None = None):
     """
     Leave hosts of a rollout out before their turn comes.
 
+    id
+        the rollout
+    host
+        the hosts
+    reason
+        kept in the journal
+
     CLI Example:
 
     .. code-block:: bash
@@ -377,6 +395,11 @@ def skip(id: str, host: Names, reason: str | None = None):
 def approve(id: str, reason: str | None = None, ticket: str | None = None):
     """
     Approve of a rollout that waits for it, as somebody else than who started it.
+
+    id
+        the rollout, the chain that stands at one, or what a refused promotion tells (``a-...``)
+    reason, ticket
+        kept in the journal
 
     CLI Example:
 
@@ -539,6 +562,8 @@ def recover(
     Something must be named: hosts (SEL) or a rollout. It is about the last rollout that told a
     host to start.
 
+    SEL
+        which hosts
     rollout
         only hosts of this rollout, by id or a unique prefix
     test
@@ -661,6 +686,9 @@ def prune(test: bool = False, reason: str | None = None, ticket: str | None = No
     test
         show what would go and what that frees, and remove nothing
 
+    reason, ticket
+        kept in the journal
+
     CLI Example:
 
     .. code-block:: bash
@@ -709,6 +737,9 @@ def promote(
     profile
         demand the evidence of this profile instead; needs ``reason=``
 
+    reason, ticket
+        kept in the journal
+
     CLI Example:
 
     .. code-block:: bash
@@ -746,6 +777,11 @@ def revert(
     snapshot
         one that it held earlier
 
+    test
+        show what would change
+    reason, ticket
+        kept in the journal
+
     CLI Example:
 
     .. code-block:: bash
@@ -777,10 +813,17 @@ def seed(
 
     class
         the class
+    channel
+        only these channels
     from_class, snapshot, until
         exactly one of them
     force
         go on though a class before it never held that; needs ``reason=``
+
+    test
+        show what would change
+    reason, ticket
+        kept in the journal
 
     CLI Example:
 
@@ -817,6 +860,11 @@ def block(
     force
         also globs that fit a large part of all packages
 
+    ticket
+        kept in the journal
+    test
+        name the hosts, and block nothing
+
     CLI Example:
 
     .. code-block:: bash
@@ -833,6 +881,13 @@ def block(
 def unblock(*specs: str, reason: str | None = None, ticket: str | None = None, test: bool = False):
     """
     Take something off the block list.
+
+    SPEC...
+        as for ``block``
+    reason, ticket
+        kept in the journal
+    test
+        change nothing
 
     CLI Example:
 
@@ -976,6 +1031,9 @@ updates = advisories
 def status(class_: Names = None, channel: Names = None):
     """
     Show the board: classes and channels, their snapshots, and how the hosts stand.
+
+    class, channel
+        only these
 
     CLI Example:
 
@@ -1122,6 +1180,10 @@ def history(
     """
     Show who put what where, and when.
 
+    host, package
+        of this host; that changed this package, by its name or NEVRA
+    by, ticket
+        of this user, as the journal has it (``sudo_alice``); with this ticket
     since, until
         a day (2026-11-22), or how long ago (36h, 14d)
 
@@ -1141,6 +1203,9 @@ def history(
 def config(host: str | None = None):
     """
     Show each value of the configuration, or of a host's membership, and where it comes from.
+
+    host
+        a host whose key is accepted; left out, the configuration
 
     CLI Example:
 

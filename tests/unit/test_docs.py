@@ -253,6 +253,26 @@ def test_every_argument_of_a_runner_is_documented(name: str) -> None:
     assert sorted(listed) == sorted(RUNNERS[name])
 
 
+@pytest.mark.parametrize("name", sorted(RUNNERS))
+def test_the_help_names_every_argument(name: str) -> None:
+    """`salt-run -d cpacman` explains each of them; SEL stands for its members."""
+    tree = ast.parse((CHECKOUT / "_runners/cpacman.py").read_text(encoding="utf-8"))
+    found = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    text = (ast.get_docstring(found) or "").partition("CLI Example:")[0]
+    told = {
+        word for line in re.findall(r"^\S.*", text, re.MULTILINE)[1:] for word in line.split(", ")
+    }
+    told |= {word.rstrip(",") for word in told}
+    given = [*found.args.args, *found.args.kwonlyargs]
+    plain = {n for a in given if not _is_selection(a) for n in _typed_names(a)}
+    wanted = plain | ({"SEL"} if any(map(_is_selection, given)) else set())
+    assert wanted <= told
+
+
+def _is_selection(argument: ast.arg) -> bool:
+    return getattr(argument.annotation, "id", "") == "Sel"
+
+
 def test_no_command_is_documented_that_does_not_exist() -> None:
     """What is planned is in no reference."""
     text = section_of(COMMANDS, "salt-run cpacman.*")
