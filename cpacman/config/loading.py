@@ -63,7 +63,7 @@ def _class_uses(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             used = listed(_mapping(repository).get("classes"))
             for index, one in enumerate(used if isinstance(used, list | tuple) else ()):
                 yield f"{path}[{index}]", one
-    for verb in ("deploy", "approve"):
+    for verb in ("plan", "deploy", "promote", "approve"):
         for name in _mapping(_mapping(raw.get("access")).get(verb)):
             yield f"access.{verb}.{name}", name
 
