@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 USER = "postgres"
+PATIENTLY = ("-w", "-t", "600")
 
 
 class Server:
@@ -45,15 +46,13 @@ class Server:
 
     def stop(self, how: str = "immediate") -> None:
         """Stop it; `immediate` is as if the power had gone."""
-        _run(self.root, "pg_ctl", "-D", f"{self.root}/data", "-m", how, "-w", "stop")
+        _run(self.root, "pg_ctl", "-D", f"{self.root}/data", "-m", how, *PATIENTLY, "stop")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = f"-k {self.root} -c listen_addresses= -c max_connections=40"
-        log = f"{self.root}/log"
-        _run(
-            self.root, "pg_ctl", "-D", f"{self.root}/data", "-l", log, "-o", options, "-w", "start"
-        )
+        where = ("-D", f"{self.root}/data", "-l", f"{self.root}/log", "-o", options)
+        _run(self.root, "pg_ctl", *where, *PATIENTLY, "start")
 
 
 @contextmanager
