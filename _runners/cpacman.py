@@ -993,7 +993,7 @@ def advisories(
     host: Names = None,
     severity: Names = None,
     cve: Names = None,
-    older_than: str | None = None,
+    older_than: str | int | None = None,
 ):
     """
     Tell which advisories hosts lack of what their class holds, with how many hosts lack each.

@@ -399,7 +399,7 @@ def test_what_is_outstanding_for_long(context: Context, monkeypatch: pytest.Monk
     new = msgspec.structs.replace(SNAPSHOTS["s-new"], advisories=dated)
     monkeypatch.setitem(SNAPSHOTS, "s-new", new)
 
-    def left(now: float, older_than: str | None) -> tuple[set[str], str]:
+    def left(now: float, older_than: str | int | None) -> tuple[set[str], str]:
         then = context._replace(clock=lambda: now * 86400)
         body = explaining.advisories(then, Selection(class_="testing"), older_than=older_than)
         return set(lacking(body, "testing")), render(body)
@@ -408,8 +408,9 @@ def test_what_is_outstanding_for_long(context: Context, monkeypatch: pytest.Monk
     assert left(25, None)[0] == {"A-1", "A-2"} == left(25, "14d")[0]
     assert "1 of them tell no date" in left(25, "14d")[1]
     assert "Critical  A-1  1970-01-11" in left(25, "14d")[1]
-    with pytest.raises(UsageError, match="older_than"):
-        left(25, "a while")
+    for wrong in ("a while", 14):
+        with pytest.raises(UsageError, match=f"older_than: {wrong!r} is no duration; write 14d"):
+            left(25, wrong)
 
 
 def test_a_severity_that_does_not_exist(context: Context) -> None:
