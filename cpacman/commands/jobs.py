@@ -14,24 +14,22 @@ from typing import Any, NamedTuple
 import msgspec
 from pydantic_core import PydanticCustomError
 
-from cpacman.commands import planning
 from cpacman.commands.context import Context
 from cpacman.commands.fleet import Fleet, place_all
 from cpacman.commands.gatekeeping import IGNORE, Gates
 from cpacman.commands.offering import rules_of
-from cpacman.commands.refresh import Refreshed, refresh_hosts
+from cpacman.commands.rechecking import recheck
+from cpacman.commands.refresh import refresh_hosts
 from cpacman.commands.safeguards import profile_of
 from cpacman.config import LevelSettings, Profile, parse_amount, restarts_of
 from cpacman.config.stages import WindowNames
 from cpacman.errors import ConflictError, Problem, UsageError
-from cpacman.model import FailedError, Inventory, short_id
+from cpacman.model import short_id
 from cpacman.planner.policy import PROTECTED
-from cpacman.rollout.job import ALREADY, CHANGED, Job, Level, Recheck, Times, Tools, new_rollout_id
+from cpacman.rollout.job import Job, Level, Times, Tools, new_rollout_id
 from cpacman.rollout.levels import level_of
 from cpacman.rollout.machine import OPEN
-from cpacman.rollout.manifest import is_done, nevras_of
 from cpacman.rollout.owner import is_alive, owner_of
-from cpacman.rollout.reports import INTERRUPTED
 from cpacman.rollout.restarts import Restarts
 from cpacman.rollout.spread import spread_hosts
 from cpacman.store import StoredPlan
@@ -371,7 +369,7 @@ def tools_of(
         files=context.pool,
         signer=context.key,
         verify=context.transport.verify,
-        recheck=lambda hosts: _recheck(context, stored, hosts),
+        recheck=lambda hosts: recheck(context, stored, hosts),
         refresh=lambda hosts: _refresh(context, hosts),
         reporter=context.reporter,
         stopping=context.stopping,
@@ -401,62 +399,3 @@ def _gates(context: Context, job: Job, fleet: Fleet) -> Gates:
 
 def _refresh(context: Context, hosts: Sequence[str]) -> None:
     refresh_hosts(context, hosts)
-
-
-def _recheck(context: Context, stored: StoredPlan, hosts: Sequence[str]) -> Mapping[str, Recheck]:
-    """Ask hosts whether they are still what the plan was made for."""
-    results = refresh_hosts(context, hosts)
-    fleet = place_all(context, hosts)
-    inventories = context.store.inventories(hosts)
-    return {
-        host: _judge(context, stored, host, results[host], fleet, inventories.get(host))
-        for host in hosts
-    }
-
-
-def _judge(
-    context: Context,
-    stored: StoredPlan,
-    host: str,
-    asked: Refreshed,
-    fleet: Fleet,
-    inventory: Inventory | None,
-) -> Recheck:
-    if asked.error or inventory is None:
-        return Recheck(None, asked.code, asked.error)
-    if unfit := _unfit(stored, fleet, inventory):
-        return unfit
-    if inventory.cookie == stored.plan.inventories[host].cookie:
-        return Recheck(inventory)
-    if is_done(nevras_of(inventory), stored.plan.transactions[stored.plan.hosts[host]]):
-        return Recheck(None, ALREADY, "has it already")
-    return _solve_again(context, stored, host, fleet, inventory)
-
-
-def _unfit(stored: StoredPlan, fleet: Fleet, inventory: Inventory) -> Recheck | None:
-    """Return why a host can't be worked on at all, whatever it has installed."""
-    host = inventory.host
-    place = fleet.placements[host]
-    session = inventory.facts.get("interrupted")
-    if session and not stored.plan.request.rollback:
-        mend = f"run: salt-run cpacman.recover {host}"
-        return Recheck(None, INTERRUPTED, f"{session!s:.100} was cut off there; {mend}")
-    if place.problems or place.host.class_ != stored.class_:
-        return Recheck(None, CHANGED, f"is not of class {stored.class_} any more")
-    if host in fleet.held:
-        return Recheck(None, FailedError.NOT_ACCEPTED.value, fleet.held[host].words)
-    return None
-
-
-def _solve_again(
-    context: Context, stored: StoredPlan, host: str, fleet: Fleet, inventory: Inventory
-) -> Recheck:
-    if stored.plan.request.rollback:
-        return Recheck(None, CHANGED, "its packages changed since; run rollback again")
-    again = planning.make_plan(
-        context, stored.class_, {host: fleet.hosts[host]}, stored.plan.request
-    )
-    if again.hosts.get(host) == stored.plan.hosts[host]:
-        return Recheck(inventory, "", "packages changed since the plan; solved again, same actions")
-    mend = f"plan again: salt-run cpacman.plan class={stored.class_}"
-    return Recheck(None, CHANGED, f"its packages changed since the plan; {mend}")

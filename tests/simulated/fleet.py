@@ -239,7 +239,7 @@ class Simulation:
                 ("is_alive", self.schedule.is_alive),
             ):
                 patch.setattr(f"{module}.{name}", own, raising=False)
-        patch.setattr("cpacman.commands.jobs.planning.make_plan", self._solve_again)
+        patch.setattr("cpacman.commands.rechecking.planning.make_plan", self._solve_again)
         # Nobody edits them here, and to read YAML is half of what a command costs.
         known = load_hosts_files(self.settings.membership.hosts_d, self.settings)
         patch.setattr("cpacman.commands.fleet.load_hosts_files", lambda *_: known)
