@@ -127,7 +127,9 @@ class Applier:
         for host in self.in_flight():
             # While an order holds it may still start its host, which was not given up then.
             if now > max(self._deadlines[host], self._run_out[host]):
-                self._record.end(host, Outcome.SILENT, "silent", "no verified report in time")
+                why = self._asker.ignored.get(host, "")
+                words = "no verified report in time" + (f"; {why}" if why else "")
+                self._record.end(host, Outcome.SILENT, "silent", words)
 
     def _recover(self, hosts: Sequence[str]) -> None:
         """Start hosts again whose transaction was cut off: they carry on where they were."""

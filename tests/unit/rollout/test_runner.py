@@ -56,6 +56,15 @@ def test_a_disk_that_damages_everything_is_refused(tmp_path: Path) -> None:
     assert any("damaged on its disk each time" in line for line in world.lines)
 
 
+def test_why_reports_did_not_count_is_told(tmp_path: Path) -> None:
+    """A host whose key is not the accepted one is no host that is down; it is said once."""
+    world = World(tmp_path, {"web1": FakeHost(forged=True)})
+    assert rolled(world) == {"web1": ("silent", "silent")}
+    (told,) = [line for line in world.lines if line.startswith("ignored a report of web1")]
+    (row,) = world.store.rollout("r-1")[1]
+    assert row.detail is not None and told in row.detail
+
+
 def test_a_halt_during_a_push_ends_it(tmp_path: Path) -> None:
     """Bytes for hours keep nobody from halting: nothing starts, and the rollout is halted."""
     world = World(tmp_path, {"web1": FakeHost()})
