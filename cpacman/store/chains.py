@@ -20,7 +20,7 @@ from cpacman.store import carrying
 from cpacman.store.engine import Database
 from cpacman.store.journal import record
 from cpacman.store.rows import Text, as_json
-from cpacman.store.tables import metadata
+from cpacman.store.tables import metadata, rollouts_table
 
 Guard = Callable[[Connection], None]
 """Called inside of a transaction; raises when what is about to be written must not be."""
@@ -191,6 +191,8 @@ class Chains(Database):
 def chain_guard(chain: str, owner: str, step: Step | None = None) -> Guard:
     """Return what lets a transaction through only while a chain may begin something.
 
+    It may while the class before is done: a person may try hosts of it again at any time.
+
     Args:
         chain: its id.
         owner: who must own it.
@@ -203,11 +205,22 @@ def chain_guard(chain: str, owner: str, step: Step | None = None) -> Guard:
         if row is None or row["owner"] != owner or row["state"] != "running" or row["wish"]:
             words = "was halted, or is carried on by another process"
             raise ConflictError(Problem(short_id(chain), words, "look at it: rollout"))
+        _check_last(connection, _read(dict(row)))
         if step is not None:
             steps = as_json(msgspec.to_builtins((*_read(dict(row)).steps, step)))
             connection.execute(c.update().where(c.c.id == chain).values(steps=steps))
 
     return check
+
+
+def _check_last(connection: Connection, chain: Chain) -> None:
+    """Let nothing begin while hosts of the class that it came to last are tried again."""
+    r = rollouts_table.c
+    query = sa.select(r.state).where(r.id == chain.rollout)
+    state = connection.execute(query).scalar() if chain.rollout else None
+    if state not in (None, "done"):
+        words = f"{short_id(str(chain.rollout))} is {state} again"
+        raise ConflictError(Problem(short_id(chain.id), words, "it goes on when that is done"))
 
 
 def _read(row: Mapping[str, Any]) -> Chain:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cpacman.commands import access, steering, ticking
+from cpacman.commands import access, chaining, steering, ticking
 from cpacman.commands.access import ENGINE
+from cpacman.commands.context import Context
 from cpacman.commands.fleet import Selection
 from cpacman.commands.pointing import revert
 from cpacman.commands.promoting import promote
@@ -476,3 +477,29 @@ def test_a_wish_in_the_moment_in_which_it_is_left_waiting(track: Track) -> None:
     assert track.look(number)["state"] == "halted"
     track.world.later(7200)
     assert track.run_due() == [] and track.entered == ["development"]
+
+
+def test_a_class_that_is_tried_again_is_waited_for(
+    track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody retries hosts of a class while the next one is planned: that is planned again."""
+    number = track.begin(background=True)["id"]
+    store, real = track.world.store, chaining.planning.plan
+    before: list[str] = []
+
+    def plan(context: Context, selection: Selection, **more: Any) -> Any:
+        if selection.class_ == "testing":
+            row = store.rollouts()[0]
+            before.append(row["state"])
+            if len(before) == 1:
+                store.own_rollout(row["id"], seen=row["owner"], owner="")
+                store.go_on_rollout(
+                    row["id"], expected="done", owner="", at=1.0, who="bob", verb="retry"
+                )
+        return real(context, selection, **more)
+
+    monkeypatch.setattr(chaining.planning, "plan", plan)
+    track.run_due()
+    assert before == ["done", "done"], "only what is done lets the next one begin"
+    assert track.look(number)["state"] == "done"
+    assert track.entered == ["development", "testing", "production"]
