@@ -2473,6 +2473,8 @@ def order_reboot(settings, session, text, program, python):
         raise Refused("order", "the boot that is to end is not known")
     if order["boot_id"] != now:
         return {"rebooted": True}
+    if is_given_up(path, order):
+        return {"ordered": True}
     command = settings.get("reboot") or reboot_command(settings.get("root"))
     if not command:
         raise Refused("order", "a tree cannot be rebooted")
@@ -2480,10 +2482,20 @@ def order_reboot(settings, session, text, program, python):
     if busy and not is_held(os.path.join(path, "reboot.lock")):
         raise Refused("busy", "session %s is being applied" % busy)
     if not busy:
-        noted = {"boot_id": now, "error": "", "command": command}
+        noted = {"boot_id": now, "error": "", "command": command, "number": order.get("number")}
         write_atomically(os.path.join(path, "reboot.json"), canonical(noted))
         start_program("reboot", path, program, python)
     return {"ordered": True}
+
+
+def is_given_up(path, order):
+    """Whether this very order was tried already, and did not end this boot.
+
+    A copy of it that comes late must not reboot a host that was reported as it is.
+    """
+    said, number = read_document(os.path.join(path, "reboot.json")), order.get("number")
+    same = said.get("boot_id") == order["boot_id"] and said.get("number") == number
+    return bool(same and number and said.get("error"))
 
 
 def reboot_command(root):

@@ -105,7 +105,7 @@ def ending_of(
     if not report.get("outcome") or not boot_of(report):
         return None
     if state is HostState.REBOOTING:
-        return _ending_of_reboot(report, boot, after)
+        return _ending_of_reboot(report, boot, number_of(since), after)
     return _ending_of_restart(report, number_of(since), after)
 
 
@@ -117,8 +117,11 @@ def number_of(since: float) -> str:
 def is_aware(state: HostState, report: Mapping[str, Any], *, boot: str, since: float) -> bool:
     """Whether a host that has not ended yet knows of its order."""
     said = report.get(REBOOT if state is HostState.REBOOTING else RESTART)
-    wanted = {"boot_id": boot} if state is HostState.REBOOTING else {"number": number_of(since)}
-    return isinstance(said, Mapping) and wanted.items() <= said.items()
+    if not isinstance(said, Mapping):
+        return False
+    if state is HostState.REBOOTING:
+        return _is_about(said, boot, number_of(since))
+    return bool(said.get("number") == number_of(since))
 
 
 def ending_of_late(state: HostState, within: float, findings: Findings) -> Ending:
@@ -129,11 +132,18 @@ def ending_of_late(state: HostState, within: float, findings: Findings) -> Endin
     return Ending(Outcome.FAILED, RESTART, f"no word of its services in {int(within)} s", findings)
 
 
-def _ending_of_reboot(report: Mapping[str, Any], boot: str, after: str) -> Ending | None:
+def _is_about(said: Mapping[str, Any], boot: str, number: str) -> bool:
+    """Whether what a host says of a reboot is about this order; an older agent keeps no number."""
+    return said.get("boot_id") == boot and said.get("number", number) == number
+
+
+def _ending_of_reboot(
+    report: Mapping[str, Any], boot: str, number: str, after: str
+) -> Ending | None:
     if boot_of(report) != boot:
         return _ending(report, after, {"services": [], "reboot": []}, "rebooted")
     said = report.get("reboot")
-    if isinstance(said, Mapping) and said.get("boot_id") == boot and said.get("error"):
+    if isinstance(said, Mapping) and _is_about(said, boot, number) and said.get("error"):
         words = f"did not reboot: {said['error']!s:.500}"
         return Ending(Outcome.FAILED, REBOOT, words, findings_of(report))
     return None

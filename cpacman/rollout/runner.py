@@ -196,6 +196,8 @@ class _Rollout:
                 return
             ready = self._await_opening(level)
             if not ready.isdisjoint(due):
+                # Whoever was at it before may have died as the budget was spent.
+                self._judge.check_budget(level)
                 self._follow(level)
                 continue
             staged = self._stage(level, [host for host in waiting if host in ready])

@@ -177,10 +177,11 @@ class Settler:
 
     def _order(self, verb: str, host: str, now: float, timeout: float) -> dict[str, str]:
         policy = self._policies[host]
-        more: dict[str, object] = {"boot_id": self._record.boots[host]}
+        number = number_of(self._record.since[host])
+        more: dict[str, object] = {"boot_id": self._record.boots[host], "number": number}
         if verb == RESTART:
             names = list(policy.names) if policy.services == "listed" else ["*"]
-            more = {"number": number_of(self._record.since[host]), "names": names,
+            more = {"number": number, "names": names,
                     "timeout": int(policy.timeout), "within": int(policy.within)}  # fmt: skip
         session, sign = self._record.session(host), self._tools.signer.sign_manifest
         return signed_order(verb, host, session, sign, now=now, answer=timeout, **more)

@@ -253,11 +253,13 @@ def test_a_tree_is_never_rebooted(host, path) -> None:
         host.agent.order_reboot(host.settings, path.name, text, PROGRAM, python)
 
 
-def reboot(host, path, command: list[str], program: str = PROGRAM) -> dict:
+def reboot(
+    host, path, command: list[str], program: str = PROGRAM, number: str = "1"
+) -> dict:  # fmt: skip
     """Order a reboot that is a command of ours."""
     settings = json.loads((path / "session.json").read_text())
     host.settings["reboot"] = settings["reboot"] = command
-    text = order("reboot", path.name, boot_id=host.agent.boot_id())
+    text = order("reboot", path.name, boot_id=host.agent.boot_id(), number=number)
     return host.agent.order_reboot(host.settings, path.name, text, program, python)
 
 
@@ -295,6 +297,26 @@ def test_a_reboot_that_does_not_come_is_told(host, path, tools) -> None:
     report = host.agent.report_of(host.settings, path.name, "n", dict)
     assert report["reboot"]["error"] == "inhibited"
     assert report["reboot"]["boot_id"] == report["boot_id"] == report["ended_boot_id"]
+
+
+def test_an_order_that_was_given_up_reboots_nobody_later(host, path, tools, tmp_path) -> None:
+    """A copy of it that comes late changes nothing; a new order is tried."""
+    reboot(host, path, ["/bin/sh", "-c", "echo inhibited >&2; exit 1"])
+    agenthost.wait_until(lambda: said(path, "reboot.json")["error"])
+    command = ["/bin/sh", "-c", f"echo again >>{tmp_path}/reboots; exit 1"]
+    settings = json.loads((path / "session.json").read_text())
+    (path / "session.json").write_text(json.dumps({**settings, "reboot": command}))
+    assert reboot(host, path, command) == {"ordered": True}
+    assert said(path, "reboot.json")["error"] == "inhibited" and not is_at_work(host, path)
+    assert reboot(host, path, command, number="2") == {"ordered": True}
+    agenthost.wait_until(lambda: has_line(tmp_path / "reboots"))
+    agenthost.wait_until(lambda: said(path, "reboot.json")["error"])
+    assert said(path, "reboot.json")["number"] == "2"
+
+
+def is_at_work(host, path: Path) -> bool:
+    """Whether a process carries a reboot out."""
+    return host.agent.is_held(str(path / "reboot.lock"))
 
 
 def test_the_agent_names_what_only_the_next_boot_uses(agent) -> None:

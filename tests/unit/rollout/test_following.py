@@ -413,3 +413,35 @@ def test_nobody_is_given_up_while_an_order_may_reach_it(tmp_path: Path) -> None:
     assert world.outcomes == {"web1": ("failed", "reboot-timeout")}
     ended = world.store.rollout("r-1")[1][0].updated
     assert len(told) > 1 and ended > max(told)
+
+
+def test_the_failure_of_an_earlier_order_is_no_answer() -> None:
+    """A reboot that is ordered again is not taken for failed by what became of the first order."""
+    told = {"outcome": "applied", "packages": "x", "boot_id": "b", "ended_boot_id": "b"}
+    state, since = HostState.REBOOTING, 7.0
+    for number, aware in ((restarts.number_of(5.0), False), (restarts.number_of(since), True)):
+        report = {**told, "reboot": {"boot_id": "b", "number": number, "error": "inhibited"}}
+        assert restarts.is_aware(state, report, boot="b", since=since) is aware
+        ending = restarts.ending_of(state, report, boot="b", since=since, after="x")
+        assert (ending is not None and ending.outcome is Outcome.FAILED) is aware
+
+
+def test_a_budget_that_a_dead_process_spent_stops_reboots(tmp_path: Path) -> None:
+    """It died between a host's failure and the look at the budget: nobody is rebooted after it."""
+    world = fleet(tmp_path, 2, findings=KERNEL)
+    world.transport.hosts["web2"].report = {"outcome": "failed", "code": "scriptlet"}
+    made = world.begin(level("all", "web1", "web2", restarts=REBOOT))
+    end = world.store.end_host
+
+    def die(*given: Any, **named: Any) -> None:
+        end(*given, **named)
+        raise Killed
+
+    world.store.end_host = die  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        world.go_on(made)
+    world.store.end_host = end  # type: ignore[method-assign]
+    assert {row.state for row in world.store.rollout("r-1")[1]} == {"installed", "ended"}
+    assert world.go_on(made).state is RolloutState.HALTED
+    assert world.outcomes == {"web1": ("applied", restarts.OWED), "web2": ("failed", "scriptlet")}
+    assert world.transport.hosts["web1"].told_to_reboot == 0
