@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab import Lab, rpms
-from tests.integration.fleet import Answer, Fleet
+from tests.integration.fleet import TIMES, Answer, Fleet
 from tests.integration.test_engine import MASTER, state_of, wait
 
 CLASSES = {"dev": "development", "test": "testing", "prod": "production"}
@@ -29,6 +29,15 @@ NEEDS_OLD = {"salt": "cmd.retcode", "args": ["rpm -q webapp-1.0"], "expect": 0}
 """The service that lives on webapp: the new version breaks it."""
 IS_INSTALLED = {"salt": "cmd.retcode", "args": ["rpm -q webapp"], "expect": 0}
 WHOLE = os.environ.get("CPACMAN_CHAOS") == "1"
+GATES: list[tuple[dict[str, Any], str, str]] = [
+    ({"salt": "test.sleep", "args": [60], "timeout": "4s"}, "paused", "no answer in 4 s"),
+    ({"salt": "no.such_function"}, "paused", "is not available"),
+    ({"salt": "test.exception"}, "paused", "the check failed"),
+    ({"salt": "cmd.run", "args": ["true"]}, "paused", "no answer"),
+    ({"salt": "cmd.run", "args": ["echo True"]}, "halted", "answered 'True', not True"),
+    ({"salt": "cmd.run_all", "args": ["exit 0"]}, "halted", "answered {"),
+]
+"""A check that wants True and hangs, errs, says nothing or lies -> where that leaves a rollout."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,7 @@ def configure(fleet: Fleet, check: dict[str, Any], soak: str = "0s", **more: Any
             {"early": {"match": "ring:1"}},
             "rest",
         ],
-        gates={"web": [{"service": {**check, "timeout": "20s"}}]},
+        gates={"web": [{"service": {"timeout": "60s", **check}}]},
         **more,
     )
 
@@ -105,6 +114,28 @@ def test_a_release_that_breaks_a_service(fleet: Fleet) -> None:
     assert webapps(fleet, "test1", "prod1") == [OLD] * 2, "no other class heard of it"
 
 
+@pytest.mark.timeout(900)
+def test_a_gate_that_says_nothing_good(fleet: Fleet) -> None:
+    """It hangs, errs, is silent or lies: nobody beyond the canary, however often one goes on."""
+    number = ""
+    for check, state, why in GATES if WHOLE else (GATES[0], GATES[4]):
+        configure(fleet, {**check, "expect": True, "when": ["after"]})
+        answer = fleet.run("resume", number) if number else deploy(fleet)
+        body = answer["rollout"]
+        number, verdict = body["id"], "fail" if state == "halted" else "inconclusive"
+        assert (answer.code, body["state"]) == (4 if state == "halted" else 0, state), answer.text
+        assert f"level canary: gate web {verdict} after" in body["why"]
+        (finding,) = body["gates"]["canary"]["findings"]
+        assert (finding["host"], finding["verdict"]) == ("dev1", verdict)
+        assert why in finding["detail"], check
+        assert webapps(fleet, "dev1", "dev2", "dev3") == [NEW, OLD, OLD]
+    configure(fleet, IS_INSTALLED)
+    done = fleet.run("resume", number)
+    assert (done.code, done["rollout"]["state"]) == (0, "done"), done.text
+    assert webapps(fleet, "dev1", "dev2", "dev3") == [NEW] * 3
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not WHOLE, reason="CPACMAN_CHAOS=1 runs it")
 def test_a_release_through_mishaps(fleet: Fleet) -> None:
     """A second operator, a master that dies, a host that is away, a freeze in the middle."""
@@ -118,12 +149,11 @@ def test_a_release_through_mishaps(fleet: Fleet) -> None:
     wait(lambda: level(fleet, number, "canary") == "soaking")
     second = fleet.run("deploy", plan=state_of(fleet, number)["plan"])
     assert second.code != 0 and "is being changed by rollout" in second.problems()
-    fleet.lab.kill_master()
-    fleet.lab.start_master()
+    kill(fleet)
     fleet.lab.host("prod4").link_down()
 
     wait(lambda: state_of(fleet, number)["hosts"]["prod2"]["state"] == "applying")
-    thaw = freeze(fleet, 30)
+    thaw = freeze(fleet, IS_INSTALLED, 30)
     wait(lambda: level(fleet, number, "early") == "passed")
     time.sleep(3)
     frozen = state_of(fleet, number)
@@ -144,15 +174,53 @@ def test_a_release_through_mishaps(fleet: Fleet) -> None:
     assert (again["rollout"]["state"], webapps(fleet, "prod4")) == ("done", [NEW]), again.text
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not WHOLE, reason="CPACMAN_CHAOS=1 runs it")
+def test_a_host_that_forges_its_reports(fleet: Fleet) -> None:
+    """It installs nothing and says that it did, with a signature that is not its own: not heard."""
+    configure(fleet, IS_INSTALLED, transport={**TIMES, "apply": "8s"})
+    host = fleet.lab.host("dev1")
+    host.write(DOOR, host.read(DOOR) + FORGED)
+    fleet.lab.salt("dev1", "saltutil.refresh_modules")
+    wait(lambda: "forged" in str(fleet.lab.salt("dev1", "cpacman.apply", "x", "y", "z").data))
+    body = deploy(fleet)["rollout"]
+    assert body["state"] == "halted" and "failed 1 > 0" in body["why"]
+    assert (body["hosts"]["dev1"]["outcome"], webapps(fleet, "dev1")) == ("silent", [OLD])
+    assert webapps(fleet, "dev2", "dev3") == [OLD, OLD]
+
+
+DOOR = "/var/cache/salt/minion/extmods/modules/cpacman.py"
+FORGED = """
+
+def apply(session, order, signature):
+    return {"started": True, "by": "forged"}
+
+
+def result(session, nonce):
+    agent = _agent()
+    path, manifest = agent.load_session(_settings(), session)
+    report = {key: manifest[key] for key in ("plan", "session", "host")}
+    report.update(nonce=nonce, state="done", outcome="applied", packages=manifest["after"], ended=1)
+    return {"report": agent.canonical(report), "signature": "Zm9yZ2Vk" * 40}
+"""
+"""What somebody who took a host over, but not its key, would add to its door."""
+
+
+def kill(fleet: Fleet) -> None:
+    """Kill -9 the master and all its processes, the engine's among them, and start it again."""
+    fleet.lab.kill_master()
+    fleet.lab.start_master()
+
+
 def level(fleet: Fleet, number: str, name: str) -> str:
     """The state of a level."""
     return str(state_of(fleet, number)["gates"][name]["state"])
 
 
-def freeze(fleet: Fleet, seconds: float) -> float:
+def freeze(fleet: Fleet, check: dict[str, Any], seconds: float) -> float:
     """Let nothing start for a while, from now on; return until when."""
     now = datetime.datetime.now(datetime.timezone.utc)
     until = now + datetime.timedelta(seconds=seconds)
     frozen = {"from": now.isoformat(), "until": until.isoformat(), "reason": "closing the books"}
-    configure(fleet, IS_INSTALLED, soak="8s", freeze=[frozen])
+    configure(fleet, check, soak="8s", freeze=[frozen])
     return until.timestamp()

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from tests.simulated.chains import ChainRules
 from tests.simulated.hosts import AFTER, Host, Session
+from tests.simulated.levels import LevelRules
+from tests.simulated.picture import Header, Picture, Row, read_picture
+from tests.simulated.scenario import Scenario
 from tests.simulated.schedule import Schedule
 
 MOVES = {
@@ -23,124 +27,41 @@ MOVES = {
     ("applying", "installed"), ("installed", "restarting"), ("installed", "rebooting"),
     ("installed", "ended"), ("restarting", "ended"), ("rebooting", "ended"),
 }  # fmt: skip
-LEVEL_MOVES = {
-    ("waiting", "running"), ("running", "checking"), ("checking", "soaking"),
-    ("checking", "passed"), ("checking", "running"), ("soaking", "passed"),
-    ("soaking", "checking"), ("soaking", "running"), ("passed", "running"),
-}  # fmt: skip
+ORDERS = {("staged", "applying"), ("installed", "restarting"), ("installed", "rebooting")}
+AWAY = {"restart": "restarting", "reboot": "rebooting"}
+TOLD = ("applying", "installed", "restarting", "rebooting")
+IN_FLIGHT = ("applying", "restarting", "rebooting")
 CLOSED = ("done", "halted", "cancelled")
 FAILURES = ("refused", "failed", "silent")
+ASKED_AGAIN = ("interrupted", "restart", "reboot", "reboot-timeout", "owed")
+"""Codes of hosts that are collected again, or whose restart or reboot is tried again."""
 HALT_SECONDS = 1.0
 """From the commit of a wish to the last message that starts somebody."""
-
-
-class Row(NamedTuple):
-    """One host of one rollout."""
-
-    rollout: str
-    host: str
-    level: str
-    state: str
-    outcome: str | None
-    code: str | None
-    attempt: int
-    manifest: str | None
-
-    @property
-    def session(self) -> str:
-        """The host's session in this attempt."""
-        return self.rollout if self.attempt == 1 else f"{self.rollout}.{self.attempt}"
-
-
-class Header(NamedTuple):
-    """One rollout."""
-
-    id: str
-    state: str
-    owner: str
-    wish: str | None
-    settings: str | None
-    who: str
-
-
-class Stage(NamedTuple):
-    """One level of one rollout."""
-
-    rollout: str
-    level: str
-    position: int
-    state: str
-    since: float
-    limits: str
-
-
-class Picture(NamedTuple):
-    """All that the database says of rollouts at one moment."""
-
-    headers: Mapping[str, Header]
-    levels: Mapping[tuple[str, str], Stage]
-    rows: Mapping[tuple[str, str], Row]
-    locks: Mapping[str, str]
-
-
-class Rules(NamedTuple):
-    """What the scenario demands, told to the checker beside the configuration.
-
-    Attributes:
-        failures: how many of the whole rollout may fail.
-        unreachable: how many of it may be out of reach.
-        approvers: how many others must approve.
-        closed: spans of time in which nobody may start.
-        gates: levels that have a gate.
-    """
-
-    failures: int
-    unreachable: int
-    approvers: int
-    closed: list[tuple[float, float]]
-    gates: frozenset[str]
 
 
 class Checker:
     """Looks at everything, and writes down what is wrong."""
 
     def __init__(
-        self, database: Path, schedule: Schedule, hosts: Mapping[str, Host], rules: Rules
+        self, database: Path, schedule: Schedule, hosts: Mapping[str, Host], scenario: Scenario
     ) -> None:
         self._database = sqlite3.connect(database, check_same_thread=False, isolation_level=None)
-        self._schedule, self._hosts, self.rules = schedule, hosts, rules
+        self.schedule, self._hosts, self.scenario = schedule, hosts, scenario
         self.violations: list[str] = []
         self.log: list[str] = []
         self.counts: Counter[str] = Counter()
         self._wished: dict[str, float] = {}
         self._never: set[str] = set()
         self._orders: set[str] = set()
-        self._verdicts: dict[tuple[str, str], tuple[float, str, str]] = {}
+        self._following: Counter[str] = Counter()
+        self._followed: Counter[str] = Counter()
         self._drained: Counter[tuple[str, str]] = Counter()
-        self.seen = self._read()
+        self.levels, self._chains = LevelRules(self), ChainRules(self)
+        self.seen = read_picture(self._database)
 
     def close(self) -> None:
         """Let go of the database."""
         self._database.close()
-
-    def _read(self) -> Picture:
-        def rows(sql: str) -> list[Any]:
-            return self._database.execute(sql).fetchall()
-
-        headers = [Header(*row) for row in rows(
-            "SELECT id, state, owner, wish, settings, who FROM rollouts")]  # fmt: skip
-        levels = [Stage(*row) for row in rows(
-            "SELECT rollout, level, position, state, since, limits"
-            " FROM rollout_levels")]  # fmt: skip
-        hosts = [Row(*row) for row in rows(
-            "SELECT rollout, host, level, state, outcome, code, attempt, manifest"
-            " FROM rollout_hosts")]  # fmt: skip
-        return Picture(
-            {one.id: one for one in headers},
-            {(one.rollout, one.level): one for one in levels},
-            {(one.rollout, one.host): one for one in hosts},
-            dict(rows("SELECT host, rollout FROM host_locks")),
-        )
 
     def wrong(self, text: str) -> None:
         """Write a violation down."""
@@ -149,30 +70,31 @@ class Checker:
 
     def note(self, text: str) -> None:
         """Write an event down, for who reads why."""
-        who = self._schedule.running.name if self._schedule.running else "-"
-        self.log.append(f"{self._schedule.now - 1_800_000_000:9.1f} {who:12} {text}")
+        who = self.schedule.running.name if self.schedule.running else "-"
+        self.log.append(f"{self.schedule.now - 1_800_000_000:9.1f} {who:12} {text}")
 
     # ---- after each commit -----------------------------------------------------------------
 
     def committed(self) -> None:
         """Compare the database with what it was, and with what is true."""
-        before, self.seen = self.seen, self._read()
+        before, self.seen = self.seen, read_picture(self._database)
         now = self.seen
         for number, header in now.headers.items():
             self._header(before.headers.get(number), header)
-        for key, stage in now.levels.items():
-            if (old := before.levels.get(key)) is not None and old.state != stage.state:
-                self._level(old, stage)
         moved = [(before.rows[key], row) for key, row in now.rows.items()
                  if key in before.rows and before.rows[key] != row]  # fmt: skip
+        anew = {(row.rollout, row.level) for old, row in moved
+                if old.state == "ended" and now.last != "late"}  # fmt: skip
+        for key, stage in now.levels.items():
+            self.levels.committed(before.levels.get(key), stage, anew)
         for old, row in moved:
             self._moved(old, row)
         # From `ended` it is collected again by recover, and nobody starts.
-        ordered = [row for old, row in moved
-                   if (old.state, row.state) == ("staged", "applying")]  # fmt: skip
+        ordered = [row for old, row in moved if (old.state, row.state) in ORDERS]
         if ordered:
             self._ordered(ordered, before)
         self._locked(now)
+        self._chains.committed(before, now)
 
     def _locked(self, now: Picture) -> None:
         """One host is never in two rollouts, and locked exactly as long as it is in one."""
@@ -198,47 +120,10 @@ class Checker:
             if old is not None and old.wish and new.state not in CLOSED:
                 self.wrong(f"{new.id}: the wish {old.wish} was forgotten, it is {new.state}")
         else:
-            self._wished.setdefault(new.id, self._schedule.now)
+            self._wished.setdefault(new.id, self.schedule.now)
         final = new.state == "cancelled" or new.wish == "cancel"
         if old is not None and old.state == "cancelled" and not final:
             self.wrong(f"{new.id} is {new.state} after it was cancelled")
-
-    def _level(self, old: Stage, new: Stage) -> None:
-        where = f"{new.rollout} {new.level}"
-        self.note(f"{where}: {old.state} -> {new.state}")
-        if (old.state, new.state) not in LEVEL_MOVES and new.state != "passed":
-            self.wrong(f"{where}: {old.state} -> {new.state} is no move")
-        if new.state in ("soaking", "passed") and not self._forced(new):
-            self._passes(old, new)
-
-    def _passes(self, old: Stage, new: Stage) -> None:
-        """A gate was asked and passed since the level was ready, and the soak is over."""
-        where = f"{new.rollout} {new.level}"
-        asked = self._verdicts.get((new.rollout, new.level))
-        if old.state == "checking" and new.level in self.rules.gates and self._witnesses(new):
-            ok = asked and asked[0] >= old.since and asked[1:] == ("checking", "pass")
-            if not ok:
-                self.wrong(f"{where} went on without its gate: {asked}")
-        limits = json.loads(new.limits)
-        if old.state == "checking" and new.state == "passed" and limits.get("soak"):
-            self.wrong(f"{where} passed without its soak")
-        if old.state == "soaking":
-            if self._schedule.now < old.since + limits["soak"]:
-                self.wrong(f"{where} soaked {self._schedule.now - old.since} s only")
-            ok = asked and asked[0] >= old.since and asked[1:] == ("soaking", "pass")
-            if new.level in self.rules.gates and self._witnesses(new) and not ok:
-                self.wrong(f"{where} passed its soak with {asked}")
-
-    def _witnesses(self, stage: Stage) -> bool:
-        """Whether a host of the level has the plan, so that its health says something."""
-        return any(row.outcome in ("applied", "unchanged") for row in self.seen.rows.values()
-                   if (row.rollout, row.level) == (stage.rollout, stage.level))  # fmt: skip
-
-    def _forced(self, stage: Stage) -> bool:
-        """Whether a person passes this gate: the entry is of the next transaction or of this."""
-        return self._schedule.owner() in self.forcing
-
-    forcing: frozenset[str] = frozenset()
 
     def _moved(self, old: Row, new: Row) -> None:
         where = f"{new.host} of {new.session}"
@@ -248,35 +133,55 @@ class Checker:
         if old.state == new.state and (old.outcome, old.attempt) != (new.outcome, new.attempt):
             self.wrong(f"{where}: {old} became {new}")
         if (old.state, new.state) == ("ended", "applying") and not (
-            old.outcome == "silent" or old.code == "interrupted"
+            old.outcome == "silent" or old.code in ASKED_AGAIN
         ):
             self.wrong(f"{where} is collected again after {old.outcome}")
+        if old.state == "ended" and self.seen.last == "late":
+            self._joins(old, where)
+        if new.state in AWAY.values():
+            self._following[f"{new.host} {new.session}"] += 1
         if new.state == "waiting" and new.attempt != old.attempt + 1:
             self.wrong(f"{where}: begins anew as attempt {new.attempt} after {old.attempt}")
         if new.state == "ended":
             self._ended(old, new, where)
 
+    def _joins(self, old: Row, where: str) -> None:
+        """Only who was out of reach joins late, and where that is wanted."""
+        self.counts["joins late"] += 1
+        if not self.scenario.late:
+            self.wrong(f"{where} joins though nobody may")
+        if old.code != "unreachable":
+            self.wrong(f"{where} joins after it was {old.outcome} {old.code}")
+
     def _ended(self, old: Row, new: Row, where: str) -> None:
         """The recorded outcome is what is true of the host."""
         host = self._hosts[new.host]
-        host.settle(self._schedule.now)
+        host.settle(self.schedule.now)
         one = host.sessions.get(new.session)
         self.counts[str(new.outcome)] += 1
-        told = old.state == "applying"
+        told = old.state in TOLD
         true = {
             "applied": told and one is not None and one.outcome == "applied"
-            and host.truth == AFTER,
+            and host.truth == AFTER and (new.code == "owed" or self._is_settled(new, host, one)),
             "unchanged": host.truth == AFTER,
             "refused": _untouched(one),
             "skipped": not told and (one is None or one.starts == 0),
             "failed": told and one is not None and one.starts > 0,
-            "silent": told,
+            "silent": old.state == "applying",
         }[str(new.outcome)]  # fmt: skip
         if not true:
             self.wrong(f"{where} ended {new.outcome} ({new.code}) from {old.state}: {host.truth}"
                        f" {one}")  # fmt: skip
         if new.outcome in ("refused", "skipped"):
             self._never.add(f"{new.host} {new.session}")
+
+    def _is_settled(self, row: Row, host: Host, one: Session) -> bool:
+        """Whether what its level demands to follow a transaction did follow."""
+        if host.has_rebooted(one):
+            return True
+        if self.scenario.must_reboot(row.level, host.needs):
+            return False
+        return not self.scenario.must_restart(row.level, host.needs) or host.has_restarted(one)
 
     # ---- orders ----------------------------------------------------------------------------
 
@@ -287,10 +192,16 @@ class Checker:
         self.counts["orders"] += len(found)
         if header.state != "running" or header.wish is not None:
             self.wrong(f"hosts of {header.id} start while it is {header.state} {header.wish}")
-        if header.owner != self._schedule.owner():
-            self.wrong(f"{self._schedule.owner()} starts hosts of {header.owner}")
-        if any(start <= self._schedule.now < end for start, end in self.rules.closed):
-            self.wrong(f"{header.id} starts hosts outside its window")
+        if header.owner != self.schedule.owner():
+            self.wrong(f"{self.schedule.owner()} starts hosts of {header.owner}")
+        now = self.schedule.now
+        if late := [r.host for r in found if self.scenario.is_closed(header, r.host, now)]:
+            self.wrong(f"{header.id} starts {late} outside their window")
+        if any(row.state in AWAY.values() for row in found):
+            self.counts["orders of restarts and reboots"] += 1
+        if header.setting("profile"):
+            self.counts["orders by a profile"] += 1
+        self._chains.ordered(header)
         self._approved(header)
         skips = {row[0] for row in self._database.execute(
             "SELECT host FROM rollout_skips WHERE rollout = ?", [header.id])}  # fmt: skip
@@ -308,7 +219,7 @@ class Checker:
     def _approved(self, header: Header) -> None:
         names = {row[0] for row in self._database.execute(
             "SELECT who FROM approvals WHERE rollout = ?", [header.id])}  # fmt: skip
-        if len(names - {header.who}) < self.rules.approvers:
+        if len(names - {header.who}) < self.scenario.approvers(header):
             self.wrong(f"hosts of {header.id} start, approved by {sorted(names)}")
 
     def _level_allows(self, header: Header, name: str) -> None:
@@ -320,7 +231,8 @@ class Checker:
             if one.position < mine.position and one.state != "passed":
                 self.wrong(f"hosts of {name} start while {one.level} is {one.state}")
         flying = [r.host for r in self.seen.rows.values()
-                  if (r.rollout, r.level, r.state) == (header.id, name, "applying")]  # fmt: skip
+                  if (r.rollout, r.level) == (header.id, name)
+                  and r.state in IN_FLIGHT]  # fmt: skip
         bound = json.loads(mine.limits)["concurrency"]
         self.counts["orders with others in flight"] += len(flying) > 1
         if len(flying) > bound:
@@ -337,7 +249,7 @@ class Checker:
             failed = sum(row.outcome in FAILURES for row in rows)
             lost = sum(row.code == "unreachable" for row in rows)
             most = (limits[name]["max_failures"], limits[name]["max_unreachable"]) if name else (
-                self.rules.failures, self.rules.unreachable)  # fmt: skip
+                self.scenario.failures, self.scenario.unreachable)  # fmt: skip
             if failed > most[0] or lost > most[1]:
                 self.wrong(f"hosts start after {failed} failed and {lost} lost of {most} in {name}")
 
@@ -352,6 +264,33 @@ class Checker:
                 self.wrong(f"{host} is staged while it is {row.state}")
         elif function == "apply":
             self._told(host, arguments["session"])
+        elif function in AWAY:
+            self._told_after(function, host, arguments["session"])
+
+    def pushes(self, session: str, hosts: Sequence[str]) -> None:
+        """Bytes are about to leave."""
+        for host in hosts:
+            row = self._row(host, session)
+            if row is None or row.state != "staging" or row.session != session:
+                self.wrong(f"{host} is sent files of {session} while {row}")
+                continue
+            header = self.seen.headers[row.rollout]
+            self.counts["pushes"] += 1
+            if self.scenario.is_closed_for_bytes(header, host, self.schedule.now):
+                self.wrong(f"{host} is sent files of {session} outside its window")
+
+    def _told_after(self, verb: str, host: str, session: str) -> None:
+        """It is told to restart services, or to reboot."""
+        row = self._row(host, session)
+        if row is None or row.state != AWAY[verb] or row.session != session:
+            self.wrong(f"{host} is told to {verb} for {session} while {row}")
+            return
+        key = f"{host} {session}"
+        wished = self._wished.get(row.rollout)
+        if wished is not None and self._followed[key] < self._following[key] and (
+            self.schedule.now > wished + HALT_SECONDS):  # fmt: skip
+            late = self.schedule.now - wished
+            self.wrong(f"{host} is told to {verb} {late:.1f} s after a wish to stop")
 
     def _told(self, host: str, session: str) -> None:
         row = self._row(host, session)
@@ -363,16 +302,19 @@ class Checker:
         one = self._hosts[host].sessions.get(session)
         wished = self._wished.get(row.rollout)
         fresh = one is None or one.starts == 0
-        if wished is not None and fresh and self._schedule.now > wished + HALT_SECONDS:
-            late = self._schedule.now - wished
+        if wished is not None and fresh and self.schedule.now > wished + HALT_SECONDS:
+            late = self.schedule.now - wished
             self.wrong(f"{host} is told to start {late:.1f} s after a wish to stop")
 
     def _row(self, host: str, session: str) -> Row | None:
         return self.seen.rows.get((session.partition(".")[0], host))
 
-    def starts(self, host: Host, session: str) -> None:
-        """Somebody really begins."""
+    def starts(self, host: Host, verb: str, session: str) -> None:
+        """Somebody really begins: to apply, to restart services, or to reboot."""
         row = self._row(host.name, session)
+        if verb != "apply":
+            self._follows(host, verb, session, row)
+            return
         self.counts["starts"] += 1
         self.note(f"{host.name} starts {session}")
         if f"{host.name} {session}" in self._never:
@@ -387,13 +329,31 @@ class Checker:
         if row is not None and holder not in (None, row.rollout):
             self.wrong(f"{host.name} starts for {row.rollout} and belongs to {holder}")
 
+    def _follows(self, host: Host, verb: str, session: str, row: Row | None) -> None:
+        key = f"{host.name} {session}"
+        self._followed[key] += 1
+        self.note(f"{host.name}: {verb} for {session}")
+        if self._followed[key] > self._following[key]:
+            self.wrong(f"{host.name} does {verb} for {session} once more than it was ordered")
+        if row is None or row.session != session or row.state != AWAY[verb]:
+            self.wrong(f"{host.name} does {verb} for {session} while {row}")
+        elif self.seen.locks.get(host.name) not in (None, row.rollout):
+            self.wrong(f"{host.name} does {verb} for {session} and belongs to another rollout")
+
+    def works(self, engine: str) -> None:
+        """An engine is about to begin a piece of work."""
+        held = self._database.execute("SELECT owner FROM leases WHERE name = 'engine'").fetchone()
+        self.counts["engine works"] += 1
+        if held is None or held[0] != engine:
+            self.wrong(f"{engine} works without the lease of {held}")
+
     def gate(self, level: str, verdict: str) -> None:
         """A gate was asked of a level, by the process that carries its rollout out."""
-        owner = self._schedule.owner()
+        owner = self.schedule.owner()
         for header in self.seen.headers.values():
             stage = self.seen.levels.get((header.id, level))
             if header.owner == owner and header.state == "running" and stage is not None:
-                self._verdicts[header.id, level] = (self._schedule.now, stage.state, verdict)
+                self.levels.asked(stage, verdict)
                 self.note(f"{header.id} {level}: gate {verdict} while {stage.state}")
         self.counts[f"gate {verdict}"] += 1
 
@@ -410,6 +370,7 @@ class Checker:
         for header in self.seen.headers.values():
             if header.state not in CLOSED:
                 self.wrong(f"{header.id} is {header.state} for ever, owner {header.owner!r}")
+        self._chains.over()
         self.violations += [
             f"{host} stays drained" for (_, host), on in self._drained.items() if on
         ]

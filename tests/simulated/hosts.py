@@ -1,32 +1,23 @@
-"""Simulated hosts that know what is true of them, and a network that loses, doubles and delays.
+"""Simulated hosts: what they have, what runs on them, how they fall and come back.
 
-A host answers as the door and the agent do: one session at a time, a manifest for ever, an order
-for minutes. What it *says* may be a lie (`Host.lie`), what it *is* never: the checker reads that.
+What a host says of itself may be a lie (`Host.lie`), what it *is* never: the checker reads that.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import random
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from cpacman.commands.refresh import seal_of
-from cpacman.errors import HostError
-from cpacman.inventory import cookie_of
-from cpacman.model import InstalledPackage, Inventory
-from cpacman.transport.port import UNREACHABLE, Answer
-from tests.simulated.schedule import Schedule
+from cpacman.model import Inventory
 
 BEFORE, HALF, AFTER, OTHER = "before", "half", "after", "other"
 LIES = ("nonce", "session", "host", "plan", "packages", "outcome", "signature", "nothing", "junk")
 """What a host may say wrongly that a master can tell."""
+PAUSE = 1.5
+"""Seconds between an order to reboot and the fall."""
+INHIBITED = "a user is logged in"
 
 
 @dataclass
@@ -41,6 +32,9 @@ class Session:
         state: `staged`, `running`, `cut` or `ended`.
         starts: how often it really started.
         changed: whether it ever touched a package.
+        boot: the boot in which it ended.
+        restart: what it says of services that it was told to restart; `restarted`: when they are.
+        reboot: what it says of the reboot that it was told.
     """
 
     manifest: dict[str, Any]
@@ -53,11 +47,23 @@ class Session:
     starts: int = 0
     changed: bool = False
     outcome: str | None = None
+    boot: str = ""
+    restart: dict[str, Any] | None = None
+    restarted: float = 0.0
+    reboot: dict[str, Any] | None = None
 
 
 @dataclass
 class Host:
-    """One simulated host and what will go wrong with it."""
+    """One simulated host and what will go wrong with it.
+
+    Attributes:
+        needs: what it finds after a transaction: lines of services, and `reboot`.
+        away: seconds that it takes to come back from a reboot.
+        inhibited: how many orders to reboot it does not carry out.
+        broken: how many restarts of a service fail.
+        falls: when it goes down, to be back in another boot at `rises`.
+    """
 
     name: str
     kinds: Mapping[str, Inventory]
@@ -70,285 +76,96 @@ class Host:
     slow: float = 5.0
     lie: str = ""
     refuses: dict[str, str] = field(default_factory=dict)
+    has_files: bool = False
+    needs: tuple[str, ...] = ()
+    away: float = 20.0
+    inhibited: int = 0
+    broken: int = 0
+    boots: int = 1
+    falls: float | None = None
+    rises: float = 0.0
+    met: Counter[str] = field(default_factory=Counter)
 
     def is_down(self, now: float) -> bool:
         """Whether nobody reaches it now."""
-        return any(start <= now < end for start, end in self.down)
+        fallen = self.falls is not None and self.falls <= now < self.rises
+        return fallen or any(start <= now < end for start, end in self.down)
 
     @property
     def at_work(self) -> Session | None:
         """The session that runs, if any."""
         return next((one for one in self.sessions.values() if one.state == "running"), None)
 
+    @property
+    def boot(self) -> str:
+        """The boot that it is in."""
+        return f"{self.name} boot {self.boots}"
+
+    def falls_at(self, moment: float, away: float) -> None:
+        """Go down at a moment, whatever runs then, and come back in another boot."""
+        self.falls, self.rises = moment, moment + away
+
     def settle(self, now: float) -> None:
         """Let what was to end by now have ended."""
+        limit = now if self.falls is None else min(now, self.falls)
         for one in self.sessions.values():
-            if one.state == "running" and now >= one.ends:
+            if one.state == "running" and limit >= one.ends:
                 self._end(one)
+            if one.restart and one.restart["state"] == "running" and limit >= one.restarted:
+                self._restarted(one)
+        if self.falls is not None and now >= self.falls:
+            self._fall()
+        if self.falls is not None and now >= self.rises:
+            self.boots, self.falls = self.boots + 1, None
+
+    def _fall(self) -> None:
+        for one in self.sessions.values():
+            if one.state == "running":
+                self.met["power cut in a transaction"] += 1
+                one.state, self.truth, one.changed, one.fate = "cut", HALF, True, "applied"
 
     def _end(self, one: Session) -> None:
         if one.cuts > 0:
             one.cuts -= 1
             one.state, self.truth, one.changed = "cut", HALF, True
             return
-        one.state, one.outcome = "ended", one.fate
+        one.state, one.outcome, one.boot = "ended", one.fate, self.boot
         if one.fate == "applied":
             self.truth, one.changed = AFTER, True
         elif one.fate == "failed":
             self.truth, one.changed = HALF, True
 
+    # ---- what follows ----------------------------------------------------------------------
 
-class Network:
-    """Simulated hosts behind the port of a transport, and what verifies their reports.
+    def restart(self, one: Session, number: str, now: float) -> None:
+        """Begin to restart services, once for a number."""
+        if one.restart is None or one.restart["number"] != number:
+            one.restart = {"number": number, "state": "running", "units": [], "left": []}
+            one.restarted = now + min(self.slow, 20.0)
 
-    Args:
-        hosts: by name.
-        schedule: the clock.
-        dice: what goes wrong on the way.
-        trouble: chance that a message is lost, doubled or late.
-        watch: is told of each start of a host, before it begins.
-    """
+    def _restarted(self, one: Session) -> None:
+        assert one.restart is not None
+        bad = self.broken > 0
+        self.broken -= bad
+        self.met["restart that fails" if bad else "restart"] += 1
+        unit = {"unit": "httpd.service", "ok": not bad, "output": "dead" if bad else ""}
+        one.restart = {**one.restart, "state": "done", "units": [unit]}
 
-    name = "simulated"
+    def reboot(self, one: Session, number: str, now: float) -> None:
+        """Begin to reboot, or say why not."""
+        stuck = self.inhibited > 0
+        self.inhibited -= stuck
+        self.met["reboot that is inhibited" if stuck else "reboot"] += 1
+        error = INHIBITED if stuck else ""
+        one.reboot = {"boot_id": self.boot, "number": number, "error": error}
+        if not stuck:
+            self.falls_at(now + PAUSE, self.away)
 
-    def __init__(
-        self,
-        hosts: Mapping[str, Host],
-        schedule: Schedule,
-        dice: random.Random,
-        pinned: str,
-        trouble: float,
-        watch: Callable[[Host, str], None],
-    ) -> None:
-        self.hosts, self._schedule, self._dice = dict(hosts), schedule, dice
-        self._pinned, self.trouble, self._watch = pinned, trouble, watch
-        self.met: Counter[str] = Counter()
-        self.asked: Callable[[str, str, Mapping[str, Any]], None] = lambda *_: None
-        self._doors: dict[str, Callable[[Host, Mapping[str, Any]], Mapping[str, Any]]] = {
-            "inventory": self._inventory, "details": self._details, "begin": self._begin,
-            "staged": self._staged, "apply": self._apply, "result": self._result,
-            "pin": lambda host, arguments: {},
-        }  # fmt: skip
+    def has_rebooted(self, one: Session) -> bool:
+        """Whether it is in another boot than that in which a session ended."""
+        return one.boot not in ("", self.boot)
 
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def check(self, targets: Sequence[str]) -> list[Any]:
-        """Never object."""
-        return []
-
-    def verify(self, host: str, text: str, signature: str) -> Mapping[str, Any]:
-        """Accept what the host itself signed."""
-        if signature != f"signed by {host}":
-            raise HostError("the report is not signed by the host's accepted key")
-        return dict(json.loads(text))
-
-    # ---- the port --------------------------------------------------------------------------
-
-    def call(
-        self, function: str, requests: Mapping[str, Mapping[str, Any]], *, timeout: float
-    ) -> Iterator[Answer]:
-        """See `Transport.call`: all are asked at once, answers come in any order."""
-        dice, now = self._dice, self._schedule.now
-        self._schedule.sleep(dice.uniform(0.01, 0.3))
-        answers, silent = [], []
-        for name in requests:
-            self.asked(function, name, requests[name])
-            answer = self._carry(function, self.hosts[name], requests[name])
-            (silent if answer is None else answers).append(answer or name)
-        dice.shuffle(answers)
-        yield from answers  # type: ignore[misc]
-        if silent:
-            self._schedule.sleep(now + timeout - self._schedule.now)
-            for name in silent:
-                yield Answer(str(name), {}, UNREACHABLE, f"no answer in {timeout:g} s")
-
-    def push(
-        self, session: str, needs: Mapping[str, Sequence[Any]], read: Any, progress: Any
-    ) -> list[Answer]:
-        """See `Transport.push`."""
-        self._schedule.sleep(self._dice.uniform(0.1, 3.0))
-        found = []
-        for name, segments in needs.items():
-            host = self.hosts[name]
-            reached = not host.is_down(self._schedule.now) and not self._strikes("push lost")
-            if reached and session in host.sessions:
-                assert all(read(*segment) is not None for segment in segments)
-                host.sessions[session].complete = True
-            code = "" if reached else UNREACHABLE
-            found.append(Answer(name, {}, code, "stalled" if code else ""))
-        return found
-
-    def _strikes(self, what: str) -> bool:
-        if self._dice.random() >= self.trouble:
-            return False
-        self.met[what] += 1
-        return True
-
-    def _carry(self, function: str, host: Host, arguments: Mapping[str, Any]) -> Answer | None:
-        """Carry one question there and its answer back; None when none comes."""
-        if host.is_down(self._schedule.now):
-            self.met["down"] += 1
-            return None
-        if self._strikes("question lost"):
-            return None
-        if function == "apply" and self._strikes("order late"):
-            self._later(host, arguments, self._dice.uniform(1.0, 90.0))
-            return None
-        if function == "apply" and self._strikes("order twice"):
-            self._later(host, arguments, self._dice.uniform(0.0, 30.0))
-        answer = self._ask(function, host, arguments)
-        return None if self._strikes("answer lost") else answer
-
-    def _later(self, host: Host, arguments: Mapping[str, Any], seconds: float) -> None:
-        self._schedule.spawn("network", lambda: self._ask("apply", host, arguments), after=seconds)
-
-    def _ask(self, function: str, host: Host, arguments: Mapping[str, Any]) -> Answer:
-        host.settle(self._schedule.now)
-        if function in host.refuses:
-            self.met[f"{function} refused"] += 1
-            code = host.refuses[function]
-            return Answer(host.name, {}, code, f"simulated {code}")
-        try:
-            return Answer(host.name, self._doors[function](host, arguments))
-        except _Refused as no:
-            return Answer(host.name, {}, str(no), f"refused: {no}")
-
-    # ---- the doors -------------------------------------------------------------------------
-
-    def _inventory(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        inventory = host.kinds[host.truth]
-        head = {**msgspec.to_builtins(inventory), "packages": [], "host": host.name}
-        if arguments["cookie"] == inventory.cookie:
-            value = {"cookie": inventory.cookie, "unchanged": True, "head": head}
-        else:
-            rows = [(p.digest, p.installtime, p.reason, seal_of(details_of(p)))
-                    for p in inventory.packages]  # fmt: skip
-            value = {"cookie": inventory.cookie, "head": head, "packages": rows}
-        return {**value, "pinned": self._pinned}
-
-    def _details(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        wanted = set(arguments["digests"])
-        found = [details_of(p) for p in host.kinds[host.truth].packages if p.digest in wanted]
-        return {"packed": base64.b64encode(zlib.compress(json.dumps(found).encode())).decode()}
-
-    def _begin(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        manifest = json.loads(arguments["manifest"])
-        name = manifest["session"]
-        known = host.sessions.get(name)
-        if known is None:
-            if manifest["sequence"] <= host.sequence:
-                raise _Refused("sequence")
-            host.sequence = manifest["sequence"]
-            fate = host.fates.pop(0) if host.fates else "applied"
-            known = host.sessions[name] = Session(manifest, fate, host.cuts)
-            host.cuts = 0
-        elif known.manifest != manifest:
-            raise _Refused("session")
-        missing = [] if known.complete else [[f["sha256"], 0, f["size"]] for f in manifest["files"]]
-        return {"session": name, "missing": missing, "free": 1 << 40, "state": known.state}
-
-    def _staged(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        one = self._session(host, arguments)
-        return {"complete": one.complete, "missing": [], "bad": []}
-
-    def _session(self, host: Host, arguments: Mapping[str, Any]) -> Session:
-        if arguments["session"] not in host.sessions:
-            raise _Refused("session")
-        return host.sessions[arguments["session"]]
-
-    def _apply(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        one, now = self._session(host, arguments), self._schedule.now
-        order = json.loads(arguments["order"])
-        if (order["session"], order["host"]) != (arguments["session"], host.name):
-            raise _Refused("order")
-        if now > order["expires"]:
-            raise _Refused("expired")
-        if one.state in ("running", "ended"):
-            return {"started": True}
-        if host.at_work:
-            raise _Refused("busy")
-        self._watch(host, arguments["session"])
-        self._start(host, one, now)
-        return {"started": True}
-
-    def _start(self, host: Host, one: Session, now: float) -> None:
-        one.starts += 1
-        self.met["start that is cut off" if one.cuts else f"start that ends {one.fate}"] += 1
-        one.begun, one.ends, one.state = now, now + host.slow, "running"
-        if one.cuts == 0 and one.state != "cut":
-            self._refuse(host, one, now)
-        if one.fate == "hang":
-            one.ends = float("inf")
-
-    def _refuse(self, host: Host, one: Session, now: float) -> None:
-        """Refuse as the agent does, in the process that was started: nothing was changed."""
-        late = now > one.manifest["expires"]
-        cut = next((s for s in host.sessions.values() if s.state == "cut" and s is not one), None)
-        if one.starts > 1:
-            return
-        if cut is not None and one.manifest.get("recovers") is None:
-            one.state, one.outcome = "ended", "refused"
-        elif host.truth == AFTER:
-            one.state, one.outcome = "ended", "unchanged"
-        elif host.kinds[host.truth].cookie != one.manifest["cookie"] or late:
-            one.state, one.outcome = "ended", "refused"
-
-    def _result(self, host: Host, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        one = self._session(host, arguments)
-        report = self._report(host, one, arguments)
-        signature = f"signed by {host.name}"
-        lie, host.lie = host.lie, "" if self._dice.random() < 0.3 else host.lie
-        if not lie:
-            return {"report": json.dumps(report), "signature": signature}
-        self.met[f"lie: {lie}"] += 1
-        if lie == "nothing":
-            return {}
-        if lie == "junk":
-            return {"report": [1, 2], "signature": None}
-        if lie == "signature":
-            return {"report": json.dumps({**report, "state": "done", "outcome": "applied",
-                                          "packages": one.manifest["after"]}),
-                    "signature": "forged"}  # fmt: skip
-        wrong = {**report, lie: "wrong"}
-        if lie in ("nonce", "session", "host", "plan"):
-            # An old report, or one of somebody else: it would be good news.
-            wrong.update(state="done", outcome="applied", packages=one.manifest["after"])
-        elif report["outcome"] is None:
-            wrong = report
-        return {"report": json.dumps(wrong), "signature": signature}
-
-    def _report(self, host: Host, one: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        manifest = one.manifest
-        report: dict[str, Any] = {
-            "host": host.name, "plan": manifest["plan"], "session": manifest["session"],
-            "nonce": arguments["nonce"], "state": one.state, "outcome": None, "code": "",
-            "detail": "", "ended": None, "packages": "", "findings": {},
-        }  # fmt: skip
-        there = manifest["after"] if host.truth == AFTER else "other"
-        if one.state == "cut":
-            report.update(state="failed", outcome="failed", code="interrupted", packages=there)
-        elif one.state == "ended":
-            done = "failed" if one.outcome == "failed" else "done"
-            report.update(state=done, outcome=one.outcome, ended=one.ends, packages=there)
-            if one.outcome in ("failed", "refused"):
-                report["code"] = "simulated"
-        return report
-
-
-class _Refused(Exception):
-    """The door says no, with a code."""
-
-
-def details_of(package: InstalledPackage) -> dict[str, Any]:
-    """Return what a host tells of a package that the master does not know."""
-    raw = dict(msgspec.to_builtins(package))
-    raw.pop("installtime", None)
-    raw.pop("reason", None)
-    return raw
-
-
-def with_cookie(inventory: Inventory) -> Inventory:
-    """Return an inventory with the cookie that belongs to its packages."""
-    cookie = cookie_of([(p.digest, p.installtime) for p in inventory.packages])
-    return msgspec.structs.replace(inventory, cookie=cookie)
+    def has_restarted(self, one: Session) -> bool:
+        """Whether all services that were to be restarted after a session are up again."""
+        said = one.restart or {}
+        return said.get("state") == "done" and all(unit["ok"] for unit in said["units"])
