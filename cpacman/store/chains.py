@@ -2,7 +2,8 @@
 
 Invariants: a chain is carried on by one process at most; the rollout of a step is created, and a
 class is pointed elsewhere for it, only in one transaction with a look at the chain's owner and at
-the operator's wish; what a step has begun is written down in that same transaction.
+the operator's wish; what a step has begun is written down in that same transaction. A wish is
+written to the chain and to its rollout at once.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ class Chains(Database):
     ) -> None:
         """Ask whoever carries a chain on to halt or cancel it; it begins nothing from now on.
 
+        Nor does its rollout start a host: whoever asks may be gone before they can ask that, too.
+
         Raises:
             ConflictError: it has ended meanwhile.
         """
@@ -144,6 +147,12 @@ class Chains(Database):
             carrying.write_wish(
                 connection, chains_table, chain, wish, at=at, who=who, reason=reason
             )
+            query = sa.select(chains_table).where(chains_table.c.id == chain)
+            steps = _read(dict(connection.execute(query).mappings().one())).steps
+            r = rollouts_table
+            begun = r.c.id.in_([step.rollout for step in steps if step.rollout])
+            going = sa.and_(begun, r.c.state.in_(carrying.OPEN))
+            connection.execute(r.update().where(going).values(wish=wish))
 
     def move_chain(
         self,

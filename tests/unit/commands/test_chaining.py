@@ -311,6 +311,20 @@ def test_a_wish_forbids_what_would_begin(track: Track) -> None:
     assert track.started["test1"] == 0
 
 
+def test_whoever_halts_a_chain_may_die_over_it(track: Track) -> None:
+    """The wish holds for its rollout at once, before anybody has asked that, too."""
+    track.level("canary", soak="1h")
+    number = track.begin(background=True)["id"]
+    track.run_due()
+    rollout, started = track.look(number)["rollout"], dict(track.started)
+    track.world.store.wish_chain(number, "halt", at=track.world.now, who="bob")
+    assert track.world.store.rollout_row(rollout)["wish"] == "halt"
+    track.world.later(7200)
+    track.run_due()
+    assert steering.rollout(track.context(), rollout)["rollout"]["state"] == "halted"
+    assert dict(track.started) == started and track.entered == ["development"]
+
+
 def test_freeze_stops_the_promotion(track: Track) -> None:
     """The first class goes on; the next one is promoted to when the freeze is over."""
     track.world.section["freeze"] = [
