@@ -150,7 +150,8 @@ def carry(context: Context, number: str, *, patience: float = math.inf) -> None:
     Args:
         context: the outside world.
         number: its id.
-        patience: seconds to wait here for evidence, freezes, windows and soaks.
+        patience: seconds to wait here in all for evidence, freezes and other rollouts, and for
+            the windows and soaks of each rollout.
 
     Raises:
         ConflictError: another process does.
@@ -236,6 +237,8 @@ class _Carrier:
         context = self._context
         if moment - context.clock() > self._patience:
             raise Stop(RolloutState.WAITING, why, moment)
+        # All waits together: what others hold is looked at again and again.
+        self._patience -= moment - context.clock()
         context.reporter.line(f"{short_id(self._id)}: {why}")
         self._move(End(RolloutState.WAITING, why, moment))
         while (left := moment - context.clock()) > 0:

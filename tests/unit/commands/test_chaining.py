@@ -18,7 +18,7 @@ from cpacman.commands.fleet import Selection
 from cpacman.commands.pointing import revert
 from cpacman.commands.promoting import promote
 from cpacman.commands.snapshots import snapshot
-from cpacman.errors import CpacmanError, SafetyError, UsageError
+from cpacman.errors import ConflictError, CpacmanError, Problem, SafetyError, UsageError
 from cpacman.report.screens import render
 from cpacman.rollout.owner import owner_of
 from cpacman.store import Store
@@ -517,3 +517,20 @@ def test_a_class_that_is_tried_again_is_waited_for(
     assert before == ["done", "done"], "only what is done lets the next one begin"
     assert track.look(number)["state"] == "done"
     assert track.entered == ["development", "testing", "production"]
+
+
+def test_what_others_hold_is_not_waited_for_without_end(
+    track: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits so long and no longer leaves it waiting; somebody else goes on with it."""
+    number = track.begin(background=True)["id"]
+
+    def plan(*_: Any, **__: Any) -> Any:
+        raise ConflictError(Problem("test1", "is in another rollout"))
+
+    monkeypatch.setattr(chaining.planning, "plan", plan)
+    begun = track.world.now
+    chaining.carry(track.context(), number, patience=150.0)
+    body = track.look(number)
+    assert body["state"] == "waiting" and "is in another rollout" in body["why"]
+    assert track.world.now - begun < 150.0
