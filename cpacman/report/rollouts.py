@@ -128,13 +128,19 @@ def _next(body: Answer, wrong: Mapping[str, Mapping[str, Answer]]) -> list[str]:
         return [f"salt-run cpacman.rollout {number}", f"salt-run cpacman.halt {number}"]
     if state == "waiting":
         return [f"salt-run cpacman.resume {number}", f"salt-run cpacman.cancel {number}"]
-    if state in ("paused", "halted") and "shows nothing" in str(body.get("why")):
+    why, force = str(body.get("why")), f"salt-run cpacman.resume {number} force=True reason='...'"
+    if state in ("paused", "halted") and "shows nothing" in why:
         # To ask again changes nothing: a level without any evidence passes by a word, or is mended.
-        force = f"salt-run cpacman.resume {number} force=True reason='...'"
         return [f"salt-run cpacman.retry {number}", force] if any(wrong.values()) else [force]
     if state == "paused":
-        missing = "approve" if "approved by" in str(body.get("why")) else "resume"
-        return [f"salt-run cpacman.{missing} {number}", f"salt-run cpacman.cancel {number}"]
+        missing = "approve" if "approved by" in why else "resume"
+        # A gate is asked again, or passed by a word.
+        passing = [force] if "gate" in why else []
+        return [
+            f"salt-run cpacman.{missing} {number}",
+            *passing,
+            f"salt-run cpacman.cancel {number}",
+        ]
     owed = following.owed(body["hosts"])
     if state != "halted" and not any(wrong.values()) and not owed:
         chain = body.get("chain")

@@ -131,8 +131,11 @@ class People:
             return
         one.attempt("dave", _named("approve", lambda c: controlling.approve(c, number)))
         go_on = _named("resume", lambda c: resuming.resume(c, number, patience=900.0))
-        shows_nothing = row["state"] == "paused" and "shows nothing" in str(row["why"])
-        one.attempt("healer", _named("force", self._forcing(number)) if shows_nothing else go_on)
+        # Those that a check is for may all have failed: to ask again and again changes nothing.
+        self._tried[number] += row["state"] == "paused"
+        shows_nothing = "shows nothing" in str(row["why"]) or self._tried[number] > 4
+        forced = row["state"] == "paused" and shows_nothing
+        one.attempt("healer", _named("force", self._forcing(number)) if forced else go_on)
 
     def _close_chain(self, chain: Any) -> None:
         """Go on with a chain, over what refuses the promotion; give up what can't go on."""
